@@ -1,0 +1,3 @@
+//! The heart of Tiebreaker, sans-IO.
+
+pub mod time;
