@@ -27,10 +27,7 @@ impl Reading {
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            boottime_ns: self.boottime_ns.saturating_add(ns),
-            raw_ns: self.raw_ns.saturating_add(ns),
-        }
+        Self { boottime_ns: self.boottime_ns.saturating_add(ns), raw_ns: self.raw_ns.saturating_add(ns) }
     }
 
     /// True as soon as *either* clock has reached `deadline`: the end of a right (a lease, a quorum lease).
@@ -65,10 +62,7 @@ impl Reading {
     #[must_use]
     pub fn left_until(self, deadline: Self) -> Duration {
         Duration::from_nanos(
-            deadline
-                .boottime_ns
-                .saturating_sub(self.boottime_ns)
-                .min(deadline.raw_ns.saturating_sub(self.raw_ns)),
+            deadline.boottime_ns.saturating_sub(self.boottime_ns).min(deadline.raw_ns.saturating_sub(self.raw_ns)),
         )
     }
 

@@ -1,0 +1,387 @@
+//! The appliance's side of fencing: it works the power devices for the fences that it has *applied*, reads linearizably
+//! before each command that switches, and says when no command can still land.
+//!
+//! Off, confirmed off by two fresh reads, on later. Never a cycle, never success by an exit code.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::command::Command;
+use crate::fence::{Evidence, FenceId, Progress};
+use crate::name::MemberName;
+use crate::rules::Rules;
+use crate::state::State;
+use crate::time::Reading;
+
+/// Time between two reads of the power state.
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A node that isn't off this long after the command counts as a failure of the device.
+pub const OFF_WITHIN: Duration = Duration::from_secs(30);
+/// A failed device is tried again after this long.
+pub const AGAIN: Duration = Duration::from_secs(3);
+/// A command without an answer may still land for this long.
+pub const LANDS_WITHIN: Duration = Duration::from_secs(60);
+/// A proposal or read without a result is repeated after this long.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// What a device is asked to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DeviceCommand {
+    /// Read the power state, freshly.
+    Look,
+    /// Switch off.
+    Off,
+    /// Switch on.
+    On,
+}
+
+/// What came of a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceResult {
+    /// The state was read.
+    IsOn,
+    /// The state was read.
+    IsOff,
+    /// The device took the command.
+    Taken,
+    /// It refused, or the command certainly never reached it.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// No answer: it may have been carried out, or be carried out later.
+    Unanswered {
+        /// What was tried.
+        why: String,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The read of this token is done, and everything up to it is applied; or it failed.
+    ReadDone(u64, bool),
+    /// The command of this token is done.
+    CommandDone(u64, DeviceResult),
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Read linearizably, apply up to there, then say [`Event::ReadDone`].
+    Read(u64),
+    /// Work a device.
+    Command {
+        /// Names the command.
+        token: u64,
+        /// For which fence.
+        fence: FenceId,
+        /// Whose device.
+        node: MemberName,
+        /// Which one.
+        device: String,
+        /// What to do.
+        command: DeviceCommand,
+    },
+    /// Propose this.
+    Propose(Command),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Step {
+    /// Waits, then looks or, after a confirmed fence, goes on.
+    Wait { until: Reading, then: DeviceCommand },
+    /// Reads linearizably before a command that switches.
+    Reading { token: u64, until: Reading, then: DeviceCommand },
+    /// A device works.
+    Working { token: u64, command: DeviceCommand },
+    /// `Fenced` is proposed.
+    Proving { until: Reading, evidence: Evidence },
+    /// Only the closing is left.
+    Closing { from: Reading },
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    node: MemberName,
+    devices: Vec<String>,
+    device: usize,
+    step: Step,
+    offs_seen: u32,
+    off_sent: bool,
+    off_by: Option<Reading>,
+    /// Until then an unanswered command may land.
+    lands_until: Option<Reading>,
+    powered_on: bool,
+}
+
+/// The appliance's fencing state machine.
+#[derive(Clone, Debug)]
+pub struct Fencer {
+    jobs: BTreeMap<FenceId, Job>,
+    /// Fences up to this log index may have had commands of an earlier process.
+    inherited: u64,
+    next_token: u64,
+    actions: VecDeque<Action>,
+    rules: Rules,
+}
+
+impl Fencer {
+    /// A fencer without jobs. Open fences are taken up from the state on the first [`Fencer::advance`]. `inherited` is
+    /// the last index of the log when the process started: commands that an earlier process gave for fences up to there
+    /// count as unanswered, because nobody knows.
+    #[must_use]
+    pub fn new(inherited: u64, rules: Rules) -> Self {
+        Self { jobs: BTreeMap::new(), inherited, next_token: 1, actions: VecDeque::new(), rules }
+    }
+
+    /// True while a device of this node is being worked: proofs must wait.
+    #[must_use]
+    pub fn works_on(&self, node: &MemberName) -> bool {
+        self.jobs.values().any(|job| job.node == *node)
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, now: Reading, state: &State, event: Event) {
+        match event {
+            Event::ReadDone(token, ok) => self.read_done(now, state, token, ok),
+            Event::CommandDone(token, result) => self.command_done(now, token, result),
+        }
+        self.advance(now, state);
+    }
+
+    /// Looks at the applied state and the time.
+    pub fn advance(&mut self, now: Reading, state: &State) {
+        for (id, fence) in state.fences.iter().filter(|(_, fence)| fence.is_open()) {
+            if !self.jobs.contains_key(id) {
+                let devices: Vec<String> = state
+                    .nodes
+                    .get(&fence.node)
+                    .map(|node| node.devices.iter().filter(|d| d.proven).map(|d| d.name.clone()).collect())
+                    .unwrap_or_default();
+                let inherited = fence.wanted_at <= self.inherited && !devices.is_empty();
+                let lands_until = inherited.then(|| now.after(LANDS_WITHIN));
+                let job = Job {
+                    node: fence.node.clone(),
+                    devices,
+                    device: 0,
+                    step: Step::Wait { until: now, then: DeviceCommand::Look },
+                    offs_seen: 0,
+                    off_sent: false,
+                    off_by: None,
+                    lands_until,
+                    powered_on: false,
+                };
+                self.jobs.insert(*id, job);
+            }
+        }
+        self.jobs.retain(|id, _| state.fences.get(id).is_some_and(crate::fence::Fence::is_open));
+        let ids: Vec<FenceId> = self.jobs.keys().copied().collect();
+        for id in ids {
+            self.step(now, state, id);
+        }
+    }
+
+    /// The next action.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Fencer::advance`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Reading> {
+        self.jobs
+            .values()
+            .filter_map(|job| match &job.step {
+                Step::Wait { until, .. } => (!job.devices.is_empty()).then_some(*until),
+                Step::Reading { until, .. } | Step::Proving { until, .. } => Some(*until),
+                Step::Working { .. } => None,
+                Step::Closing { from } => Some(*from),
+            })
+            .reduce(Reading::earlier_of)
+    }
+
+    fn token(&mut self) -> u64 {
+        let token = self.next_token;
+        self.next_token += 1;
+        token
+    }
+
+    fn step(&mut self, now: Reading, state: &State, id: FenceId) {
+        let proven = matches!(state.fences.get(&id).map(|f| &f.progress), Some(Progress::Fenced { .. }));
+        let token = self.token();
+        let rules = self.rules;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let mut out = Vec::new();
+        match &job.step {
+            // Whatever proved the fence: what is under way is waited for, then the node is given its power back.
+            Step::Wait { .. } | Step::Proving { .. } | Step::Reading { .. }
+                if proven && !matches!(&job.step, Step::Reading { then: DeviceCommand::On, .. }) =>
+            {
+                job.after_proof(now, token, &mut out);
+            }
+            Step::Wait { until, then } => {
+                if now.reached_on_either(*until) && !job.devices.is_empty() {
+                    let then = *then;
+                    if then == DeviceCommand::Look || !rules.devices_need_a_fresh_read() {
+                        job.begin(id, token, then, &mut out);
+                    } else {
+                        job.step = Step::Reading { token, until: now.after(REPEAT), then };
+                        out.push(Action::Read(token));
+                    }
+                }
+            }
+            Step::Reading { until, then, .. } => {
+                if now.reached_on_either(*until) {
+                    job.step = Step::Reading { token, until: now.after(REPEAT), then: *then };
+                    out.push(Action::Read(token));
+                }
+            }
+            Step::Working { .. } => {}
+            Step::Proving { until, evidence } => {
+                if now.reached_on_either(*until) {
+                    let evidence = evidence.clone();
+                    out.push(Action::Propose(Command::Fenced { id, evidence: evidence.clone() }));
+                    job.step = Step::Proving { until: now.after(REPEAT), evidence };
+                }
+            }
+            Step::Closing { from } => {
+                if now.reached_on_both(*from) {
+                    out.push(Action::Propose(Command::Closed { id }));
+                    job.step = Step::Closing { from: now.after(REPEAT) };
+                }
+            }
+        }
+        self.actions.extend(out);
+    }
+
+    fn read_done(&mut self, now: Reading, state: &State, token: u64, ok: bool) {
+        let next = self.token();
+        let Some((id, job)) =
+            self.jobs.iter_mut().find(|(_, job)| matches!(&job.step, Step::Reading { token: t, .. } if *t == token))
+        else {
+            return;
+        };
+        let Step::Reading { then, .. } = job.step else { return };
+        if !ok {
+            return;
+        }
+        // The read showed everything that was decided until now: is this command still wanted?
+        let progress = state.fences.get(id).map(|fence| &fence.progress);
+        let wanted = match then {
+            DeviceCommand::Off => matches!(progress, Some(Progress::Wanted)),
+            DeviceCommand::On => matches!(progress, Some(Progress::Fenced { .. })),
+            DeviceCommand::Look => true,
+        };
+        let mut out = Vec::new();
+        if wanted {
+            job.begin(*id, next, then, &mut out);
+        } else {
+            job.step = Step::Wait { until: now, then: DeviceCommand::Look };
+        }
+        self.actions.extend(out);
+    }
+
+    fn command_done(&mut self, now: Reading, token: u64, result: DeviceResult) {
+        let Some((id, job)) =
+            self.jobs.iter_mut().find(|(_, job)| matches!(&job.step, Step::Working { token: t, .. } if *t == token))
+        else {
+            return;
+        };
+        let Step::Working { command, .. } = job.step else { return };
+        let mut out = Vec::new();
+        job.result(now, *id, command, result, &mut out);
+        self.actions.extend(out);
+    }
+}
+
+impl Job {
+    fn begin(&mut self, fence: FenceId, token: u64, command: DeviceCommand, out: &mut Vec<Action>) {
+        let Some(device) = self.devices.get(self.device).cloned() else { return };
+        self.step = Step::Working { token, command };
+        if command == DeviceCommand::Off {
+            self.off_sent = true;
+        }
+        out.push(Action::Command { token, fence, node: self.node.clone(), device, command });
+    }
+
+    fn result(
+        &mut self,
+        now: Reading,
+        id: FenceId,
+        command: DeviceCommand,
+        result: DeviceResult,
+        out: &mut Vec<Action>,
+    ) {
+        match (command, result) {
+            (DeviceCommand::Look, DeviceResult::IsOff) => {
+                self.offs_seen += 1;
+                if self.offs_seen >= 2 {
+                    let device = self.devices.get(self.device).cloned().unwrap_or_default();
+                    let evidence = Evidence::BmcOff { device };
+                    self.step = Step::Proving { until: now, evidence };
+                } else {
+                    self.step = Step::Wait { until: now.after(LOOK_EVERY), then: DeviceCommand::Look };
+                }
+            }
+            (DeviceCommand::Look, DeviceResult::IsOn) => {
+                self.offs_seen = 0;
+                match self.off_by {
+                    None => self.step = Step::Wait { until: now, then: DeviceCommand::Off },
+                    Some(by) if now.reached_on_either(by) => {
+                        let why = "it took the command and still reads on".to_owned();
+                        self.fails(now, id, why, out);
+                    }
+                    Some(_) => self.step = Step::Wait { until: now.after(LOOK_EVERY), then: DeviceCommand::Look },
+                }
+            }
+            (DeviceCommand::Off, DeviceResult::Taken) => {
+                self.off_by = Some(now.after(OFF_WITHIN));
+                self.step = Step::Wait { until: now.after(LOOK_EVERY / 2), then: DeviceCommand::Look };
+            }
+            (DeviceCommand::On, DeviceResult::Taken) => {
+                self.powered_on = true;
+                self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+            }
+            (DeviceCommand::On, DeviceResult::Refused { why } | DeviceResult::Unanswered { why }) => {
+                // A late "on" hurts nobody, but the device is not in order.
+                out.push(Action::Propose(Command::FenceFailed { id, why: format!("power on: {why}") }));
+                self.powered_on = true;
+                self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+            }
+            (DeviceCommand::Off, DeviceResult::Unanswered { why }) => {
+                self.lands_until = Some(now.after(LANDS_WITHIN));
+                self.fails(now, id, why, out);
+            }
+            (
+                DeviceCommand::Look,
+                DeviceResult::Taken | DeviceResult::Refused { .. } | DeviceResult::Unanswered { .. },
+            )
+            | (DeviceCommand::Off, DeviceResult::IsOn | DeviceResult::IsOff | DeviceResult::Refused { .. })
+            | (DeviceCommand::On, DeviceResult::IsOn | DeviceResult::IsOff) => {
+                let why = format!("{command:?} failed");
+                self.fails(now, id, why, out);
+            }
+        }
+    }
+
+    fn fails(&mut self, now: Reading, id: FenceId, why: String, out: &mut Vec<Action>) {
+        out.push(Action::Propose(Command::FenceFailed { id, why }));
+        self.offs_seen = 0;
+        self.off_by = None;
+        let last = self.device + 1 >= self.devices.len();
+        self.device = if last { 0 } else { self.device + 1 };
+        let until = if last { now.after(AGAIN) } else { now };
+        self.step = Step::Wait { until, then: DeviceCommand::Look };
+    }
+
+    /// The fence is proven: power on again if this job switched off, then close.
+    fn after_proof(&mut self, now: Reading, token: u64, out: &mut Vec<Action>) {
+        if self.off_sent && !self.powered_on && !self.devices.is_empty() {
+            self.step = Step::Reading { token, until: now.after(REPEAT), then: DeviceCommand::On };
+            out.push(Action::Read(token));
+        } else {
+            self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The leader's side of leases: who holds a grant until when, and what every node last reported.
+//!
+//! All of it is memory of one leader in one term. Whoever starts leading assumes a grant to every admitted life, so
+//! nothing has to be handed over.
+
+use std::collections::BTreeMap;
+
+use crate::name::MemberName;
+use crate::profile::silence_after_lease;
+use crate::report::{Answer, LeaseVerdict, Refusal, Renew, Report, WatchdogPromise};
+use crate::rules::Rules;
+use crate::state::State;
+use crate::time::Reading;
+
+/// What the leader knows of one node.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// The end of the last grant that the node may hold.
+    pub granted_until: Reading,
+    /// When it was last heard; the start of leading, if never.
+    pub heard: Reading,
+    /// Whether it was heard at all since then.
+    pub heard_once: bool,
+    /// Its newest renewal: what it says of itself.
+    pub newest: Option<Newest>,
+    /// Why it got no lease the last time that it asked.
+    pub refused: Option<Refusal>,
+}
+
+/// The newest renewal of a node, by (incarnation, seq).
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// Which start of the agent sent it.
+    pub incarnation: u64,
+    /// Its number.
+    pub seq: u64,
+    /// The boot that sent it.
+    pub boot: String,
+    /// The promise that it makes.
+    pub watchdog: Option<WatchdogPromise>,
+    /// The report.
+    pub report: Report,
+}
+
+/// The leader's lease table.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    term: u64,
+    since: Reading,
+    nodes: BTreeMap<MemberName, NodeView>,
+    /// Lives whose fence this leader has proposed: they get no grant whatever becomes of the proposal.
+    condemned: BTreeMap<MemberName, u64>,
+    rules: Rules,
+}
+
+impl Leases {
+    /// Starts leading in `term` at `now`: everyone in the state is assumed to hold a grant from this moment, given by
+    /// the last leader at the very end of its quorum lease.
+    #[must_use]
+    pub fn start(now: Reading, term: u64, state: &State) -> Self {
+        let mut leases =
+            Self { term, since: now, nodes: BTreeMap::new(), condemned: BTreeMap::new(), rules: state.rules };
+        for name in state.nodes.keys() {
+            let view = leases.assumed(state);
+            leases.nodes.insert(name.clone(), view);
+        }
+        leases
+    }
+
+    fn assumed(&self, state: &State) -> NodeView {
+        let granted_until = if self.rules.leader_assumes_grants() {
+            self.since.after(state.longest_quorum_lease() + state.longest_lease())
+        } else {
+            self.since
+        };
+        NodeView { granted_until, heard: self.since, heard_once: false, newest: None, refused: None }
+    }
+
+    /// The term that this table belongs to.
+    #[must_use]
+    pub const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// When this leader started leading.
+    #[must_use]
+    pub const fn since(&self) -> Reading {
+        self.since
+    }
+
+    /// What is known of every node.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<MemberName, NodeView> {
+        &self.nodes
+    }
+
+    /// What is known of a node.
+    #[must_use]
+    pub fn node(&self, name: &MemberName) -> Option<&NodeView> {
+        self.nodes.get(name)
+    }
+
+    /// The newest report of a node's admitted life.
+    #[must_use]
+    pub fn report<'a>(&'a self, state: &State, name: &MemberName) -> Option<&'a Report> {
+        let life = state.life(name)?;
+        let newest = self.nodes.get(name)?.newest.as_ref()?;
+        (newest.incarnation == life.incarnation).then_some(&newest.report)
+    }
+
+    /// No more grants to this life: its fence is about to be proposed.
+    pub fn condemn(&mut self, name: &MemberName, incarnation: u64) {
+        self.condemned.insert(name.clone(), incarnation);
+    }
+
+    /// True while a node of this name counts as heard.
+    #[must_use]
+    pub fn is_heard(&self, state: &State, name: &MemberName, now: Reading) -> bool {
+        self.nodes
+            .get(name)
+            .is_some_and(|view| view.heard_once && now.since_at_most(view.heard) < state.settings.profile.lost_after())
+    }
+
+    /// The moment from which a node that keeps its watchdog promise is certainly silent.
+    #[must_use]
+    pub fn silent_from(&self, state: &State, name: &MemberName, promise: &WatchdogPromise) -> Option<Reading> {
+        let view = self.nodes.get(name)?;
+        let watchdog = std::time::Duration::from_millis(promise.promised_ms);
+        Some(view.granted_until.after(silence_after_lease(state.longest_lease(), watchdog)))
+    }
+
+    /// Takes a renewal and answers it. `lease_until` is the end of the quorum lease, `None` while its gate is shut;
+    /// `commit` is the leader's commit index.
+    pub fn renew(
+        &mut self,
+        now: Reading,
+        state: &State,
+        lease_until: Option<Reading>,
+        commit: u64,
+        name: &MemberName,
+        renew: Renew,
+    ) -> Answer {
+        let (seq, incarnation) = (renew.seq, renew.incarnation);
+        let verdict = match self.judge(now, state, lease_until, name, renew) {
+            Ok(()) => {
+                let ttl = state.settings.profile.lease();
+                if let Some(view) = self.nodes.get_mut(name) {
+                    view.granted_until = view.granted_until.later_of(now.after(ttl));
+                    view.refused = None;
+                }
+                let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                LeaseVerdict::Granted { ttl_ms, commit }
+            }
+            Err(why) => {
+                if let Some(view) = self.nodes.get_mut(name) {
+                    view.refused = Some(why.clone());
+                }
+                LeaseVerdict::Refused { why }
+            }
+        };
+        Answer { seq, incarnation, term: self.term, verdict }
+    }
+
+    fn judge(
+        &mut self,
+        now: Reading,
+        state: &State,
+        lease_until: Option<Reading>,
+        name: &MemberName,
+        renew: Renew,
+    ) -> Result<(), Refusal> {
+        if !state.nodes.contains_key(name) {
+            return Err(Refusal::NotAMember);
+        }
+        if !self.nodes.contains_key(name) {
+            let view = self.assumed(state);
+            self.nodes.insert(name.clone(), view);
+        }
+        let life = state.life(name);
+        // A node that has seen a newer term holds this leader for deposed.
+        let in_quorum = lease_until.is_some_and(|until| !now.reached_on_either(until)) && renew.term <= self.term;
+        let Some(view) = self.nodes.get_mut(name) else {
+            return Err(Refusal::NotAMember);
+        };
+        let twin = life.is_some_and(|life| life.boot != renew.boot) && !now.reached_on_both(view.granted_until);
+        let newer =
+            view.newest.as_ref().is_none_or(|newest| (renew.incarnation, renew.seq) > (newest.incarnation, newest.seq));
+        let incarnation = renew.incarnation;
+        if newer || !self.rules.reports_are_ordered() {
+            view.heard = now;
+            view.heard_once = true;
+            view.newest = Some(Newest {
+                incarnation,
+                seq: renew.seq,
+                boot: renew.boot,
+                watchdog: renew.watchdog,
+                report: renew.report,
+            });
+        }
+        let condemned = state.open_fence(name).is_some() || self.condemned.get(name) == Some(&incarnation);
+        if condemned && self.rules.no_grant_to_the_condemned() {
+            return Err(Refusal::Condemned);
+        }
+        if !in_quorum && self.rules.grants_need_the_quorum_lease() {
+            return Err(Refusal::NoQuorumLease);
+        }
+        match life {
+            Some(life) if life.incarnation == incarnation => Ok(()),
+            Some(life) if life.incarnation > incarnation => Err(Refusal::Outdated),
+            Some(_) if twin => Err(Refusal::Twin),
+            Some(_) | None => Err(Refusal::NotAdmitted),
+        }
+    }
+}

@@ -1,0 +1,725 @@
+//! A node's side: it renews its lease, arms its watchdog before anything protected runs, and closes the difference
+//! between the placements that it has applied and what really runs.
+//!
+//! It acts only with a valid lease and an applied index not behind the grant's commit index. At the end of its lease,
+//! not before, it cancels starts and stops everything; the watchdog is for the rest.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::fence::{FenceId, Progress};
+use crate::name::{MemberName, ResourceName};
+use crate::profile::{RENEW_EVERY, RENEW_RETRY};
+use crate::report::{Answer, LeaseVerdict, Observed, Refusal, Renew, Report, WatchdogPromise};
+use crate::resource::{Phase, Requested, Resource, ResourceSpec};
+use crate::rules::Rules;
+use crate::state::State;
+use crate::time::Reading;
+
+/// Renewals whose answers may still count.
+const SENT_MAX: usize = 32;
+/// A probe that told nothing is repeated after this long.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+/// A stop that failed is tried again after this long.
+const STOP_AGAIN: Duration = Duration::from_secs(10);
+/// A resource that ran this long without a failure has its restarts forgotten.
+const FAILURES_AGE: Duration = Duration::from_secs(3600);
+
+/// Names one operation of one agent start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct OperationId(pub u64);
+
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum OperationKind {
+    /// Starts a resource.
+    Start,
+    /// Stops it.
+    Stop,
+    /// Asks whether it runs.
+    Probe,
+}
+
+/// How a start or stop ended. None of these says what runs: only a probe does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Its program said that it succeeded.
+    Done,
+    /// Its program failed, was killed at its deadline, or was cancelled.
+    Failed {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// What a probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It runs.
+    Running,
+    /// It doesn't run.
+    Stopped,
+    /// It runs, or half runs, and is broken: it must be stopped before it can be started.
+    Broken {
+        /// What is wrong.
+        why: String,
+    },
+    /// No answer that can be trusted. Counts as running.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Something that happened on the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Operations of an earlier agent are dead; probing may begin.
+    LeftoversKilled,
+    /// A member answered a renewal.
+    Answered(Answer),
+    /// A start or stop ended.
+    Ended(OperationId, Outcome),
+    /// A probe ended.
+    Probed(OperationId, Found),
+    /// The watchdog is armed; or it can't be, for this reason.
+    Armed(Result<(), String>),
+    /// The watchdog is disarmed; or it can't be, for this reason.
+    Disarmed(Result<(), String>),
+    /// The members heard lately, by any path.
+    Hears(BTreeSet<MemberName>),
+}
+
+/// Something for the shell to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send this to the leader, ahead of everything else; over every path if `everywhere`.
+    Renew {
+        /// The renewal.
+        renew: Renew,
+        /// The first copy was not answered in time.
+        everywhere: bool,
+    },
+    /// The lease now ends here: tell the watchdog's feeder.
+    Extend(Reading),
+    /// Arm the watchdog.
+    Arm,
+    /// Disarm the watchdog: nothing protected runs.
+    Disarm,
+    /// Begin an operation.
+    Begin {
+        /// Its name.
+        id: OperationId,
+        /// On which resource.
+        resource: ResourceName,
+        /// What to do.
+        kind: OperationKind,
+        /// How.
+        spec: ResourceSpec,
+    },
+    /// Kill an operation; its end is still reported.
+    Cancel(OperationId),
+    /// This life is to be fenced: reset the machine now.
+    ResetSelf(FenceId),
+}
+
+/// Whether the watchdog is armed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Guard {
+    Off,
+    Arming,
+    Armed,
+    Disarming,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Seen {
+    Running,
+    Stopped,
+    Broken(String),
+    /// A probe told nothing.
+    Unknown(String),
+    /// Something has ended since the last probe, or none has ended yet.
+    Unprobed(&'static str),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct InFlight {
+    id: OperationId,
+    kind: OperationKind,
+    cancelled: bool,
+}
+
+/// What the node knows and does about one resource.
+#[derive(Clone, Debug)]
+struct Work {
+    generation: u64,
+    spec: ResourceSpec,
+    seen: Seen,
+    in_flight: Option<InFlight>,
+    probe_at: Reading,
+    failures: u32,
+    failed_at: Reading,
+    failed: Option<String>,
+    stop_failed: Option<String>,
+    stop_at: Reading,
+    /// What the operation before the pending probe complained about.
+    complaint: Option<String>,
+    /// The start or stop that the pending probe looks after.
+    after: Option<OperationKind>,
+}
+
+/// What a new agent brings along.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The node's name.
+    pub name: MemberName,
+    /// Which start of the agent this is.
+    pub incarnation: u64,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The promise; `None` without a watchdog.
+    pub watchdog: Option<WatchdogPromise>,
+    /// An earlier agent of this boot left the watchdog armed.
+    pub armed: bool,
+    /// Which rules hold.
+    pub rules: Rules,
+}
+
+/// The node's state machine.
+#[derive(Clone, Debug)]
+pub struct Node {
+    config: NodeConfig,
+    seq: u64,
+    sent: BTreeMap<u64, Reading>,
+    renew_at: Reading,
+    retry: Option<(Renew, Reading)>,
+    term: u64,
+    lease_end: Option<Reading>,
+    must_apply: u64,
+    refused: Option<Refusal>,
+    leases_lost: u64,
+    had_lease: bool,
+    ready: bool,
+    guard: Guard,
+    guard_trouble: Option<String>,
+    hears: BTreeSet<MemberName>,
+    work: BTreeMap<ResourceName, Work>,
+    next_operation: u64,
+    reset: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Node {
+    /// A starting agent.
+    #[must_use]
+    pub fn new(now: Reading, config: NodeConfig) -> Self {
+        let guard = if config.armed { Guard::Armed } else { Guard::Off };
+        Self {
+            config,
+            seq: 0,
+            sent: BTreeMap::new(),
+            renew_at: now,
+            retry: None,
+            term: 0,
+            lease_end: None,
+            must_apply: 0,
+            refused: None,
+            leases_lost: 0,
+            had_lease: false,
+            ready: false,
+            guard,
+            guard_trouble: None,
+            hears: BTreeSet::new(),
+            work: BTreeMap::new(),
+            next_operation: 1,
+            reset: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The end of the lease, if there ever was one.
+    #[must_use]
+    pub const fn lease_end(&self) -> Option<Reading> {
+        self.lease_end
+    }
+
+    /// True while the lease holds.
+    #[must_use]
+    pub fn has_lease(&self, now: Reading) -> bool {
+        self.lease_end.is_some_and(|end| {
+            if self.config.rules.lease_ends_on_either_clock() {
+                !now.reached_on_either(end)
+            } else {
+                now.boottime_ns < end.boottime_ns
+            }
+        })
+    }
+
+    /// Why the last renewal was refused.
+    #[must_use]
+    pub const fn refused(&self) -> Option<&Refusal> {
+        self.refused.as_ref()
+    }
+
+    /// How often a lease has run out since the agent started.
+    #[must_use]
+    pub const fn leases_lost(&self) -> u64 {
+        self.leases_lost
+    }
+
+    /// Why the watchdog can't be armed or disarmed, if so.
+    #[must_use]
+    pub fn guard_trouble(&self) -> Option<&str> {
+        self.guard_trouble.as_deref()
+    }
+
+    /// True while the watchdog is armed, or may be.
+    #[must_use]
+    pub const fn is_armed(&self) -> bool {
+        match self.guard {
+            Guard::Armed | Guard::Disarming => true,
+            Guard::Off | Guard::Arming => false,
+        }
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, now: Reading, state: &State, event: Event) {
+        match event {
+            Event::LeftoversKilled => self.ready = true,
+            Event::Answered(answer) => self.answered(now, answer),
+            Event::Ended(id, outcome) => self.ended(now, id, outcome),
+            Event::Probed(id, found) => self.probed(now, state, id, found),
+            Event::Armed(Ok(())) => {
+                self.guard = Guard::Armed;
+                self.guard_trouble = None;
+            }
+            Event::Armed(Err(why)) => {
+                self.guard = Guard::Off;
+                self.guard_trouble = Some(why);
+            }
+            Event::Disarmed(Ok(())) => {
+                self.guard = Guard::Off;
+                self.guard_trouble = None;
+            }
+            Event::Disarmed(Err(why)) => {
+                self.guard = Guard::Armed;
+                self.guard_trouble = Some(why);
+            }
+            Event::Hears(hears) => self.hears = hears,
+        }
+        self.advance(now, state);
+    }
+
+    /// Looks at the time and at the applied state; call it after every change of either.
+    pub fn advance(&mut self, now: Reading, state: &State) {
+        self.mind_own_fence(state);
+        self.follow(now, state);
+        self.close_the_difference(now, state);
+        self.mind_the_guard(now, state);
+        self.renew(now, state);
+    }
+
+    /// A term that consensus has seen: grants of lower ones are void.
+    pub fn saw_term(&mut self, term: u64) {
+        self.term = self.term.max(term);
+    }
+
+    /// A renewal went to somebody who doesn't lead: ask again at once.
+    pub fn renew_now(&mut self, now: Reading) {
+        self.renew_at = self.renew_at.earlier_of(now);
+    }
+
+    /// The next action.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Node::advance`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Reading> {
+        let mut next = self.renew_at;
+        let mut at = |other: Reading| next = next.earlier_of(other);
+        if let Some((_, retry_at)) = &self.retry {
+            at(*retry_at);
+        }
+        if let Some(end) = self.lease_end.filter(|_| self.had_lease) {
+            at(end);
+        }
+        for work in self.work.values().filter(|work| work.in_flight.is_none()) {
+            at(work.probe_at);
+            if work.stop_failed.is_some() {
+                at(work.stop_at);
+            }
+        }
+        Some(next)
+    }
+
+    /// What the node reports, as of the applied state.
+    #[must_use]
+    pub fn report(&self, state: &State) -> Report {
+        let rules = self.config.rules;
+        let resources = state
+            .resources
+            .keys()
+            .map(|name| {
+                let observed = match self.work.get(name) {
+                    None => Observed::Unknown { why: "not probed yet".into() },
+                    Some(work) => work.observed(rules),
+                };
+                (name.clone(), observed)
+            })
+            .collect();
+        Report { applied: state.applied, resources, hears: self.hears.clone(), armed: self.is_armed() }
+    }
+
+    fn renew(&mut self, now: Reading, state: &State) {
+        if let Some((renew, at)) = self.retry.take() {
+            if now.reached_on_either(at) {
+                self.actions.push_back(Action::Renew { renew, everywhere: true });
+            } else {
+                self.retry = Some((renew, at));
+            }
+        }
+        if !now.reached_on_either(self.renew_at) {
+            return;
+        }
+        self.seq += 1;
+        let renew = Renew {
+            seq: self.seq,
+            term: self.term,
+            incarnation: self.config.incarnation,
+            boot: self.config.boot.clone(),
+            watchdog: self.config.watchdog.clone(),
+            report: self.report(state),
+        };
+        self.sent.insert(self.seq, now);
+        while self.sent.len() > SENT_MAX {
+            self.sent.pop_first();
+        }
+        self.renew_at = now.after(RENEW_EVERY);
+        self.retry = Some((renew.clone(), now.after(RENEW_RETRY)));
+        self.actions.push_back(Action::Renew { renew, everywhere: false });
+    }
+
+    fn answered(&mut self, now: Reading, answer: Answer) {
+        if answer.incarnation != self.config.incarnation {
+            return;
+        }
+        if answer.term < self.term && self.config.rules.old_terms_are_ignored() {
+            return;
+        }
+        if let LeaseVerdict::NotLeader { .. } = answer.verdict {
+            return;
+        }
+        self.term = self.term.max(answer.term);
+        if self.retry.as_ref().is_some_and(|(renew, _)| renew.seq <= answer.seq) {
+            self.retry = None;
+        }
+        match answer.verdict {
+            LeaseVerdict::Granted { ttl_ms, commit } => {
+                let Some(sent) = self.sent.get(&answer.seq) else {
+                    return;
+                };
+                let end = sent.after(Duration::from_millis(ttl_ms));
+                let end = self.lease_end.map_or(end, |old| old.later_of(end));
+                self.refused = None;
+                self.lease_end = Some(end);
+                self.must_apply = self.must_apply.max(commit);
+                if self.has_lease(now) {
+                    self.had_lease = true;
+                    self.actions.push_back(Action::Extend(end));
+                }
+            }
+            LeaseVerdict::Refused { why } => self.refused = Some(why),
+            LeaseVerdict::NotLeader { .. } => {}
+        }
+    }
+
+    /// A life that learns of its own fence resets itself at once; so does a later agent on the same boot.
+    fn mind_own_fence(&mut self, state: &State) {
+        if self.reset {
+            return;
+        }
+        if let Some((id, fence)) = state.open_fence(&self.config.name)
+            && fence.boot == self.config.boot
+            && matches!(fence.progress, Progress::Wanted)
+        {
+            self.reset = true;
+            self.actions.push_back(Action::ResetSelf(id));
+        }
+    }
+
+    /// Takes over what the applied state says about each resource.
+    fn follow(&mut self, now: Reading, state: &State) {
+        self.work.retain(|name, work| state.resources.contains_key(name) || work.in_flight.is_some());
+        for (name, resource) in &state.resources {
+            match self.work.get_mut(name) {
+                None => {
+                    self.work.insert(name.clone(), Work::new(now, resource));
+                }
+                Some(work) if work.generation != resource.generation => {
+                    work.generation = resource.generation;
+                    work.spec = resource.spec.clone();
+                    work.failures = 0;
+                    work.failed = None;
+                    work.stop_failed = None;
+                    // Who asks anew wants a fresh look: what was seen before the decision proves nothing about it.
+                    if matches!(resource.phase, Phase::New) {
+                        work.seen = Seen::Unprobed("not probed since it was added");
+                        work.probe_at = now;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// True while this node may act on what it has applied.
+    fn may_act(&self, now: Reading, state: &State) -> bool {
+        let caught_up = state.applied >= self.must_apply || !self.config.rules.executor_waits_for_the_commit_index();
+        self.ready
+            && !self.reset
+            && self.has_lease(now)
+            && caught_up
+            && state.life(&self.config.name).is_some_and(|life| life.incarnation == self.config.incarnation)
+    }
+
+    fn close_the_difference(&mut self, now: Reading, state: &State) {
+        if !self.ready {
+            return;
+        }
+        let may_act = self.may_act(now, state);
+        let lease = self.has_lease(now);
+        if !lease && self.had_lease {
+            self.had_lease = false;
+            self.leases_lost += 1;
+        }
+        let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
+        let me = self.config.name.clone();
+        // Reverse order, so that what came up last goes down first.
+        let names: Vec<ResourceName> = self.work.keys().rev().cloned().collect();
+        for name in names {
+            let wish = if !lease {
+                Wish::Down
+            } else {
+                state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
+            };
+            let Some(work) = self.work.get_mut(&name) else { continue };
+            if let Some(in_flight) = &mut work.in_flight {
+                // A start whose lease or placement is gone is cancelled; its end is awaited all the same.
+                if in_flight.kind == OperationKind::Start && wish == Wish::Down && !in_flight.cancelled {
+                    in_flight.cancelled = true;
+                    self.actions.push_back(Action::Cancel(in_flight.id));
+                }
+                continue;
+            }
+            let kind = match (&work.seen, wish) {
+                (Seen::Stopped, Wish::Up) if work.failed.is_none() && may_act && guarded => Some(OperationKind::Start),
+                (Seen::Stopped, _) => None,
+                (Seen::Running | Seen::Unknown(_), Wish::Down) | (Seen::Broken(_), Wish::Down | Wish::Up)
+                    if now.reached_on_either(work.stop_at) && (may_act || !lease) =>
+                {
+                    Some(OperationKind::Stop)
+                }
+                (Seen::Running | Seen::Broken(_) | Seen::Unknown(_) | Seen::Unprobed(_), _) => None,
+            };
+            let kind = kind.or_else(|| now.reached_on_either(work.probe_at).then_some(OperationKind::Probe));
+            if let Some(kind) = kind {
+                let id = OperationId(self.next_operation);
+                self.next_operation += 1;
+                work.in_flight = Some(InFlight { id, kind, cancelled: false });
+                if kind != OperationKind::Probe {
+                    work.after = Some(kind);
+                }
+                let spec = work.spec.clone();
+                self.actions.push_back(Action::Begin { id, resource: name, kind, spec });
+            }
+        }
+    }
+
+    /// Armed before anything protected may run, disarmed as soon as nothing does.
+    fn mind_the_guard(&mut self, now: Reading, state: &State) {
+        if self.config.watchdog.is_none() || !self.ready {
+            return;
+        }
+        let me = &self.config.name;
+        let may_act = self.may_act(now, state);
+        let wanted = may_act && state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Up);
+        let busy = self
+            .work
+            .values()
+            .any(|work| work.seen != Seen::Stopped || work.in_flight.is_some_and(|op| op.kind != OperationKind::Probe));
+        match self.guard {
+            Guard::Off if wanted && self.guard_trouble.is_none() => {
+                self.guard = Guard::Arming;
+                self.actions.push_back(Action::Arm);
+            }
+            Guard::Armed if !wanted && !busy && self.guard_trouble.is_none() => {
+                self.guard = Guard::Disarming;
+                self.actions.push_back(Action::Disarm);
+            }
+            Guard::Off | Guard::Armed | Guard::Arming | Guard::Disarming => {}
+        }
+    }
+
+    fn ended(&mut self, now: Reading, id: OperationId, outcome: Outcome) {
+        let probes_count = self.config.rules.stopped_is_what_a_probe_says();
+        for work in self.work.values_mut() {
+            let Some(in_flight) = work.in_flight.filter(|op| op.id == id) else { continue };
+            work.in_flight = None;
+            work.probe_at = now;
+            if in_flight.cancelled {
+                // Whoever cancelled it wants it down: no failure of the resource.
+                work.after = None;
+            }
+            work.complaint = match &outcome {
+                Outcome::Done => None,
+                Outcome::Failed { why } => Some(why.clone()),
+            };
+            work.seen = if !probes_count && in_flight.kind == OperationKind::Stop && outcome == Outcome::Done {
+                Seen::Stopped
+            } else {
+                Seen::Unprobed("an operation has ended, its probe is due")
+            };
+        }
+    }
+
+    fn probed(&mut self, now: Reading, state: &State, id: OperationId, found: Found) {
+        let me = &self.config.name;
+        let probed = self.work.iter_mut().find(|(_, work)| work.in_flight.is_some_and(|op| op.id == id));
+        if let Some((name, work)) = probed {
+            work.in_flight = None;
+            let up = state.resources.get(name).is_some_and(|resource| Wish::of(resource, me) == Wish::Up);
+            let after = work.after.take();
+            let tried_to_stop = after == Some(OperationKind::Stop);
+            let complaint = work.complaint.take();
+            work.probe_at = now.after(Duration::from_millis(work.spec.monitor_every_ms));
+            if now.since_at_least(work.failed_at) > FAILURES_AGE {
+                work.failures = 0;
+            }
+            match found {
+                Found::Running => {
+                    if tried_to_stop {
+                        let why = complaint.unwrap_or_else(|| "the stop reported success, but it still runs".into());
+                        work.stop_fails(now, why);
+                    }
+                    work.seen = Seen::Running;
+                }
+                Found::Stopped => {
+                    work.stop_failed = None;
+                    let died = matches!(work.seen, Seen::Running);
+                    work.seen = Seen::Stopped;
+                    if up && after == Some(OperationKind::Start) {
+                        let why = complaint.unwrap_or_else(|| "the start reported success, but it doesn't run".into());
+                        work.fails(now, why);
+                    } else if up && died {
+                        work.fails(now, "it died".into());
+                    }
+                }
+                Found::Broken { why } => {
+                    if tried_to_stop {
+                        work.stop_fails(now, why.clone());
+                    } else if up {
+                        work.fails(now, why.clone());
+                    }
+                    work.seen = Seen::Broken(why);
+                }
+                Found::Unknown { why } => {
+                    if tried_to_stop {
+                        work.stop_fails(now, why.clone());
+                    }
+                    work.seen = Seen::Unknown(why);
+                    work.probe_at = now.after(PROBE_AGAIN);
+                }
+            }
+        }
+    }
+}
+
+/// What the applied state wants of a resource on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    /// It shall run here.
+    Up,
+    /// It must not run here.
+    Down,
+    /// It is left as it is.
+    Leave,
+}
+
+impl Wish {
+    fn of(resource: &Resource, me: &MemberName) -> Self {
+        match &resource.phase {
+            Phase::New => Self::Leave,
+            Phase::Placed { node } if node == me => match resource.requested {
+                Requested::Started => Self::Up,
+                Requested::Stopped => Self::Down,
+            },
+            Phase::Error { node: Some(node), .. } if node == me => Self::Leave,
+            Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Free { .. } | Phase::Error { .. } => Self::Down,
+        }
+    }
+}
+
+impl OperationKind {
+    /// The operation as a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+impl Work {
+    fn new(now: Reading, resource: &Resource) -> Self {
+        Self {
+            generation: resource.generation,
+            spec: resource.spec.clone(),
+            seen: Seen::Unprobed("not probed yet"),
+            in_flight: None,
+            probe_at: now,
+            failures: 0,
+            failed_at: now,
+            failed: None,
+            stop_failed: None,
+            stop_at: now,
+            complaint: None,
+            after: None,
+        }
+    }
+
+    fn fails(&mut self, now: Reading, why: String) {
+        self.failures += 1;
+        self.failed_at = now;
+        if self.failures > self.spec.max_restart {
+            self.failed = Some(why);
+        }
+    }
+
+    fn stop_fails(&mut self, now: Reading, why: String) {
+        self.stop_failed = Some(why);
+        self.stop_at = now.after(STOP_AGAIN);
+    }
+
+    fn observed(&self, rules: Rules) -> Observed {
+        if rules.operations_in_flight_count() {
+            match self.in_flight.map(|op| op.kind) {
+                Some(OperationKind::Start) => return Observed::Starting,
+                Some(OperationKind::Stop) => return Observed::Stopping,
+                Some(OperationKind::Probe) | None => {}
+            }
+        }
+        match (&self.seen, &self.stop_failed, &self.failed) {
+            (Seen::Stopped, _, Some(why)) => Observed::Failed { why: why.clone() },
+            (Seen::Stopped, _, None) => Observed::Stopped,
+            (_, Some(why), _) => Observed::StopFailed { why: why.clone() },
+            (Seen::Running, None, _) => Observed::Running,
+            (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
+            (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
+        }
+    }
+}
