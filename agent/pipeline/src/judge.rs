@@ -133,6 +133,7 @@ impl State {
         }
         self.members.remove(name);
         self.nodes.remove(name);
+        self.removed.insert(name.clone(), raft_id);
         self.say(at, Decision::Removed { name: name.clone() });
         Ok(())
     }

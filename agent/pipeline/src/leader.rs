@@ -113,6 +113,13 @@ impl Leases {
         self.condemned.insert(name.clone(), incarnation);
     }
 
+    /// The log voided the fence of this life: it may be granted again.
+    pub fn pardon(&mut self, name: &MemberName, incarnation: u64) {
+        if self.condemned.get(name) == Some(&incarnation) {
+            self.condemned.remove(name);
+        }
+    }
+
     /// True while a node of this name counts as heard.
     #[must_use]
     pub fn is_heard(&self, state: &State, name: &MemberName, now: Reading) -> bool {

@@ -370,7 +370,13 @@ impl Node {
                 (name.clone(), observed)
             })
             .collect();
-        Report { applied: state.applied, resources, hears: self.hears.clone(), armed: self.is_armed() }
+        Report {
+            applied: state.applied,
+            resources,
+            hears: self.hears.clone(),
+            armed: self.is_armed(),
+            leases_lost: self.leases_lost,
+        }
     }
 
     fn renew(&mut self, now: Reading, state: &State) {

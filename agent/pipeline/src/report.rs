@@ -80,6 +80,9 @@ pub struct Report {
     pub hears: BTreeSet<MemberName>,
     /// Whether the watchdog is armed now.
     pub armed: bool,
+    /// How often a lease has run out since the agent started: nothing decides by it, people and benchmarks count by it.
+    #[serde(default)]
+    pub leases_lost: u64,
 }
 
 impl Report {

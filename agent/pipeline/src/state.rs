@@ -112,6 +112,8 @@ pub struct State {
     pub newest_ms: u64,
     /// Members by name.
     pub members: BTreeMap<MemberName, Member>,
+    /// Members that were removed, by their last number: their certificates are refused.
+    pub removed: BTreeMap<MemberName, u64>,
     /// The number that the next member gets.
     pub next_raft_id: u64,
     /// The numbers of those who vote.
@@ -162,6 +164,7 @@ impl State {
             applied: 0,
             newest_ms: 0,
             members: BTreeMap::from([(appliance, member)]),
+            removed: BTreeMap::new(),
             next_raft_id: 2,
             voters: BTreeSet::from([1]),
             operators: BTreeMap::new(),

@@ -1,1 +1,14 @@
-//! Placeholder.
+//! `tiebreaker-server`: the appliance's daemon.
+//!
+//! It wires the parts together and owns sockets, clocks and files: one certificate authority, one listening port for all
+//! clusters, one member of consensus per cluster, the power devices of the nodes, and the local control socket. What it
+//! does is decided in the crates below it.
+
+pub mod cli;
+mod cluster;
+mod config;
+mod daemon;
+mod devices;
+mod joins;
+mod layout;
+mod local;

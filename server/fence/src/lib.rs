@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Fence devices: what cuts a node's power, and what proves that it is cut.
+//!
+//! [`Device`] is what the appliance works with; [`power_off`] is the one way to turn a node off: command, then two fresh
+//! reads of `Off`. Unknown is an error and never `Off`, and nothing here ever cycles or resets.
+//!
+//! [`IpmiDevice`] speaks IPMI v2.0 (RMCP+) with cipher suites 17 and 3 and nothing weaker. Commands are ipmi-rs-core's
+//! types; the transport is our own, because every reply must belong to the question just asked. Codec, login and session
+//! are pure state machines over datagrams; only the client and [`Bmc::serve`] own sockets.
+//!
+//! [`Bmc`] is the other end: a small BMC for the demo and for tests, behind which a process tree can stand for a node.
+//!
+//! This crate decides nothing about *whether* to fence.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that can't go on shall fail"))]
+
+mod bmc;
+mod device;
+mod ipmi;
+mod power;
+mod secret;
+
+#[doc(hidden)]
+pub mod fuzzing;
+
+pub use bmc::{Account, Bmc, Chassis, ChassisError, FaultSwitch, Faults};
+pub use device::{BoxFuture, Device, DeviceError, Fault, PowerState, Proof, SystemGuid};
+pub use ipmi::{
+    client::{IpmiDevice, probe_suite},
+    config::{BadUserName, IpmiConfig, Privilege, RMCP_PORT, Suite, UnknownSuite, UserName},
+    error::{IpmiError, Malformed, Stage},
+    rakp::Status,
+};
+pub use power::{ConfirmedOff, Overseer, PowerOffError, Progress, confirm_off, power_off};
+pub use secret::{Secret, SecretError};

@@ -1,0 +1,265 @@
+//! The commands that ask a cluster.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use tiebreaker_member::core::{Reply, Request, Status};
+use tiebreaker_pipeline::command::Command as Change;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
+
+use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, ResourceCommand, TargetArgs};
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::{render, spec};
+
+/// Between two looks of `status --watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// One invocation.
+pub struct Session<'a> {
+    /// Whom to ask.
+    pub target: &'a TargetArgs,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+impl Session<'_> {
+    /// Carries out a command.
+    pub async fn run(&self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Status { watch: false } => {
+                let status = self.status(&mut self.open().await?).await?;
+                self.show(&status, |status| render::status(status))
+            }
+            Command::Status { watch: true } => self.watch().await,
+            Command::Resource(command) => self.resource(command).await,
+            Command::Fence(args) => self.fence(args).await,
+            Command::Why { resource } => self.why(resource).await,
+            Command::Log { lines } => self.log(lines.into()).await,
+            Command::Member(MemberCommand::Remove { name }) => {
+                let done = format!("{name} is removed: its certificate is refused from now on.");
+                self.change(Request::Remove { name }, &done).await
+            }
+            Command::Profile { profile } => {
+                let done = format!("The profile is {profile}; longer times hold until every node has applied it.");
+                self.change(Request::Propose(Change::SetProfile { profile }), &done).await
+            }
+            Command::Login(args) => {
+                let line = crate::login::login(args).await?;
+                self.show(&serde_json::json!({ "login": line }), |_| format!("{line}\n"))
+            }
+            Command::Demo(_) | Command::DemoBench | Command::DemoCounter(_) => {
+                Err(Failure::usage(anyhow!("this command asks no cluster")))
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, Failure> {
+        Connection::open(self.target).await
+    }
+
+    async fn status(&self, connection: &mut Connection) -> Result<Status, Failure> {
+        match connection.ask(Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn watch(&self) -> Result<(), Failure> {
+        let clear = std::io::stdout().is_terminal() && !self.json;
+        let mut every = tokio::time::interval(WATCH_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut connection: Option<Connection> = None;
+        loop {
+            every.tick().await;
+            let looked = match connection.as_mut() {
+                Some(open) => self.status(open).await,
+                None => match self.open().await {
+                    Ok(mut open) => {
+                        let looked = self.status(&mut open).await;
+                        connection = Some(open);
+                        looked
+                    }
+                    Err(failure) => Err(failure),
+                },
+            };
+            if clear {
+                // Cursor to the corner, and everything after it erased.
+                print!("\x1b[H\x1b[2J");
+            }
+            match looked {
+                Ok(status) => self.show(&status, |status| render::status(status) + "\n")?,
+                // A daemon that restarts is a reason to go on looking, not to end.
+                Err(failure) => {
+                    connection = None;
+                    eprintln!("tiebreaker: {failure}");
+                }
+            }
+        }
+    }
+
+    async fn resource(&self, command: ResourceCommand) -> Result<(), Failure> {
+        match command {
+            ResourceCommand::Add { name, driver, spec: limits, state } => {
+                let spec = spec::new_spec(&driver, &limits).map_err(Failure::usage)?;
+                let done = format!("{name} is under protection; `tiebreaker why {name}` tells how it goes on.");
+                self.change(Request::Propose(Change::AddResource { name, spec, requested: state }), &done).await
+            }
+            ResourceCommand::Set { name, driver, spec: limits, state } => {
+                let mut connection = self.open().await?;
+                let status = self.status(&mut connection).await?;
+                let current = status.resources.into_iter().find(|resource| resource.name == name).ok_or_else(|| {
+                    Failure::refused(anyhow!("there is no resource {name}: `tiebreaker resource list` lists them"))
+                })?;
+                let new = spec::changed_spec(current.spec.clone(), &driver, &limits).map_err(Failure::usage)?;
+                let change = Change::SetResource {
+                    name: name.clone(),
+                    spec: (new != current.spec).then_some(new),
+                    requested: state.unwrap_or(current.requested),
+                };
+                let reply = connection.ask(Request::Propose(change)).await?;
+                self.done(reply, &format!("{name} is set."))
+            }
+            ResourceCommand::Remove { name } => {
+                let done = format!("{name} is not protected any more; it was left as it is.");
+                self.change(Request::Propose(Change::RemoveResource { name }), &done).await
+            }
+            ResourceCommand::List => {
+                let status = self.status(&mut self.open().await?).await?;
+                self.show(&status.resources, |resources| render::resources(resources))
+            }
+        }
+    }
+
+    async fn fence(&self, args: FenceArgs) -> Result<(), Failure> {
+        match (args.command, args.node) {
+            (Some(FenceCommand::Confirm { node, yes }), _) => {
+                let question = format!(
+                    "You give your word that {node} runs nothing: you have seen it without power, or pulled its cord \
+                     yourself.\nIf that is wrong, its resources will run twice and their data will be lost."
+                );
+                confirm(&node, &question, yes)?;
+                let mut connection = self.open().await?;
+                let by = connection.by().to_owned();
+                let reply = connection.ask(Request::Confirm { node: node.clone(), by }).await?;
+                self.done(reply, &format!("{node} counts as fenced; its resources are recovered."))
+            }
+            (None, Some(node)) => {
+                let question =
+                    format!("{node} will be powered off hard, and its resources will be started on other nodes.");
+                confirm(&node, &question, args.yes)?;
+                let mut connection = self.open().await?;
+                let by = connection.by().to_owned();
+                let reply = connection.ask(Request::Fence { node: node.clone(), by }).await?;
+                self.done(reply, &format!("{node} is being fenced; `tiebreaker status` shows how far that is."))
+            }
+            (None, None) => Err(Failure::usage(anyhow!("name the node to fence"))),
+        }
+    }
+
+    async fn why(&self, resource: ResourceName) -> Result<(), Failure> {
+        match self.open().await?.ask(Request::Why { resource: resource.clone() }).await? {
+            Reply::Why { why } => self.show(&why, |why| format!("{resource}: {why}\n")),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn log(&self, last: usize) -> Result<(), Failure> {
+        match self.open().await?.ask(Request::Log { last }).await? {
+            Reply::Log { lines } => self.show(&lines, |lines| render::log(lines)),
+            other => Err(failed(other)),
+        }
+    }
+
+    async fn change(&self, request: Request, done: &str) -> Result<(), Failure> {
+        let reply = self.open().await?.ask(request).await?;
+        self.done(reply, done)
+    }
+
+    fn done(&self, reply: Reply, text: &str) -> Result<(), Failure> {
+        match reply {
+            Reply::Done { index } => self.show(&serde_json::json!({ "done": { "index": index } }), |_| format!("{text}\n")),
+            other => Err(failed(other)),
+        }
+    }
+
+    /// Prints an answer: JSON if that was asked for, else as text.
+    fn show<T: Serialize + ?Sized>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        let text = if self.json {
+            let mut line = serde_json::to_string(answer).context("writing JSON").map_err(Failure::refused)?;
+            line.push('\n');
+            line
+        } else {
+            text(answer)
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .context("writing to standard output")
+            .map_err(Failure::refused)
+    }
+}
+
+/// An answer that isn't what was hoped for.
+fn failed(reply: Reply) -> Failure {
+    match reply {
+        Reply::Void { why } => Failure::refused(why),
+        Reply::Refused { why } => Failure::refused(anyhow!(why)),
+        Reply::NoLeader { why } => Failure::unreachable(anyhow!(why)),
+        Reply::Done { .. }
+        | Reply::Status(_)
+        | Reply::Log { .. }
+        | Reply::Why { .. }
+        | Reply::ReadIndex { .. }
+        | Reply::Certificate { .. } => Failure::refused(anyhow!("the cluster answered something else than was asked")),
+    }
+}
+
+/// Has the node's name typed, so that nobody fences by a slip of the hand.
+fn confirm(node: &MemberName, question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage(anyhow!("nobody is there to be asked: give --yes if you mean it")));
+    }
+    eprint!("{question}\nType the node's name to go on: ");
+    typed(node, &mut stdin.lock())
+}
+
+fn typed(node: &MemberName, input: &mut impl BufRead) -> Result<(), Failure> {
+    let mut line = String::new();
+    input.read_line(&mut line).context("reading the answer").map_err(Failure::usage)?;
+    if line.trim() == node.as_str() {
+        Ok(())
+    } else {
+        Err(Failure::usage(anyhow!("that is not {node}: nothing was done")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiebreaker_pipeline::command::Void;
+
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn only_the_nodes_own_name_confirms() {
+        let node = MemberName::new("node1").unwrap();
+        assert!(typed(&node, &mut &b"node1\n"[..]).is_ok());
+        for wrong in [&b"node2\n"[..], b"yes\n", b"\n", b"", b"\xff\n"] {
+            assert_eq!(typed(&node, &mut &wrong[..]).unwrap_err().exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn each_answer_has_its_exit_code() {
+        assert_eq!(failed(Reply::Void { why: Void::Outdated }).exit, Exit::Refused);
+        assert_eq!(failed(Reply::Refused { why: "no".into() }).exit, Exit::Refused);
+        assert_eq!(failed(Reply::NoLeader { why: "none".into() }).exit, Exit::Unreachable);
+    }
+}

@@ -1,0 +1,61 @@
+//! How a command ends: the exit codes, and the failures that lead to them.
+
+use std::process::ExitCode;
+
+/// The documented exit codes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// The cluster refused, or the change was void.
+    Refused = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// Nobody could be reached, or nobody leads.
+    Unreachable = 3,
+    /// A check of the demo failed.
+    DemoFailed = 4,
+}
+
+/// What `--help` says about exit codes.
+pub const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  refused, or void: the cluster was asked and says why not
+  2  wrong usage
+  3  nobody could be reached, or no member leads; a change may still be carried out
+  4  a check of the demo failed";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{why:#}")]
+pub struct Failure {
+    /// How to end.
+    pub exit: Exit,
+    why: anyhow::Error,
+}
+
+impl Failure {
+    /// The cluster, or a file that it rests on, says no.
+    pub fn refused(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Refused, why: why.into() }
+    }
+
+    /// The person at the keyboard has to write something else.
+    pub fn usage(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Usage, why: why.into() }
+    }
+
+    /// Nobody answers, or nobody leads.
+    pub fn unreachable(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Unreachable, why: why.into() }
+    }
+
+    /// The demo could not be played, or showed something wrong.
+    pub fn demo(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::DemoFailed, why: why.into() }
+    }
+}

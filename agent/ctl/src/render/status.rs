@@ -1,0 +1,320 @@
+//! The cluster at a glance.
+
+use tiebreaker_member::core::{FenceStatus, MemberStatus, ResourceStatus, Status};
+use tiebreaker_pipeline::fence::Progress;
+use tiebreaker_pipeline::report::{Observed, Trust, WatchdogPromise};
+use tiebreaker_pipeline::resource::{Phase, Requested};
+use tiebreaker_pipeline::state::{DeviceStatus, Role};
+
+use super::Table;
+use crate::spec::describe;
+
+/// Milliseconds as seconds with one digit.
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
+
+/// Everything at a glance.
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut out = head(status);
+    out.push('\n');
+    out.push_str(&members(&status.members));
+    for member in &status.members {
+        for note in notes(member) {
+            out.push_str(&format!("  {}: {note}\n", member.name));
+        }
+    }
+    out.push('\n');
+    if status.resources.is_empty() {
+        out.push_str("No resources are protected: add one with `tiebreaker resource add`.\n");
+    } else {
+        out.push_str(&resources(&status.resources));
+    }
+    if !status.fences.is_empty() {
+        out.push('\n');
+        for open in &status.fences {
+            out.push_str(&format!("{}\n", fence(open)));
+        }
+    }
+    if !status.alarms.is_empty() {
+        out.push('\n');
+        for alarm in &status.alarms {
+            out.push_str(&format!("ALARM: {alarm}\n"));
+        }
+    }
+    out
+}
+
+fn head(status: &Status) -> String {
+    let lead = match (&status.leader, status.quorum_lease_ms) {
+        (Some(leader), Some(ms)) => format!("{leader} leads, sure of its majority for {}", seconds(ms)),
+        (Some(leader), None) => format!("{leader} leads"),
+        (None, _) => "NOBODY LEADS".to_owned(),
+    };
+    let behind = if status.commit > status.applied { format!(" of {}", status.commit) } else { String::new() };
+    let (present, expected) = status.votes;
+    format!(
+        "Cluster {}: {lead} (term {}), profile {}\n{present} of {expected} votes in service; answered by {}, which has \
+         applied {}{behind}\n",
+        status.cluster, status.term, status.profile, status.answered_by, status.applied
+    )
+}
+
+fn members(members: &[MemberStatus]) -> String {
+    let mut table = Table::new(&["MEMBER", "ROLE", "STATE", "VOTES", "HEARD", "LEASE", "WATCHDOG", "POWER"]);
+    for member in members {
+        table.row(vec![
+            member.name.to_string(),
+            match member.role {
+                Role::Appliance => "appliance".to_owned(),
+                Role::Node => "node".to_owned(),
+            },
+            member.state.clone(),
+            if member.voter { "yes" } else { "no" }.to_owned(),
+            member.heard_ms.map(|ms| format!("{} ago", seconds(ms))).unwrap_or_default(),
+            member.lease_ms.map(|ms| format!("{} left", seconds(ms))).unwrap_or_default(),
+            match (&member.watchdog, member.role) {
+                (Some(promise), _) => watchdog(promise, member.armed),
+                (None, Role::Node) if member.incarnation.is_some() => "none".to_owned(),
+                (None, _) => String::new(),
+            },
+            match member.role {
+                Role::Node if member.devices.is_empty() => "none".to_owned(),
+                Role::Node | Role::Appliance => {
+                    member.devices.iter().map(device).collect::<Vec<_>>().join(", ")
+                }
+            },
+        ]);
+    }
+    table.render()
+}
+
+fn watchdog(promise: &WatchdogPromise, armed: Option<bool>) -> String {
+    let trust = match promise.trust {
+        Trust::Drilled => "drilled",
+        Trust::Accepted => "accepted by name",
+        Trust::Unproven => "NOT PROVEN",
+    };
+    let armed = match armed {
+        Some(true) => "armed",
+        Some(false) => "off",
+        None => "not heard of",
+    };
+    format!("{} {}, {trust}, {armed}", promise.driver, seconds(promise.promised_ms))
+}
+
+fn device(device: &DeviceStatus) -> String {
+    let state = if device.proven { "proven" } else { "NOT PROVEN" };
+    format!("{} ({}) {state}", device.name, device.kind)
+}
+
+/// What doesn't fit a column.
+fn notes(member: &MemberStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(why) = &member.refused {
+        notes.push(format!("gets no lease: {why}"));
+    }
+    if let Some(why) = &member.unprotectable {
+        notes.push(format!("takes no protected resources: {why}"));
+    }
+    for device in member.devices.iter().filter(|device| !device.proven) {
+        notes.push(format!("power device {}: {}", device.name, device.why.as_deref().unwrap_or("not tried yet")));
+    }
+    if let Some(lost) = member.leases_lost.filter(|lost| *lost > 0) {
+        notes.push(format!("{lost} of its leases ran out since its agent started"));
+    }
+    notes
+}
+
+/// Resources, one per line.
+#[must_use]
+pub fn resources(resources: &[ResourceStatus]) -> String {
+    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "DRIVER", "WHY"]);
+    for resource in resources {
+        table.row(vec![
+            resource.name.to_string(),
+            match resource.requested {
+                Requested::Started => "started".to_owned(),
+                Requested::Stopped => "stopped".to_owned(),
+            },
+            resource.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+            state(resource),
+            describe(&resource.spec.driver),
+            resource.why.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn state(resource: &ResourceStatus) -> String {
+    let observed = match &resource.observed {
+        None => "not heard of",
+        Some(Observed::Stopped) => "stopped",
+        Some(Observed::Running) => "running",
+        Some(Observed::Starting) => "starting",
+        Some(Observed::Stopping) => "stopping",
+        Some(Observed::Unknown { .. }) => "unknown",
+        Some(Observed::Failed { .. }) => "failed",
+        Some(Observed::StopFailed { .. }) => "can't be stopped",
+    };
+    match &resource.phase {
+        Phase::New => "new".to_owned(),
+        Phase::Placed { .. } => observed.to_owned(),
+        Phase::Releasing { .. } => format!("leaving, {observed}"),
+        Phase::Free { from } => format!("free, {from} is fenced"),
+        Phase::Error { .. } => format!("error, {observed}"),
+    }
+}
+
+fn fence(open: &FenceStatus) -> String {
+    let record = &open.fence;
+    let progress = match (&record.progress, open.silent_in_ms) {
+        (Progress::Wanted, Some(ms)) if ms > 0 => {
+            format!("waiting for its power to be cut, or for watchdog expiry, {} s left", ms.div_ceil(1000))
+        }
+        (Progress::Wanted, Some(_)) => "its watchdog has expired".to_owned(),
+        (Progress::Wanted, None) => format!(
+            "waiting for its power to be cut; its watchdog proves nothing. Cut its power yourself, then: tiebreaker \
+             fence confirm {}",
+            record.node
+        ),
+        (Progress::Fenced { evidence }, _) => format!("proven: {evidence}; it comes back once its devices are done"),
+        (Progress::Closed { evidence }, _) => format!("closed: {evidence}"),
+    };
+    let failure = record.last_failure.as_ref().map(|why| format!("; last failure: {why}")).unwrap_or_default();
+    format!("Fence {} of {} ({}): {progress}{failure}", open.id, record.node, record.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use tiebreaker_pipeline::fence::{Fence, FenceId, FenceReason};
+    use tiebreaker_pipeline::name::MemberName;
+    use tiebreaker_pipeline::resource::{Driver, ResourceSpec};
+
+    use super::*;
+
+    fn name(text: &str) -> MemberName {
+        MemberName::new(text).unwrap()
+    }
+
+    fn argv(text: &str) -> Vec<String> {
+        vec![text.to_owned()]
+    }
+
+    fn example() -> Status {
+        let promise = WatchdogPromise { driver: "simulated".into(), promised_ms: 10_000, trust: Trust::Accepted };
+        let node = |text: &str| MemberStatus {
+            name: name(text),
+            role: Role::Node,
+            raft_id: 2,
+            voter: true,
+            state: "online".into(),
+            heard_ms: Some(210),
+            lease_ms: Some(4_790),
+            refused: None,
+            incarnation: Some(1),
+            boot: Some("b".into()),
+            watchdog: Some(promise.clone()),
+            armed: Some(true),
+            leases_lost: Some(0),
+            devices: vec![DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven: true, why: None }],
+            unprotectable: None,
+            addresses: vec![],
+        };
+        let appliance = MemberStatus {
+            role: Role::Appliance,
+            heard_ms: None,
+            lease_ms: None,
+            incarnation: None,
+            watchdog: None,
+            armed: None,
+            devices: vec![],
+            ..node("pi")
+        };
+        let lost = MemberStatus {
+            state: "fence".into(),
+            heard_ms: Some(7_350),
+            lease_ms: Some(0),
+            refused: Some("a fence of this node is open".into()),
+            devices: vec![DeviceStatus {
+                name: "bmc".into(),
+                kind: "ipmi".into(),
+                proven: false,
+                why: Some("no answer".into()),
+            }],
+            leases_lost: Some(1),
+            ..node("node1")
+        };
+        let driver = Driver::Command { start: argv("/bin/a"), stop: argv("/bin/b"), status: argv("/bin/c") };
+        Status {
+            cluster: tiebreaker_pipeline::name::ClusterName::new("home").unwrap(),
+            answered_by: name("pi"),
+            leader: Some(name("pi")),
+            term: 3,
+            quorum_lease_ms: Some(730),
+            applied: 41,
+            commit: 42,
+            profile: tiebreaker_pipeline::profile::Profile::Balanced,
+            votes: (2, 3),
+            members: vec![lost, node("node2"), appliance],
+            resources: vec![ResourceStatus {
+                name: tiebreaker_pipeline::name::ResourceName::new("web").unwrap(),
+                spec: ResourceSpec::with_defaults(driver),
+                requested: Requested::Started,
+                phase: Phase::Placed { node: name("node1") },
+                node: Some(name("node1")),
+                observed: None,
+                why: "waiting for evidence that node1 is fenced (fence 1)".into(),
+            }],
+            fences: vec![FenceStatus {
+                id: FenceId(1),
+                fence: Fence {
+                    node: name("node1"),
+                    incarnation: 1,
+                    boot: "b".into(),
+                    reason: FenceReason::Lost { silent_ms: 2_003 },
+                    wanted_at: 40,
+                    progress: Progress::Wanted,
+                    last_failure: Some("bmc: no answer".into()),
+                },
+                silent_in_ms: Some(42_100),
+            }],
+            alarms: vec!["look at it".into()],
+        }
+    }
+
+    #[test]
+    fn a_status_shows_all_that_an_operator_needs() {
+        let expected = "\
+Cluster home: pi leads, sure of its majority for 0.7 s (term 3), profile balanced
+2 of 3 votes in service; answered by pi, which has applied 41 of 42
+
+MEMBER  ROLE       STATE   VOTES  HEARD      LEASE       WATCHDOG                                   POWER
+node1   node       fence   yes    7.3 s ago  0.0 s left  simulated 10.0 s, accepted by name, armed  bmc (ipmi) NOT PROVEN
+node2   node       online  yes    0.2 s ago  4.7 s left  simulated 10.0 s, accepted by name, armed  bmc (ipmi) proven
+pi      appliance  online  yes    -          -           -                                          -
+  node1: gets no lease: a fence of this node is open
+  node1: power device bmc: no answer
+  node1: 1 of its leases ran out since its agent started
+
+RESOURCE  WANTED   ON     STATE         DRIVER  WHY
+web       started  node1  not heard of  /bin/a  waiting for evidence that node1 is fenced (fence 1)
+
+Fence 1 of node1 (not heard for 2.003 s): waiting for its power to be cut, or for watchdog expiry, 43 s left; last failure: bmc: no answer
+
+ALARM: look at it
+";
+        assert_eq!(status(&example()), expected);
+    }
+
+    #[test]
+    fn a_fence_that_only_a_person_can_end_says_so() {
+        let mut status = example();
+        status.fences[0].silent_in_ms = None;
+        status.leader = None;
+        status.quorum_lease_ms = None;
+        let text = super::status(&status);
+        assert!(text.contains("tiebreaker fence confirm node1") && text.contains("NOBODY LEADS"), "{text}");
+    }
+}

@@ -1,0 +1,58 @@
+//! What a program on the same machine asks a daemon through its Unix socket, and what the daemon answers. CBOR, one
+//! request and one reply per exchange. Over TLS an operator sends a bare [`Request`] instead: its certificate names the
+//! cluster.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::{Reply, Request};
+
+/// A request through the local socket.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalRequest {
+    /// For a cluster; may be left out where the daemon serves one cluster.
+    Cluster {
+        /// Which.
+        cluster: Option<String>,
+        /// What.
+        request: Request,
+    },
+    /// A token to join a cluster; the appliance creates the cluster where it is new.
+    CreateToken {
+        /// Which cluster.
+        cluster: String,
+        /// `node` or `operator`.
+        kind: String,
+        /// How long it is good for, in seconds.
+        ttl_s: u64,
+    },
+    /// The clusters that the daemon serves.
+    Clusters,
+}
+
+/// The answer through the local socket.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalReply {
+    /// The cluster's.
+    Cluster(Reply),
+    /// A token. It is a secret until it is used.
+    Token {
+        /// To be typed or pasted.
+        token: String,
+        /// When it ends, seconds since 1970.
+        expires: u64,
+        /// The cluster was new.
+        created: bool,
+    },
+    /// The clusters.
+    Clusters {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Not done.
+    Refused {
+        /// Why, and the way out.
+        why: String,
+    },
+}

@@ -1,0 +1,221 @@
+//! What a member does while it leads: leases, the manager's proposals, who votes, and handing the lead to the appliance.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tiebreaker_consensus::{Consensus, Membership, RaftId, Role as RaftRole};
+use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::fence::FenceId;
+use tiebreaker_pipeline::leader::Leases;
+use tiebreaker_pipeline::manager::{Plan, View, manage, wanted_voters};
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::state::{Role, State};
+use tiebreaker_pipeline::time::Reading;
+
+use super::{Asker, Core, Moment};
+
+/// The manager looks at the cluster this often when nothing happens.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A proposal that was neither applied nor voided is made again after this long.
+const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
+/// A learner this close to the end of the log may be given a vote.
+const CAUGHT_UP: u64 = 200;
+/// The wait before the lead goes back to the appliance doubles at most so often.
+const FLAPS_MAX: u32 = 6;
+/// The appliance's flapping is forgotten after this long without any.
+const FLAPS_AGE: Duration = Duration::from_secs(3600);
+
+/// How often the appliance was lost lately, on this member's own account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flaps {
+    count: u32,
+    last: Option<Reading>,
+}
+
+impl Flaps {
+    fn note(&mut self, now: Reading) {
+        if self.last.is_some_and(|last| now.since_at_least(last) > FLAPS_AGE) {
+            self.count = 0;
+        }
+        self.count = (self.count + 1).min(FLAPS_MAX);
+        self.last = Some(now);
+    }
+
+    /// The first loss waits the plain time, each further one twice as long.
+    fn factor(self) -> u32 {
+        2_u32.pow(self.count.saturating_sub(1))
+    }
+}
+
+/// What a proposal is about, so that it isn't made twice at once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Subject {
+    Life(MemberName, u64),
+    FenceOf(MemberName, u64),
+    Fence(FenceId),
+    Resource(ResourceName, u64),
+    Profile,
+}
+
+/// A leader's memory of one term.
+pub(super) struct Leading {
+    pub leases: Leases,
+    pub plan: Plan,
+    pub next: Reading,
+    pending: BTreeMap<Subject, Reading>,
+    appliance_well_since: Option<Reading>,
+}
+
+impl Leading {
+    fn start(now: Reading, term: u64, state: &State) -> Self {
+        Self {
+            leases: Leases::start(now, term, state),
+            plan: Plan::default(),
+            next: now,
+            pending: BTreeMap::new(),
+            appliance_well_since: None,
+        }
+    }
+
+    /// Something was applied: what was waited for may have come.
+    pub fn look_again(&mut self, now: Reading) {
+        self.next = self.next.earlier_of(now);
+    }
+
+    /// True for a proposal that isn't under way already.
+    fn is_due(&mut self, now: Reading, command: &Command) -> bool {
+        let Some(subject) = subject(command) else { return true };
+        if self.pending.get(&subject).is_some_and(|until| !now.reached_on_either(*until)) {
+            return false;
+        }
+        self.pending.insert(subject, now.after(PROPOSE_AGAIN));
+        true
+    }
+}
+
+/// What the manager's proposals are about.
+fn subject(command: &Command) -> Option<Subject> {
+    Some(match command {
+        Command::Admit { node, incarnation, .. } => Subject::Life(node.clone(), *incarnation),
+        Command::FenceWanted { node, incarnation, .. } => Subject::FenceOf(node.clone(), *incarnation),
+        Command::Fenced { id, .. } | Command::FenceFailed { id, .. } | Command::Closed { id } => Subject::Fence(*id),
+        Command::Release { resource, generation, .. }
+        | Command::Assign { resource, generation, .. }
+        | Command::GiveUp { resource, generation, .. } => Subject::Resource(resource.clone(), *generation),
+        Command::SetProfile { .. } | Command::SettleProfile { .. } => Subject::Profile,
+        Command::AddMember { .. }
+        | Command::RemoveMember { .. }
+        | Command::AddOperator { .. }
+        | Command::AddResource { .. }
+        | Command::SetResource { .. }
+        | Command::RemoveResource { .. }
+        | Command::SetDevices { .. } => return None,
+    })
+}
+
+impl Core {
+    /// Starts and ends leading as consensus says. Leading begins when the quorum lease first opens in a term.
+    pub(super) fn follow_leadership(&mut self, moment: Moment) {
+        let leadership = self.raft.leadership(moment.now);
+        match leadership.role {
+            RaftRole::Leader { lease_until } => {
+                let term = leadership.term;
+                let same = self.leading.as_ref().is_some_and(|leading| leading.leases.term() == term);
+                if !same {
+                    self.leading = lease_until.map(|_| Leading::start(moment.now, term, &self.state));
+                }
+            }
+            RaftRole::Follower { .. } | RaftRole::Candidate => self.leading = None,
+        }
+    }
+
+    /// One look of the leader; true if it did something.
+    pub(super) fn lead(&mut self, moment: Moment) -> bool {
+        let leadership = self.raft.leadership(moment.now);
+        let RaftRole::Leader { lease_until } = leadership.role else { return false };
+        let in_quorum = lease_until.is_some_and(|until| !moment.now.reached_on_either(until));
+        let Some(leading) = &mut self.leading else { return false };
+        if !moment.now.reached_on_either(leading.next) {
+            return false;
+        }
+        leading.next = moment.now.after(LOOK_EVERY);
+        if !in_quorum && self.rules.grants_need_the_quorum_lease() {
+            return false;
+        }
+        let view = View { state: &self.state, leases: &leading.leases, now: moment.now, started: self.started };
+        leading.plan = manage(&view);
+        let proposals = std::mem::take(&mut leading.plan.proposals);
+        let mut busy = false;
+        for command in proposals {
+            let Some(leading) = &mut self.leading else { break };
+            if !leading.is_due(moment.now, &command) {
+                continue;
+            }
+            if let Command::FenceWanted { node, incarnation, .. } = &command {
+                // From here on this life gets no grant, whatever becomes of the proposal.
+                leading.leases.condemn(node, *incarnation);
+            }
+            busy = true;
+            self.propose(moment, Asker::Nobody, command);
+        }
+        self.mind_membership(moment);
+        self.mind_takeback(moment);
+        busy
+    }
+
+    /// New members listen first; who votes changes only with everybody concerned in service and no fence open.
+    fn mind_membership(&mut self, moment: Moment) {
+        let now_in = self.raft.membership();
+        let all: std::collections::BTreeSet<RaftId> =
+            self.state.members.values().map(|member| RaftId(member.raft_id)).collect();
+        let mut voters: std::collections::BTreeSet<RaftId> = now_in.voters.intersection(&all).copied().collect();
+        let fencing = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
+        let wanted: std::collections::BTreeSet<RaftId> = wanted_voters(&self.state).into_iter().map(RaftId).collect();
+        let commit = self.raft.leadership(moment.now).commit;
+        let fit = wanted.difference(&now_in.voters).all(|id| {
+            now_in.learners.contains(id)
+                && self.state.member_by_id(id.0).is_some_and(|(name, _)| {
+                    self.leases().is_some_and(|leases| {
+                        leases.is_heard(&self.state, name, moment.now)
+                            && leases.report(&self.state, name).is_some_and(|r| r.applied + CAUGHT_UP >= commit)
+                    })
+                })
+        });
+        if fencing && voters != now_in.voters {
+            return;
+        }
+        if fit && !fencing && wanted.contains(&self.raft_id) {
+            voters = wanted;
+        }
+        let learners = all.difference(&voters).copied().collect();
+        let wanted = Membership { voters, learners };
+        if wanted != now_in {
+            // Refused while an earlier change is on its way: the next look asks again.
+            let _ = self.raft.change_members(wanted);
+        }
+    }
+
+    /// A node that leads hands over to the appliance once that has been well for long enough.
+    fn mind_takeback(&mut self, moment: Moment) {
+        let Some(appliance) = self.state.appliance().cloned() else { return };
+        let is_me = appliance == self.name;
+        let busy = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
+        let id = self.state.members.get(&appliance).map(|member| (member.role, RaftId(member.raft_id)));
+        let Some((Role::Appliance, id)) = id else { return };
+        let well = self.hears.contains(&appliance);
+        let takeback = self.takeback;
+        let Some(leading) = &mut self.leading else { return };
+        if is_me || !well {
+            if leading.appliance_well_since.take().is_some() && !is_me {
+                self.flaps.note(moment.now);
+            }
+            return;
+        }
+        let since = *leading.appliance_well_since.get_or_insert(moment.now);
+        let wait = takeback * self.flaps.factor();
+        if moment.now.since_at_least(since) >= wait && !busy && self.raft.transfer(moment.now, id).is_ok() {
+            leading.appliance_well_since = Some(moment.now);
+            self.flaps.note(moment.now);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What members say to each other, and what operators ask.
+
+use serde::{Deserialize, Serialize};
+use tiebreaker_consensus as consensus;
+use tiebreaker_pipeline::command::{Command, Void};
+use tiebreaker_pipeline::decision::LogLine;
+use tiebreaker_pipeline::manager::Why;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::report::{Answer, Renew};
+
+use super::status::Status;
+
+/// A message between two members of a cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Consensus.
+    Consensus {
+        /// The sender's number, for a receiver that hasn't applied the sender's joining yet.
+        from: u64,
+        /// The message.
+        message: consensus::Message,
+    },
+    /// A node asks for its lease.
+    Renew(Renew),
+    /// The answer to a renewal.
+    Answer(Answer),
+    /// A request for the leader.
+    Ask {
+        /// Names the request, for its sender.
+        id: u64,
+        /// The request.
+        request: Request,
+    },
+    /// The answer to a request.
+    Told {
+        /// The request's name.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+}
+
+/// What can be asked of the cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Change the replicated state.
+    Propose(Command),
+    /// Fence a node.
+    Fence {
+        /// Whom.
+        node: MemberName,
+        /// Who asks.
+        by: String,
+    },
+    /// An operator's word that the open fence of a node is carried out.
+    Confirm {
+        /// Whom.
+        node: MemberName,
+        /// Who says so.
+        by: String,
+    },
+    /// Remove a member.
+    Remove {
+        /// Whom.
+        name: MemberName,
+    },
+    /// Everything at a glance.
+    Status,
+    /// The timeline.
+    Log {
+        /// How many of the last lines.
+        last: usize,
+    },
+    /// Why a resource stands as it does.
+    Why {
+        /// Which.
+        resource: ResourceName,
+    },
+    /// The index up to which a linearizable read must have applied.
+    ReadIndex,
+    /// A new certificate for the asking member's own key. The appliance's daemon answers it, never the core.
+    RenewCertificate {
+        /// The certificate request, DER.
+        csr: Vec<u8>,
+    },
+}
+
+/// What the cluster answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Committed and applied at this index.
+    Done {
+        /// The log index.
+        index: u64,
+    },
+    /// Committed, and void.
+    Void {
+        /// Why.
+        why: Void,
+    },
+    /// Not done.
+    Refused {
+        /// Why, and the way out.
+        why: String,
+    },
+    /// Nobody leads, or the leader doesn't answer. A change may still be carried out.
+    NoLeader {
+        /// What is known.
+        why: String,
+    },
+    /// The status.
+    Status(Box<Status>),
+    /// The timeline.
+    Log {
+        /// Oldest first.
+        lines: Vec<LogLine>,
+    },
+    /// The reason.
+    Why {
+        /// As data.
+        why: Why,
+    },
+    /// The read index.
+    ReadIndex {
+        /// The index.
+        index: u64,
+    },
+    /// A certificate.
+    Certificate {
+        /// DER.
+        der: Vec<u8>,
+    },
+}

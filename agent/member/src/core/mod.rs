@@ -1,0 +1,827 @@
+//! What a member decides, sans-IO: consensus, the state that it carries, and this member's parts in it (leader, node,
+//! fencer) put together.
+//!
+//! The shell around it owns sockets, clocks and disks and decides nothing; the fault simulator runs this very code.
+
+mod leading;
+mod message;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tiebreaker_consensus::{
+    Action as RaftAction, Batch, Committed, Consensus, Leadership, Payload, Raft, RaftId, Rank, Role as RaftRole,
+    Snapshot, StepError,
+};
+use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Void};
+use tiebreaker_pipeline::fencer::{self, Fencer};
+use tiebreaker_pipeline::leader::Leases;
+use tiebreaker_pipeline::manager::{Plan, Why};
+use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::node::{self, Node};
+use tiebreaker_pipeline::report::{Answer, LeaseVerdict, Renew};
+use tiebreaker_pipeline::rules::Rules;
+use tiebreaker_pipeline::state::{Role, State};
+use tiebreaker_pipeline::time::Reading;
+
+use leading::{Flaps, Leading};
+pub use message::{Message, Reply, Request};
+pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
+
+/// A request that was passed on to the leader is given up after this long.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
+/// Requests under way at most.
+const ASKED_MAX: usize = 1024;
+/// The log is compacted after so many entries.
+const COMPACT_EVERY: u64 = 1000;
+
+/// A moment: both lease clocks, and the wall clock for people and certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// The clocks that decide.
+    pub now: Reading,
+    /// Milliseconds since 1970 by the wall clock. Decides nothing.
+    pub wall_ms: u64,
+}
+
+/// Names a request of the shell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RequestId(pub u64);
+
+/// Something for the shell to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Hand a message to a member. Losing it is allowed.
+    Send {
+        /// To whom.
+        to: MemberName,
+        /// What.
+        message: Message,
+        /// Over every path, not only the best.
+        everywhere: bool,
+    },
+    /// Make this batch durable, then say [`Core::persisted`].
+    Persist(Batch),
+    /// An action of the node's side; renewals never come this way.
+    Node(node::Action),
+    /// Work a power device.
+    Device {
+        /// Names the command.
+        token: u64,
+        /// Whose device.
+        node: MemberName,
+        /// Which one.
+        device: String,
+        /// What to do.
+        command: fencer::DeviceCommand,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The replicated state has changed: look at members, settings and the timeline.
+    Changed,
+    /// This member can't go on under its number and must stop: the reason, with the way out.
+    Stop {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Who waits for an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asker {
+    /// The shell.
+    Shell(RequestId),
+    /// Another member, under its own name for the request.
+    Member(MemberName, u64),
+    /// This member's fencer, which waits to read.
+    FencerRead(u64),
+    /// This member's fencer, which proposes again by itself.
+    Nobody,
+}
+
+/// What a member is started with.
+pub struct CoreConfig {
+    /// Its name.
+    pub name: MemberName,
+    /// Its number.
+    pub raft_id: RaftId,
+    /// Consensus, recovered from the store.
+    pub raft: Raft,
+    /// The state of the stored snapshot: the log after it is applied again.
+    pub state: State,
+    /// The last index of the stored log.
+    pub last_index: u64,
+    /// The node's side, on nodes.
+    pub node: Option<Node>,
+    /// True on the appliance, which works the devices.
+    pub fences: bool,
+    /// The appliance takes the lead back after this time of good health.
+    pub takeback: Duration,
+    /// Which rules hold.
+    pub rules: Rules,
+}
+
+/// A member.
+pub struct Core {
+    name: MemberName,
+    raft_id: RaftId,
+    raft: Raft,
+    state: State,
+    started: Reading,
+    leading: Option<Leading>,
+    node: Option<Node>,
+    fencer: Option<Fencer>,
+    takeback: Duration,
+    flaps: Flaps,
+    hears: BTreeSet<MemberName>,
+    compacted: u64,
+    next_ask: u64,
+    /// Requests that went to the leader: who waits, and until when.
+    asked: BTreeMap<u64, (Asker, Reading)>,
+    /// Proposals of this leader by ticket.
+    tickets: BTreeMap<u128, (Asker, Reading)>,
+    next_ticket: u64,
+    reads: BTreeMap<u64, Asker>,
+    next_read: u64,
+    /// Reads of the fencer that wait until an index is applied.
+    read_waits: Vec<(u64, u64)>,
+    rank: Option<Rank>,
+    tick: Duration,
+    stopped: bool,
+    actions: VecDeque<Action>,
+    rules: Rules,
+}
+
+impl Core {
+    /// A starting member.
+    #[must_use]
+    pub fn new(moment: Moment, config: CoreConfig) -> Self {
+        let CoreConfig { name, raft_id, raft, state, last_index, node, fences, takeback, rules } = config;
+        let state = state.with_rules(rules);
+        let mut core = Self {
+            name,
+            raft_id,
+            raft,
+            compacted: state.applied,
+            state,
+            started: moment.now,
+            leading: None,
+            node,
+            fencer: fences.then(|| Fencer::new(last_index, rules)),
+            takeback,
+            flaps: Flaps::default(),
+            hears: BTreeSet::new(),
+            next_ask: 1,
+            asked: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 1,
+            reads: BTreeMap::new(),
+            next_read: 1,
+            read_waits: Vec::new(),
+            rank: None,
+            tick: Duration::ZERO,
+            stopped: false,
+            actions: VecDeque::new(),
+            rules,
+        };
+        core.follow_settings();
+        core.advance(moment);
+        core
+    }
+
+    /// This member's name.
+    #[must_use]
+    pub const fn name(&self) -> &MemberName {
+        &self.name
+    }
+
+    /// The applied state.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The node's side.
+    #[must_use]
+    pub const fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// Who leads, as far as this member knows.
+    #[must_use]
+    pub fn leadership(&self, now: Reading) -> Leadership {
+        self.raft.leadership(now)
+    }
+
+    /// The lease table, while this member leads.
+    #[must_use]
+    pub fn leases(&self) -> Option<&Leases> {
+        self.leading.as_ref().map(|leading| &leading.leases)
+    }
+
+    /// True while the fencer works a device of this node.
+    #[must_use]
+    pub fn fences(&self, node: &MemberName) -> bool {
+        self.fencer.as_ref().is_some_and(|fencer| fencer.works_on(node))
+    }
+
+    /// A snapshot that holds everything applied so far, for a machine that joins.
+    #[must_use]
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        self.compact();
+        self.raft.snapshot()
+    }
+
+    /// Looks at the time.
+    pub fn advance(&mut self, moment: Moment) {
+        self.raft.advance(moment.now);
+        self.settle(moment);
+    }
+
+    /// Takes a message; `from` is who the link says it is.
+    pub fn message(&mut self, moment: Moment, from: &MemberName, message: Message) {
+        match message {
+            Message::Consensus { from: claimed, message } => {
+                let id = self.state.members.get(from).map_or(claimed, |member| member.raft_id);
+                if id == claimed
+                    && let Err(error) = self.raft.step(moment.now, RaftId(id), message)
+                {
+                    self.refused(&error);
+                }
+            }
+            Message::Renew(renew) => {
+                self.follow_leadership(moment);
+                let answer = self.answer(moment, from, renew);
+                self.send(from, Message::Answer(answer), true);
+            }
+            Message::Answer(answer) => self.answered(moment, answer),
+            Message::Ask { id, request } => self.ask(moment, Asker::Member(from.clone(), id), request, false),
+            Message::Told { id, reply } => {
+                if let Some((asker, _)) = self.asked.remove(&id) {
+                    self.tell(moment, asker, reply);
+                }
+            }
+        }
+        self.settle(moment);
+    }
+
+    /// A batch is durable.
+    pub fn persisted(&mut self, moment: Moment, number: u64) {
+        self.raft.persisted(moment.now, number);
+        self.settle(moment);
+    }
+
+    /// Takes a request of an operator; it ends in one [`Action::Reply`].
+    pub fn request(&mut self, moment: Moment, id: RequestId, request: Request) {
+        self.ask(moment, Asker::Shell(id), request, true);
+        self.settle(moment);
+    }
+
+    /// Takes an event of the node's executor or watchdog.
+    pub fn node_event(&mut self, moment: Moment, event: node::Event) {
+        if let Some(node) = &mut self.node {
+            node.handle(moment.now, &self.state, event);
+        }
+        self.settle(moment);
+    }
+
+    /// A power device has answered.
+    pub fn device_done(&mut self, moment: Moment, token: u64, result: fencer::DeviceResult) {
+        if let Some(fencer) = &mut self.fencer {
+            fencer.handle(moment.now, &self.state, fencer::Event::CommandDone(token, result));
+        }
+        self.settle(moment);
+    }
+
+    /// The members heard lately, by any path.
+    pub fn hears(&mut self, moment: Moment, hears: BTreeSet<MemberName>) {
+        if self.hears != hears {
+            self.hears.clone_from(&hears);
+            if let Some(node) = &mut self.node {
+                node.handle(moment.now, &self.state, node::Event::Hears(hears));
+            }
+        }
+        self.settle(moment);
+    }
+
+    /// The next action.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Core::advance`] next: as soon as either clock reaches it.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Reading> {
+        let asked = self.asked.values().chain(self.tickets.values()).map(|(_, until)| *until).reduce(Reading::earlier_of);
+        [
+            self.raft.poll_timeout(),
+            self.node.as_ref().and_then(Node::poll_timeout),
+            self.fencer.as_ref().and_then(Fencer::poll_timeout),
+            self.leading.as_ref().map(|leading| leading.next),
+            asked,
+        ]
+        .into_iter()
+        .flatten()
+        .reduce(Reading::earlier_of)
+    }
+
+    fn refused(&mut self, error: &StepError) {
+        match error {
+            StepError::Amnesia { .. } | StepError::Diverged { .. } | StepError::FromSelf => {
+                if !self.stopped {
+                    self.stopped = true;
+                    let why = format!("{error}; remove this member, wipe its data folder and join again");
+                    self.actions.push_back(Action::Stop { why });
+                }
+            }
+            StepError::Version { .. } | StepError::Malformed { .. } | StepError::Stranger { .. } => {}
+        }
+    }
+
+    /// Carries out what consensus asks for and lets every part look at the result, until nothing is left to do.
+    fn settle(&mut self, moment: Moment) {
+        if self.stopped {
+            return;
+        }
+        loop {
+            self.drain_raft(moment);
+            self.follow_leadership(moment);
+            let leadership = self.raft.leadership(moment.now);
+            if let Some(node) = &mut self.node {
+                node.saw_term(leadership.term);
+                node.advance(moment.now, &self.state);
+            }
+            if let Some(fencer) = &mut self.fencer {
+                fencer.advance(moment.now, &self.state);
+            }
+            let busy = self.drain_node(moment, &leadership);
+            let busy = self.drain_fencer(moment) || busy;
+            let busy = self.lead(moment) || busy;
+            self.give_up_waiting(moment);
+            if !busy {
+                break;
+            }
+        }
+        // The parts above may have proposed: what consensus wants done for that goes out in the same turn.
+        self.drain_raft(moment);
+    }
+
+    fn drain_raft(&mut self, moment: Moment) {
+        while let Some(action) = self.raft.poll_action() {
+            match action {
+                RaftAction::Send { to, message } => {
+                    let name = self.state.member_by_id(to.0).map(|(name, _)| name.clone());
+                    if let Some(name) = name {
+                        let message = Message::Consensus { from: self.raft_id.0, message };
+                        self.send(&name, message, false);
+                    }
+                }
+                RaftAction::Persist(batch) => self.actions.push_back(Action::Persist(batch)),
+                RaftAction::Apply(entries) => self.apply(moment, entries),
+                RaftAction::Restore(snapshot) => self.restore(moment, &snapshot),
+                RaftAction::ReadReady { id, index } => {
+                    if let Some(asker) = self.reads.remove(&id) {
+                        self.tell(moment, asker, Reply::ReadIndex { index });
+                    }
+                }
+                RaftAction::ReadFailed { id } => {
+                    if let Some(asker) = self.reads.remove(&id) {
+                        self.tell(moment, asker, Reply::NoLeader { why: "the lead changed during the read".into() });
+                    }
+                }
+                RaftAction::SnapshotWanted => self.compact(),
+            }
+        }
+    }
+
+    fn apply(&mut self, moment: Moment, entries: Vec<Committed>) {
+        for entry in entries {
+            let index = entry.index;
+            match entry.payload {
+                Payload::Empty => self.state.apply_nothing(index),
+                Payload::Membership(membership) => {
+                    self.state.apply_voters(index, membership.voters.iter().map(|id| id.0).collect());
+                }
+                Payload::Command(bytes) => self.apply_command(moment, index, &bytes),
+            }
+            self.raft.applied(index);
+            // Each part sees every state that the log went through: a fence must not hide behind its own end.
+            if let Some(node) = &mut self.node {
+                node.advance(moment.now, &self.state);
+            }
+            if let Some(fencer) = &mut self.fencer {
+                fencer.advance(moment.now, &self.state);
+            }
+        }
+        if self.state.applied.saturating_sub(self.compacted) >= COMPACT_EVERY {
+            self.compact();
+        }
+        self.after_change(moment);
+    }
+
+    fn apply_command(&mut self, moment: Moment, index: u64, bytes: &[u8]) {
+        let entry: Entry = match ciborium::from_reader(bytes) {
+            Ok(entry) => entry,
+            Err(_) => {
+                // Every member decodes the same bytes with the same result, so skipping is deterministic.
+                self.state.apply_nothing(index);
+                return;
+            }
+        };
+        let ticket = entry.ticket;
+        let pardon = match &entry.command {
+            Command::FenceWanted { node, incarnation, .. } => Some((node.clone(), *incarnation)),
+            _ => None,
+        };
+        let verdict = self.state.apply(index, entry);
+        if let (Err(_), Some((node, incarnation)), Some(leading)) = (&verdict, pardon, &mut self.leading) {
+            leading.leases.pardon(&node, incarnation);
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.look_again(moment.now);
+        }
+        if let Some((asker, _)) = self.tickets.remove(&ticket) {
+            let reply = match verdict {
+                Ok(()) => Reply::Done { index },
+                Err(why) => Reply::Void { why },
+            };
+            self.tell(moment, asker, reply);
+        }
+    }
+
+    fn restore(&mut self, moment: Moment, snapshot: &Snapshot) {
+        match State::decode(&snapshot.state) {
+            Ok(state) => {
+                self.state = state.with_rules(self.rules);
+                self.state.applied = snapshot.index;
+                self.compacted = snapshot.index;
+                self.after_change(moment);
+            }
+            Err(error) => {
+                self.stopped = true;
+                self.actions.push_back(Action::Stop { why: format!("the leader's snapshot can't be used: {error}") });
+            }
+        }
+    }
+
+    fn compact(&mut self) {
+        // Refused while nothing is there to compact, or a change of members is half done: later is early enough.
+        if self.raft.compact(self.state.applied, self.state.encode()).is_ok() {
+            self.compacted = self.state.applied;
+        }
+    }
+
+    fn after_change(&mut self, moment: Moment) {
+        self.follow_settings();
+        let ready: Vec<u64> =
+            self.read_waits.iter().filter(|(index, _)| *index <= self.state.applied).map(|(_, token)| *token).collect();
+        self.read_waits.retain(|(index, _)| *index > self.state.applied);
+        if let Some(fencer) = &mut self.fencer {
+            for token in ready {
+                fencer.handle(moment.now, &self.state, fencer::Event::ReadDone(token, true));
+            }
+        }
+        if self.actions.back() != Some(&Action::Changed) {
+            self.actions.push_back(Action::Changed);
+        }
+    }
+
+    /// The profile's tick, and this voter's place in elections: the appliance first, then by number.
+    fn follow_settings(&mut self) {
+        let tick = self.state.settings.profile.tick();
+        if tick != self.tick {
+            self.tick = tick;
+            self.raft.set_tick(tick);
+        }
+        let appliance = self.state.appliance().and_then(|name| self.state.members.get(name)).map(|m| m.raft_id);
+        let mut voters: Vec<u64> = self.state.voters.iter().copied().collect();
+        voters.sort_by_key(|id| (Some(*id) != appliance, *id));
+        let of = voters.len().clamp(3, 8) as u64;
+        let place = voters.iter().position(|id| *id == self.raft_id.0).map_or(of - 1, |place| place as u64);
+        let rank = Rank::new(place.min(of - 1), of);
+        if rank != self.rank
+            && let Some(new) = rank
+        {
+            self.rank = rank;
+            self.raft.set_rank(new);
+        }
+    }
+
+    fn send(&mut self, to: &MemberName, message: Message, everywhere: bool) {
+        self.actions.push_back(Action::Send { to: to.clone(), message, everywhere });
+    }
+
+    fn drain_fencer(&mut self, moment: Moment) -> bool {
+        let mut busy = false;
+        while let Some(action) = self.fencer.as_mut().and_then(Fencer::poll_action) {
+            busy = true;
+            match action {
+                fencer::Action::Read(token) => {
+                    self.ask(moment, Asker::FencerRead(token), Request::ReadIndex, true);
+                }
+                fencer::Action::Command { token, node, device, command, .. } => {
+                    self.actions.push_back(Action::Device { token, node, device, command });
+                }
+                fencer::Action::Propose(command) => {
+                    self.ask(moment, Asker::Nobody, Request::Propose(command), true);
+                }
+            }
+        }
+        busy
+    }
+
+    fn drain_node(&mut self, moment: Moment, leadership: &Leadership) -> bool {
+        let mut busy = false;
+        while let Some(action) = self.node.as_mut().and_then(Node::poll_action) {
+            busy = true;
+            match action {
+                node::Action::Renew { renew, everywhere } => self.send_renewal(moment, leadership, renew, everywhere),
+                node::Action::Extend(_)
+                | node::Action::Arm
+                | node::Action::Disarm
+                | node::Action::Begin { .. }
+                | node::Action::Cancel(_)
+                | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
+            }
+        }
+        busy
+    }
+
+    fn send_renewal(&mut self, moment: Moment, leadership: &Leadership, renew: Renew, everywhere: bool) {
+        match leadership.role {
+            RaftRole::Leader { .. } => {
+                let me = self.name.clone();
+                let answer = self.answer(moment, &me, renew);
+                self.answered(moment, answer);
+            }
+            RaftRole::Follower { leader: Some(leader) } => {
+                let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
+                if let Some(to) = to {
+                    self.send(&to, Message::Renew(renew), everywhere);
+                }
+            }
+            // Whoever leads answers; the others say that they don't.
+            RaftRole::Follower { leader: None } | RaftRole::Candidate => {
+                let others: Vec<MemberName> = self.state.members.keys().filter(|m| **m != self.name).cloned().collect();
+                for to in others {
+                    self.send(&to, Message::Renew(renew.clone()), everywhere);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, moment: Moment, from: &MemberName, renew: Renew) -> Answer {
+        let leadership = self.raft.leadership(moment.now);
+        let leads = matches!(leadership.role, RaftRole::Leader { .. });
+        match (&mut self.leading, leadership.role) {
+            (Some(leading), RaftRole::Leader { lease_until }) if leading.leases.term() == leadership.term => {
+                leading.leases.renew(moment.now, &self.state, lease_until, leadership.commit, from, renew)
+            }
+            (_, role) => {
+                let leader = match role {
+                    RaftRole::Follower { leader: Some(id) } => self.state.member_by_id(id.0).map(|(n, _)| n.clone()),
+                    RaftRole::Leader { .. } => leads.then(|| self.name.clone()),
+                    RaftRole::Follower { leader: None } | RaftRole::Candidate => None,
+                };
+                let verdict = LeaseVerdict::NotLeader { leader };
+                Answer { seq: renew.seq, incarnation: renew.incarnation, term: leadership.term, verdict }
+            }
+        }
+    }
+
+    fn answered(&mut self, moment: Moment, answer: Answer) {
+        if let Some(node) = &mut self.node {
+            node.handle(moment.now, &self.state, node::Event::Answered(answer));
+        }
+    }
+
+    /// Deals with a request: here where this member leads, else by the leader.
+    fn ask(&mut self, moment: Moment, asker: Asker, request: Request, pass_on: bool) {
+        let leadership = self.raft.leadership(moment.now);
+        match leadership.role {
+            RaftRole::Leader { .. } => self.decide(moment, asker, request),
+            RaftRole::Follower { leader: Some(leader) } if pass_on => {
+                let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
+                match to {
+                    Some(to) if self.asked.len() < ASKED_MAX => {
+                        let id = self.next_ask;
+                        self.next_ask += 1;
+                        self.asked.insert(id, (asker, moment.now.after(ASK_WITHIN)));
+                        self.send(&to, Message::Ask { id, request }, true);
+                    }
+                    Some(_) => {
+                        let why = "too many requests are under way: try again".to_owned();
+                        self.tell(moment, asker, Reply::Refused { why });
+                    }
+                    None => self.tell(moment, asker, Reply::NoLeader { why: "the leader is not known here yet".into() }),
+                }
+            }
+            RaftRole::Follower { .. } | RaftRole::Candidate => self.leaderless(moment, asker, request),
+        }
+    }
+
+    /// Without a leader, what can be read here is still told, and says so.
+    fn leaderless(&mut self, moment: Moment, asker: Asker, request: Request) {
+        let reply = match request {
+            Request::Status => Reply::Status(Box::new(self.status(moment))),
+            Request::Log { last } => Reply::Log { lines: self.log(last) },
+            Request::Propose(_)
+            | Request::Fence { .. }
+            | Request::Confirm { .. }
+            | Request::Remove { .. }
+            | Request::Why { .. }
+            | Request::RenewCertificate { .. }
+            | Request::ReadIndex => Reply::NoLeader {
+                why: "no member leads: a majority of the voters must be up and reach each other".into(),
+            },
+        };
+        self.tell(moment, asker, reply);
+    }
+
+    fn decide(&mut self, moment: Moment, asker: Asker, request: Request) {
+        match request {
+            Request::Propose(command) => self.propose(moment, asker, command),
+            Request::Fence { node, by } => match self.fence_command(&node, by) {
+                Ok(command) => {
+                    if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
+                        (&mut self.leading, &command)
+                    {
+                        leading.leases.condemn(node, *incarnation);
+                    }
+                    self.propose(moment, asker, command);
+                }
+                Err(why) => self.tell(moment, asker, Reply::Void { why }),
+            },
+            Request::Confirm { node, by } => match self.state.open_fence(&node) {
+                Some((id, _)) => {
+                    let evidence = tiebreaker_pipeline::fence::Evidence::Operator { by };
+                    self.propose(moment, asker, Command::Fenced { id, evidence });
+                }
+                None => {
+                    let why = format!("no fence of {node} is open: there is nothing to confirm");
+                    self.tell(moment, asker, Reply::Refused { why });
+                }
+            },
+            Request::Remove { name } => match self.removal(moment, &name) {
+                Ok(command) => self.propose(moment, asker, command),
+                Err(reply) => self.tell(moment, asker, reply),
+            },
+            Request::Status => {
+                let status = self.status(moment);
+                self.tell(moment, asker, Reply::Status(Box::new(status)));
+            }
+            Request::Log { last } => {
+                let lines = self.log(last);
+                self.tell(moment, asker, Reply::Log { lines });
+            }
+            Request::Why { resource } => {
+                let why = self.leading.as_ref().and_then(|leading| leading.plan.why.get(&resource)).cloned();
+                let reply = match why {
+                    Some(why) => Reply::Why { why },
+                    None if self.state.resources.contains_key(&resource) => Reply::Why { why: Why::Deciding },
+                    None => Reply::Void { why: Void::Unknown { name: resource.to_string() } },
+                };
+                self.tell(moment, asker, reply);
+            }
+            Request::RenewCertificate { .. } => {
+                let why = "certificates come from the appliance: ask it".to_owned();
+                self.tell(moment, asker, Reply::Refused { why });
+            }
+            Request::ReadIndex => {
+                let id = self.next_read;
+                self.next_read += 1;
+                match self.raft.read(id) {
+                    Ok(()) => {
+                        self.reads.insert(id, asker);
+                    }
+                    Err(error) => self.tell(moment, asker, Reply::NoLeader { why: error.to_string() }),
+                }
+            }
+        }
+    }
+
+    fn fence_command(&self, node: &MemberName, by: String) -> Result<Command, Void> {
+        if !self.state.nodes.contains_key(node) {
+            return Err(Void::Unknown { name: node.to_string() });
+        }
+        let Some(life) = self.state.life(node) else {
+            return Err(Void::NotAdmitted { node: node.clone() });
+        };
+        let (left, voters) = self.state.voters_left_without(node);
+        if left * 2 <= voters {
+            return Err(Void::NoMajorityLeft { node: node.clone(), left, voters });
+        }
+        let reason = tiebreaker_pipeline::fence::FenceReason::Asked { by };
+        Ok(Command::FenceWanted { node: node.clone(), incarnation: life.incarnation, reason })
+    }
+
+    /// Removing a member that is away needs evidence like a fence.
+    fn removal(&self, moment: Moment, name: &MemberName) -> Result<Command, Reply> {
+        let Some(member) = self.state.members.get(name) else {
+            return Err(Reply::Void { why: Void::Unknown { name: name.to_string() } });
+        };
+        if member.role == Role::Appliance {
+            let why = format!("{name} is the appliance: restore or replace it, it can't be removed");
+            return Err(Reply::Refused { why });
+        }
+        let heard = self.leases().is_some_and(|leases| leases.is_heard(&self.state, name, moment.now));
+        if self.state.life(name).is_some() && !heard {
+            let why = format!(
+                "{name} is away and may still run resources: fence it first (`tiebreaker fence {name}`), or confirm \
+                 that it is off (`tiebreaker fence confirm {name}`)"
+            );
+            return Err(Reply::Refused { why });
+        }
+        Ok(Command::RemoveMember { name: name.clone(), raft_id: member.raft_id })
+    }
+
+    fn propose(&mut self, moment: Moment, asker: Asker, command: Command) {
+        let ticket = (u128::from(self.raft_id.0) << 64) | u128::from(self.next_ticket);
+        self.next_ticket += 1;
+        let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        match self.raft.propose(bytes) {
+            Ok(()) => {
+                if asker != Asker::Nobody {
+                    self.tickets.insert(ticket, (asker, moment.now.after(ASK_WITHIN)));
+                }
+            }
+            Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+        }
+    }
+
+    fn tell(&mut self, moment: Moment, asker: Asker, reply: Reply) {
+        match asker {
+            Asker::Shell(request) => self.actions.push_back(Action::Reply { request, reply }),
+            Asker::Member(name, id) => self.send(&name, Message::Told { id, reply }, true),
+            Asker::FencerRead(token) => match reply {
+                Reply::ReadIndex { index } if index > self.state.applied => self.read_waits.push((index, token)),
+                reply => {
+                    let ok = matches!(reply, Reply::ReadIndex { .. });
+                    if let Some(fencer) = &mut self.fencer {
+                        fencer.handle(moment.now, &self.state, fencer::Event::ReadDone(token, ok));
+                    }
+                }
+            },
+            Asker::Nobody => {}
+        }
+    }
+
+    fn give_up_waiting(&mut self, moment: Moment) {
+        let over = |until: &Reading| moment.now.reached_on_either(*until);
+        let asked: Vec<u64> = self.asked.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
+        let tickets: Vec<u128> = self.tickets.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
+        let mut lost: Vec<Asker> = asked.iter().filter_map(|id| self.asked.remove(id)).map(|(asker, _)| asker).collect();
+        lost.extend(tickets.iter().filter_map(|id| self.tickets.remove(id)).map(|(asker, _)| asker));
+        for asker in lost {
+            let why = "no answer within 5 s: the change may still be carried out, look at `status`".to_owned();
+            self.tell(moment, asker, Reply::NoLeader { why });
+        }
+    }
+
+    fn log(&self, last: usize) -> Vec<tiebreaker_pipeline::decision::LogLine> {
+        let skip = self.state.log.len().saturating_sub(last);
+        self.state.log.iter().skip(skip).cloned().collect()
+    }
+
+    fn status(&self, moment: Moment) -> Status {
+        let leadership = self.raft.leadership(moment.now);
+        let none = Plan::default();
+        status::Glance {
+            me: &self.name,
+            state: &self.state,
+            now: moment.now,
+            term: leadership.term,
+            commit: leadership.commit,
+            role: leadership.role,
+            leases: self.leases(),
+            plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
+            alarms: self.alarms(),
+        }
+        .status()
+    }
+
+    fn alarms(&self) -> Vec<String> {
+        let mut alarms = Vec::new();
+        if self.state.nodes.len() < 2 {
+            alarms.push(format!(
+                "{} node(s) in the cluster: nothing can be recovered elsewhere, so nothing is protected",
+                self.state.nodes.len()
+            ));
+        }
+        if self.state.voters.len() < 3 {
+            alarms.push("the appliance alone votes: its loss stops the cluster".to_owned());
+        }
+        if let Some(node) = self.node.as_ref().and_then(Node::guard_trouble) {
+            alarms.push(format!("the watchdog of {}: {node}", self.name));
+        }
+        alarms
+    }
+}

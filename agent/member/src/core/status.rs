@@ -1,0 +1,231 @@
+//! The cluster at a glance, as the leader sees it.
+
+use serde::{Deserialize, Serialize};
+use tiebreaker_consensus::Role as RaftRole;
+use tiebreaker_pipeline::fence::{Fence, FenceId};
+use tiebreaker_pipeline::leader::Leases;
+use tiebreaker_pipeline::manager::Plan;
+use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
+use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::report::{Observed, WatchdogPromise};
+use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec};
+use tiebreaker_pipeline::state::{DeviceStatus, Role, State};
+use tiebreaker_pipeline::time::Reading;
+
+/// The cluster at a glance. Times are milliseconds from now; what only a leader knows is absent without one.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Who answers.
+    pub answered_by: MemberName,
+    /// Who leads, as far as that member knows.
+    pub leader: Option<MemberName>,
+    /// The term.
+    pub term: u64,
+    /// What is left of the leader's quorum lease.
+    pub quorum_lease_ms: Option<u64>,
+    /// The log index applied.
+    pub applied: u64,
+    /// The log index committed.
+    pub commit: u64,
+    /// The profile.
+    pub profile: Profile,
+    /// Votes in service and votes expected.
+    pub votes: (usize, usize),
+    /// Members.
+    pub members: Vec<MemberStatus>,
+    /// Resources.
+    pub resources: Vec<ResourceStatus>,
+    /// Open fences.
+    pub fences: Vec<FenceStatus>,
+    /// What somebody should look at.
+    pub alarms: Vec<String>,
+}
+
+/// A member at a glance.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its name.
+    pub name: MemberName,
+    /// Its part.
+    pub role: Role,
+    /// Its number in consensus.
+    pub raft_id: u64,
+    /// It votes.
+    pub voter: bool,
+    /// online, unknown, fence or waiting for its first admission; the appliance is online or unknown.
+    pub state: String,
+    /// Since when it was last heard.
+    pub heard_ms: Option<u64>,
+    /// What is left of the lease that it was granted.
+    pub lease_ms: Option<u64>,
+    /// Why it got no lease.
+    pub refused: Option<String>,
+    /// The admitted incarnation.
+    pub incarnation: Option<u64>,
+    /// The admitted boot.
+    pub boot: Option<String>,
+    /// The watchdog that it promised.
+    pub watchdog: Option<WatchdogPromise>,
+    /// Whether that is armed.
+    pub armed: Option<bool>,
+    /// How many of its leases have run out since its agent started.
+    pub leases_lost: Option<u64>,
+    /// Its power-fencing devices.
+    pub devices: Vec<DeviceStatus>,
+    /// Why it may not have protected resources.
+    pub unprotectable: Option<String>,
+    /// Addresses.
+    pub addresses: Vec<String>,
+}
+
+/// A resource at a glance.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: ResourceName,
+    /// How it is operated.
+    pub spec: ResourceSpec,
+    /// What is wanted.
+    pub requested: Requested,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The node that may run it.
+    pub node: Option<MemberName>,
+    /// What that node last saw.
+    pub observed: Option<Observed>,
+    /// Why it stands so.
+    pub why: String,
+}
+
+/// A fence at a glance.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FenceStatus {
+    /// Its number.
+    pub id: FenceId,
+    /// The record.
+    pub fence: Fence,
+    /// When the watchdog's time will have passed at the latest.
+    pub silent_in_ms: Option<u64>,
+}
+
+/// What a status is made from.
+pub(super) struct Glance<'a> {
+    pub me: &'a MemberName,
+    pub state: &'a State,
+    pub now: Reading,
+    pub term: u64,
+    pub commit: u64,
+    pub role: RaftRole,
+    pub leases: Option<&'a Leases>,
+    pub plan: &'a Plan,
+    pub alarms: Vec<String>,
+}
+
+fn ms(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Glance<'_> {
+    pub(super) fn status(self) -> Status {
+        let state = self.state;
+        let (leader, lease) = match self.role {
+            RaftRole::Leader { lease_until } => {
+                (Some(self.me.clone()), lease_until.map(|until| ms(self.now.left_until(until))))
+            }
+            RaftRole::Follower { leader } => {
+                (leader.and_then(|id| state.member_by_id(id.0)).map(|(name, _)| name.clone()), None)
+            }
+            RaftRole::Candidate => (None, None),
+        };
+        let votes_in_service = state
+            .members
+            .iter()
+            .filter(|(name, member)| state.voters.contains(&member.raft_id) && state.in_service(name))
+            .count();
+        let members: Vec<MemberStatus> = state.members.keys().map(|name| self.member(name)).collect();
+        let resources = state
+            .resources
+            .iter()
+            .map(|(name, resource)| {
+                let node = resource.phase.owner().cloned();
+                let report = node.as_ref().and_then(|node| self.leases.and_then(|l| l.report(state, node)));
+                ResourceStatus {
+                    name: name.clone(),
+                    spec: resource.spec.clone(),
+                    requested: resource.requested,
+                    phase: resource.phase.clone(),
+                    observed: report.and_then(|report| report.resources.get(name)).cloned(),
+                    node,
+                    why: self.plan.why.get(name).map_or_else(|| "no leader has looked at it".into(), ToString::to_string),
+                }
+            })
+            .collect();
+        let fences = state
+            .fences
+            .iter()
+            .filter(|(_, fence)| fence.is_open())
+            .map(|(id, fence)| {
+                let promise = state.life(&fence.node).and_then(|life| life.watchdog.as_ref());
+                let silent_from =
+                    promise.and_then(|promise| self.leases.and_then(|l| l.silent_from(state, &fence.node, promise)));
+                let silent_in_ms = silent_from.map(|from| ms(self.now.left_until(from)));
+                FenceStatus { id: *id, fence: fence.clone(), silent_in_ms }
+            })
+            .collect();
+        let mut alarms = self.alarms.clone();
+        alarms.extend(self.plan.unfenced.iter().map(|(node, why)| format!("{node} is lost and not fenced: {why}")));
+        Status {
+            cluster: state.cluster.clone(),
+            answered_by: self.me.clone(),
+            leader,
+            term: self.term,
+            quorum_lease_ms: lease,
+            applied: state.applied,
+            commit: self.commit,
+            profile: state.settings.profile,
+            votes: (votes_in_service, state.voters.len()),
+            members,
+            resources,
+            fences,
+            alarms,
+        }
+    }
+
+    fn member(&self, name: &MemberName) -> MemberStatus {
+        let state = self.state;
+        let member = state.members.get(name);
+        let role = member.map_or(Role::Node, |member| member.role);
+        let node = state.nodes.get(name);
+        let life = state.life(name);
+        let view = self.leases.and_then(|leases| leases.node(name));
+        let report = self.leases.and_then(|leases| leases.report(state, name));
+        let heard = self.leases.is_some_and(|leases| leases.is_heard(state, name, self.now));
+        let word = match role {
+            Role::Appliance => "online",
+            Role::Node if state.open_fence(name).is_some() => "fence",
+            Role::Node if life.is_none() => "waiting",
+            Role::Node if heard => "online",
+            Role::Node => "unknown",
+        };
+        MemberStatus {
+            name: name.clone(),
+            role,
+            raft_id: member.map_or(0, |member| member.raft_id),
+            voter: member.is_some_and(|member| state.voters.contains(&member.raft_id)),
+            state: word.to_owned(),
+            heard_ms: view.filter(|view| view.heard_once).map(|view| ms(self.now.since_at_least(view.heard))),
+            lease_ms: view.map(|view| ms(self.now.left_until(view.granted_until))),
+            refused: view.and_then(|view| view.refused.as_ref()).map(ToString::to_string),
+            incarnation: life.map(|life| life.incarnation),
+            boot: life.map(|life| life.boot.clone()),
+            watchdog: life.and_then(|life| life.watchdog.clone()),
+            armed: report.map(|report| report.armed),
+            leases_lost: report.map(|report| report.leases_lost),
+            devices: node.map(|node| node.devices.clone()).unwrap_or_default(),
+            unprotectable: node.and_then(|_| state.unprotectable(name)),
+            addresses: member.map(|member| member.addresses.clone()).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Who is who: the certificate authority, certificates, join tokens, and how a peer's certificate is judged.
+
+mod ca;
+mod certificate;
+mod credentials;
+mod files;
+mod key;
+mod name;
+mod roster;
+mod time;
+mod token;
+mod token_book;
+mod verify;
+
+pub use ca::{Ca, CaError, LEAF_VALIDITY, request_key, signing_time};
+pub use certificate::{CaCertificate, CaFingerprint, CertFault, PeerCert, Serial};
+pub use credentials::{Identity, IdentityError};
+pub use files::FileError;
+pub use key::{KeyError, Keypair};
+pub use name::{ClusterName, MemberName, NameError, PeerId, Role, Subject};
+pub use roster::Roster;
+pub use time::{EARLIEST_PLAUSIBLE, SystemClock, TimeFloor, TrustedTime, WallClock};
+pub use token::{Token, TokenParseError, TokenSecret};
+pub use token_book::{DEFAULT_TOKEN_TTL, Redeemed, TokenBook, TokenBookError, TokenRefusal, TokenView};
+pub(crate) use verify::{ClientSideVerifier, Expected, Judge, PinnedCaVerifier, ServerSideVerifier};

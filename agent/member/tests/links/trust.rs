@@ -1,0 +1,181 @@
+//! Who is let in, and who isn't.
+
+use tiebreaker_member::{
+    Ca, CertFault, Client, Frame, LEAF_VALIDITY, Lane, LinkError, PathState, PeerPaths, Purpose, RefuseCode, Role,
+    Route, TimeFloor, Timing, Via,
+};
+
+use crate::raw::{Raw, alert};
+use crate::world::{Clock, Member, NOW, PATIENCE, World, issue, name, port, soon, subject};
+
+fn down_because(words: &'static str) -> impl Fn(&PeerPaths) -> bool {
+    move |paths| matches!(&paths.direct, PathState::Down { why, .. } if why.contains(words))
+}
+
+#[tokio::test]
+async fn a_member_whose_clock_stands_at_1970_is_let_in_and_lets_others_in() {
+    let mut world = World::with(Timing::default(), 42).await;
+    world.all_up().await;
+    world.n2.send("n1", Lane::Urgent, Route::Best, b"hello");
+    assert_eq!(world.n1.message().await.2, b"hello");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_the_clock_or_by_the_log() {
+    let world = World::strangers(Timing::default(), NOW).await;
+    // By the clock: the appliance knows that it is later.
+    world.pi.clock.0.store(NOW + LEAF_VALIDITY.as_secs(), std::sync::atomic::Ordering::Relaxed);
+    world.introduce();
+    world.n1.until("a refusal", "pi", down_because("has expired")).await;
+    // By the log, on a machine whose clock stands at 1970.
+    let world = World::with(Timing::default(), 0).await;
+    world.n2.direct_up("n1").await;
+    let world = World::strangers(Timing::default(), 0).await;
+    world.n1.floor.raise(NOW + LEAF_VALIDITY.as_secs());
+    world.introduce();
+    let paths = world.n2.until("a refusal", "n1", down_because("has expired")).await;
+    assert!(format!("{paths:?}").contains("refused this machine's certificate"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_removed_member_is_cut_off_at_once_and_refused_from_then_on() {
+    let mut world = World::new(Timing::default()).await;
+    world.all_up().await;
+    world.pi.change(|table| table.roster.remove(Role::Node, name("n1"), None));
+    world.pi.until("the cut", "n1", |paths| !paths.direct.is_up() && !paths.relay.is_up()).await;
+    let paths = world.n1.until("a refusal", "pi", down_because("was removed from the cluster")).await;
+    assert!(format!("{paths:?}").contains("join again"), "{paths:?}");
+    assert!(!world.pi.links.paths()["n1"].direct.is_up());
+    // The others are not disturbed.
+    world.n2.send("pi", Lane::Urgent, Route::Best, b"still here");
+    assert_eq!(world.pi.message().await.2, b"still here");
+}
+
+#[tokio::test]
+async fn one_who_is_no_member_yet_is_told_so_and_let_in_once_it_is() {
+    let world = World::strangers(Timing::default(), NOW).await;
+    world.n1.knows("pi", Role::Appliance, &[world.pi.addr]);
+    world.n1.until("a refusal", "pi", down_because("no member of the cluster")).await;
+    world.introduce();
+    world.n1.direct_up("pi").await;
+}
+
+#[tokio::test]
+async fn a_changed_epoch_parts_the_members() {
+    let world = World::new(Timing::default()).await;
+    world.n1.direct_up("pi").await;
+    world.pi.change(|table| table.epoch = 1);
+    world.n1.until("a refusal", "pi", down_because("epoch")).await;
+    world.n1.change(|table| table.epoch = 1);
+    world.n1.direct_up("pi").await;
+}
+
+#[tokio::test]
+async fn another_authority_is_refused_on_both_sides() {
+    let world = World::strangers(Timing::default(), NOW).await;
+    let foreign = Ca::new_in_memory().unwrap();
+    let intruder = Member::start(&port().await, issue(&foreign, "home", Role::Node, "n1"), Timing::default(), NOW);
+    intruder.knows("pi", Role::Appliance, &[world.pi.addr]);
+    world.pi.knows("n1", Role::Node, &[intruder.addr]);
+    intruder.until("its own refusal", "pi", down_because("another appliance's authority")).await;
+    // One who would trust anybody is refused by the appliance.
+    let me = issue(&foreign, "home", Role::Node, "n1");
+    let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
+    let error = raw.hello(Purpose::Member { epoch: 0 }).await.unwrap_err();
+    assert_eq!(alert(&error), Some(rustls::AlertDescription::UnknownCA), "{error}");
+}
+
+#[tokio::test]
+async fn another_clusters_certificate_is_refused() {
+    let world = World::new(Timing::default()).await;
+    // The same appliance signed it, for another of its clusters.
+    let me = issue(&world.ca, "away", Role::Node, "n1");
+    let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
+    let error = raw.hello(Purpose::Member { epoch: 0 }).await.unwrap_err();
+    assert_eq!(alert(&error), Some(rustls::AlertDescription::AccessDenied), "{error}");
+    // Asked for by its own name, that cluster isn't there.
+    let time = Clock::at(NOW).time(&TimeFloor::default());
+    let error = Client::connect(&[world.pi.addr.into()], None, &me, &time, PATIENCE).await.unwrap_err();
+    assert!(matches!(&error, LinkError::NotServed { .. }), "{error}");
+    assert!(error.to_string().contains("doesn't serve cluster 'away'"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_answers_at_the_wrong_address_is_not_taken_for_the_member() {
+    let world = World::strangers(Timing::default(), NOW).await;
+    world.n2.knows("n1", Role::Node, &[world.pi.addr]);
+    world.pi.knows("n2", Role::Node, &[world.n2.addr]);
+    world.n2.until("a refusal", "n1", down_because("another cluster, role or name")).await;
+}
+
+#[tokio::test]
+async fn a_second_machine_with_the_same_name_is_refused() {
+    let world = World::new(Timing::default()).await;
+    let me = issue(&world.ca, "home", Role::Appliance, "pi");
+    let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
+    let answer = raw.hello(Purpose::Member { epoch: 0 }).await.unwrap();
+    assert!(matches!(&answer, Some(Frame::Refuse { code: RefuseCode::NotAMember, text }) if text.contains("cloned")));
+}
+
+#[tokio::test]
+async fn without_a_certificate_nothing_but_joining_is_possible() {
+    let world = World::new(Timing::default()).await;
+    for purpose in [Purpose::Member { epoch: 0 }, Purpose::Request, Purpose::Relay { to: name("n1") }] {
+        let mut raw = Raw::connect(world.pi.addr, "home", None).await;
+        let answer = raw.hello(purpose).await.unwrap();
+        assert!(matches!(answer, Some(Frame::Refuse { code: RefuseCode::NoCertificate, .. })), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_is_no_member() {
+    let world = World::new(Timing::default()).await;
+    let me = issue(&world.ca, "home", Role::Operator, "ann");
+    let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
+    let answer = raw.hello(Purpose::Member { epoch: 0 }).await.unwrap();
+    assert!(matches!(answer, Some(Frame::Refuse { code: RefuseCode::Role, .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn older_tls_is_refused() {
+    let world = World::new(Timing::default()).await;
+    let Err(error) = Raw::connect_tls12(world.pi.addr, "home").await else { panic!("TLS 1.2 was accepted") };
+    assert_eq!(alert(&error), Some(rustls::AlertDescription::ProtocolVersion), "{error}");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_from_the_next_connection_on() {
+    let ca = Ca::new_in_memory().unwrap();
+    let time = Clock::at(NOW).time(&TimeFloor::default());
+    let (renew, identity) = tokio::sync::watch::channel(std::sync::Arc::new(issue(&ca, "home", Role::Appliance, "pi")));
+    let first = identity.borrow().cert().serial;
+    let acceptor = port().await;
+    let config = tiebreaker_member::LinkConfig { identity, time, source: None, timing: Timing::default() };
+    let (_table, peers) = tokio::sync::watch::channel(std::sync::Arc::default());
+    let (_links, _rx) = tiebreaker_member::Links::start(config, &acceptor, peers).unwrap();
+    let operator = issue(&ca, "home", Role::Operator, "ann");
+    let connect = async |now: u64| {
+        let time = Clock::at(now).time(&TimeFloor::default());
+        Client::connect(&[acceptor.local_addrs()[0].into()], None, &operator, &time, PATIENCE).await
+    };
+    connect(NOW).await.unwrap();
+    let later = NOW + LEAF_VALIDITY.as_secs() - 1;
+    let renewed = ca.issue(&subject("home", Role::Appliance, "pi"), later, LEAF_VALIDITY).unwrap();
+    assert_ne!(renewed.cert().serial, first);
+    connect(later).await.unwrap();
+    let error = connect(later + 1).await.unwrap_err();
+    assert!(matches!(error, LinkError::PeerCertificate { fault: CertFault::Expired, .. }), "{error}");
+    renew.send_replace(std::sync::Arc::new(renewed));
+    connect(later + 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_carry_the_certificates_name_whatever_the_greeting_says() {
+    let mut world = World::new(Timing::default()).await;
+    let me = issue(&world.ca, "home", Role::Node, "n1");
+    let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
+    assert_eq!(raw.hello(Purpose::Member { epoch: 0 }).await.unwrap(), Some(Frame::Welcome { version: 1 }));
+    raw.send(&Frame::Urgent(b"by hand".to_vec())).await;
+    let (from, via, bytes) = soon("the message", world.pi.message()).await;
+    assert_eq!((from.as_str(), via, bytes.as_slice()), ("node 'n1' of cluster 'home'", Via::Direct, &b"by hand"[..]));
+}

@@ -1,0 +1,244 @@
+//! `tiebreaker-agent run`: the member of this node with its executor, until a signal or a failure.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::runtime::{Member, MemberConfig, MemberHandle, Tell, Want};
+use tiebreaker_member::{
+    Acceptor, Address, Client, Identity, Incoming, LocalAccess, LocalSocket, Role, SystemClock, TimeFloor, TrustedTime,
+};
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::node::{Event, NodeConfig};
+use tiebreaker_pipeline::report::WatchdogPromise;
+use tiebreaker_pipeline::rules::Rules;
+use tiebreaker_pipeline::state;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, WatchdogChoice};
+use crate::executor::{Executor, Guard};
+use crate::fdstore::{ServiceManager, take_kept};
+use crate::join::{CONFIG_FILE, STORE_FILE};
+use crate::machine;
+use crate::operation::{Operations, OperationsConfig};
+use crate::supervisor::WATCHDOG_VARIABLE;
+use crate::watchdog::{KEPT_NAME, WatchdogSource};
+
+const RENEW_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Runs until SIGTERM or SIGINT, or until the member gives up.
+///
+/// # Errors
+/// What stopped it.
+pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result<()> {
+    let config = Config::load(&data.join(CONFIG_FILE))?;
+    let identity = Identity::load(data)?;
+    let peer = identity.peer().clone();
+    if peer.role != Role::Node || peer.name.as_str() != config.name.as_str() {
+        bail!(
+            "the certificate in {} is for {peer}, but {CONFIG_FILE} names the node {}: put the name back, or join again",
+            data.display(),
+            config.name
+        );
+    }
+    let raft_id = identity.cert().subject.raft_id.context("the certificate names no number: join again")?;
+    // The lock that Operations takes comes before anything else: one agent per node.
+    let mut operations = OperationsConfig::new(data.join("run"));
+    operations.unit = operation_unit;
+    let (operations, leftovers) = tokio::task::spawn_blocking(move || Operations::open(operations)).await??;
+    if !leftovers.killed.is_empty() || !leftovers.stuck.is_empty() {
+        warn!(killed = ?leftovers.killed, stuck = ?leftovers.stuck, "operations of an earlier agent were left over");
+    }
+    let incarnation = machine::next_incarnation(data)?;
+    let boot = machine::boot_id(&config.watchdog)?;
+    let mut kept = take_kept().context("taking over what the service manager kept")?;
+    let kept = kept.remove(KEPT_NAME);
+    let armed = kept.is_some();
+    let (watchdog, guard) = watchdog(&config, data, kept)?;
+    let acceptor = Acceptor::bind(&config.listen).await?;
+    let (socket, local) = LocalSocket::start(&data.join("control.sock"), LocalAccess::default())?;
+    let (identity, identity_rx) = watch::channel(Arc::new(identity));
+    let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
+    let node = NodeConfig { name: config.name.clone(), incarnation, boot: boot.clone(), watchdog, armed, rules: Rules::ALL };
+    let (member, handle, wants) = Member::open(
+        MemberConfig {
+            cluster: ClusterName::new(peer.cluster.as_str())?,
+            name: config.name.clone(),
+            raft_id,
+            store: data.join(STORE_FILE),
+            identity: identity_rx,
+            time: time.clone(),
+            source: config.source,
+            node: Some(node),
+            fences: false,
+            takeback: Duration::from_secs(60),
+        },
+        &acceptor,
+    )?;
+    info!(node = %config.name, cluster = %peer.cluster, incarnation, boot, armed, "tiebreaker-agent is up");
+    let executor = Executor::new(handle.clone(), operations, guard);
+    handle.tell(Tell::Node(Event::LeftoversKilled)).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { member.run().await.map_err(anyhow::Error::from) });
+    tasks.spawn(execute(executor, wants));
+    tasks.spawn(serve(local, handle.clone()));
+    tasks.spawn(renew(data.to_owned(), config.clone(), handle, identity, time));
+    if let Some(manager) = ServiceManager::from_env() {
+        manager.ready().context("telling the service manager that the agent is up")?;
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Err(error))) => Err(error),
+            Some(Ok(Ok(()))) | None => Err(anyhow::anyhow!("a part of the agent ended by itself")),
+            Some(Err(error)) => Err(error).context("a part of the agent ended by itself"),
+        },
+    };
+    // Workloads stay as they are: the next agent adopts them, and without one the watchdog ends them.
+    tasks.abort_all();
+    drop(socket);
+    result
+}
+
+/// The promise for the cluster, and the watchdog for the executor.
+fn watchdog(
+    config: &Config,
+    data: &Path,
+    kept: Option<std::os::fd::OwnedFd>,
+) -> Result<(Option<WatchdogPromise>, Option<Guard>)> {
+    let Some((driver, trust)) = machine::judge_watchdog(&config.watchdog, &config.accept, data)? else {
+        if kept.is_some() {
+            bail!("the service manager keeps an armed watchdog, but {CONFIG_FILE} says watchdog = \"none\": put it back");
+        }
+        return Ok((None, None));
+    };
+    let source = match &config.watchdog {
+        WatchdogChoice::None => return Ok((None, None)),
+        WatchdogChoice::Device(path) => WatchdogSource::Linux(path.clone()),
+        WatchdogChoice::Simulated => WatchdogSource::Simulated(
+            std::env::var_os(WATCHDOG_VARIABLE)
+                .context("watchdog = \"simulated\" needs the supervisor: start with `tiebreaker-agent supervise`")?
+                .into(),
+        ),
+    };
+    // The profile of the stored state decides; a later change of profile takes effect with the next arming.
+    let promised = stored_profile(data)?.watchdog();
+    let promised_ms = u64::try_from(promised.as_millis()).unwrap_or(u64::MAX);
+    let guard = Guard { source, promised, kept, manager: ServiceManager::from_env() };
+    Ok((Some(WatchdogPromise { driver, promised_ms, trust }), Some(guard)))
+}
+
+fn stored_profile(data: &Path) -> Result<tiebreaker_pipeline::profile::Profile> {
+    let (_store, stored) = tiebreaker_member::store::RaftStore::open(data.join(STORE_FILE))?;
+    let snapshot = stored.and_then(|stored| stored.snapshot).context("the store is empty: join again")?;
+    Ok(state::State::decode(&snapshot.state)?.settings.profile)
+}
+
+async fn execute(mut executor: Executor, mut wants: mpsc::Receiver<Want>) -> Result<()> {
+    while let Some(want) = wants.recv().await {
+        match want {
+            Want::Node(action) => executor.carry_out(action).await,
+            Want::Join { reply, .. } => {
+                // Joiners belong to the appliance; they may have the wrong address.
+                let _ = reply.refuse("this is a node: join at the appliance's address".into());
+            }
+            Want::Renewal { reply, .. } => {
+                let _ = reply.send(Reply::Refused { why: "certificates come from the appliance: ask it".into() });
+            }
+            Want::Device { node, device, .. } => error!(%node, device, "a power device's command on a node"),
+        }
+    }
+    Ok(())
+}
+
+/// Requests through the node's own socket.
+async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> Result<()> {
+    while let Some(incoming) = incoming.recv().await {
+        let Incoming::Request { bytes, reply, .. } = incoming else { continue };
+        let member = member.clone();
+        tokio::spawn(async move {
+            let request = match ciborium::from_reader(&bytes[..]) {
+                Ok(request) => request,
+                Err(error) => {
+                    let text = format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
+                    // The client may have gone.
+                    let _ = reply.fail(text).await;
+                    return;
+                }
+            };
+            let answer = answer(&member, request).await;
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&answer, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+            let _ = reply.only(bytes).await;
+        });
+    }
+    Ok(())
+}
+
+async fn answer(member: &MemberHandle, request: LocalRequest) -> LocalReply {
+    let cluster_name = member.state().borrow().cluster.to_string();
+    match request {
+        LocalRequest::Cluster { cluster: Some(other), .. } if other != cluster_name => {
+            LocalReply::Refused { why: format!("this node belongs to {cluster_name}, not to {other}") }
+        }
+        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask(request).await),
+        LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
+        LocalRequest::CreateToken { .. } => LocalReply::Refused {
+            why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),
+        },
+    }
+}
+
+/// Renews the node's certificate at two thirds of its life.
+async fn renew(
+    data: std::path::PathBuf,
+    config: Config,
+    member: MemberHandle,
+    identity: watch::Sender<Arc<Identity>>,
+    time: TrustedTime,
+) -> Result<()> {
+    let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE_EVERY);
+    loop {
+        look.tick().await;
+        if !identity.borrow().renewal_due(time.now()) {
+            continue;
+        }
+        let current = Arc::clone(&identity.borrow());
+        match renewed(&config, &member, &current, &time).await {
+            Ok(new) => {
+                new.store(&data)?;
+                info!("the certificate was renewed");
+                identity.send_replace(Arc::new(new));
+            }
+            Err(error) => warn!("the certificate can't be renewed now: {error:#}"),
+        }
+    }
+}
+
+async fn renewed(config: &Config, member: &MemberHandle, current: &Identity, time: &TrustedTime) -> Result<Identity> {
+    let addresses: Vec<Address> = {
+        let state = member.state();
+        let state = state.borrow();
+        let appliance: &MemberName = state.appliance().context("the cluster has no appliance")?;
+        let member = state.members.get(appliance).context("the cluster has no appliance")?;
+        member.addresses.iter().filter_map(|text| text.parse().ok()).collect()
+    };
+    let mut client = Client::connect(&addresses, config.source, current, time, RENEW_WITHIN).await?;
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&Request::RenewCertificate { csr: current.csr()? }, &mut bytes)?;
+    let answer = client.ask(&bytes, RENEW_WITHIN).await?;
+    match ciborium::from_reader(&answer[..]).context("the appliance's answer can't be decoded")? {
+        Reply::Certificate { der } => Ok(current.renewed(&der)?),
+        Reply::Refused { why } => bail!("{why}"),
+        other => bail!("the appliance answered something else than was asked: {other:?}"),
+    }
+}

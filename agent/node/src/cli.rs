@@ -1,0 +1,152 @@
+//! The command line of `tiebreaker-agent`.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tiebreaker_pipeline::name::MemberName;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::supervisor::{SupervisorConfig, run as supervise};
+use crate::{agent, join};
+
+/// The agent of a Tiebreaker node: holds its lease, keeps its resources running, feeds its watchdog.
+///
+/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(name = "tiebreaker-agent", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand, Debug)]
+enum Subcommands {
+    /// Makes this machine a node of a cluster, with a token from the appliance.
+    Join {
+        /// The appliance, HOST:PORT.
+        appliance: String,
+        /// The token that `tiebreaker-server token create` printed.
+        #[arg(long, env = "TIEBREAKER_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-agent")]
+        data: PathBuf,
+        /// The node's name; this machine's host name if left out.
+        #[arg(long)]
+        name: Option<String>,
+        /// Where to listen, ADDRESS:PORT; may be given several times.
+        #[arg(long, default_value = "[::]:8405")]
+        listen: Vec<SocketAddr>,
+        /// Where the other members reach this machine, HOST:PORT, best first; may be given several times.
+        #[arg(long)]
+        address: Vec<String>,
+        /// Local address for outgoing connections.
+        #[arg(long)]
+        source: Option<IpAddr>,
+        /// The watchdog: none, /dev/watchdog0, or (in tests) simulated.
+        #[arg(long, default_value = "none")]
+        watchdog: String,
+        /// Accepts a weaker watchdog by its driver's name, for instance softdog.
+        #[arg(long)]
+        accept: Vec<String>,
+    },
+    /// Runs the agent.
+    Run {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-agent")]
+        data: PathBuf,
+    },
+    /// Runs the agent under a supervisor with a simulated watchdog, for the demo and tests.
+    Supervise {
+        /// The data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// How long a simulated reboot takes, milliseconds.
+        #[arg(long, default_value_t = 2000)]
+        reboot_delay_ms: u64,
+    },
+    /// Runs one operation of the executor; the agent calls this itself.
+    #[command(hide = true)]
+    OpExec,
+}
+
+/// Runs the command line and gives its exit code.
+#[must_use]
+pub fn main_from(args: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output and end well.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tiebreaker-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How this program calls itself again: the demo's single binary takes `agent` as its first word.
+fn own_command() -> Vec<OsString> {
+    let mut command: Vec<OsString> = vec!["/proc/self/exe".into()];
+    let is_agent = std::env::current_exe()
+        .is_ok_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tiebreaker-agent")));
+    if !is_agent {
+        command.push("agent".into());
+    }
+    command
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn run(args: Args) -> Result<()> {
+    match args.command {
+        Subcommands::Join { appliance, token, data, name, listen, address, source, watchdog, accept } => {
+            let name = match name {
+                Some(name) => name,
+                None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            };
+            let config = Config {
+                name: MemberName::new(&name)?,
+                listen,
+                addresses: address,
+                source,
+                watchdog: watchdog.parse()?,
+                accept,
+            };
+            block_on(join::join_cluster(&data, &appliance, &token, &config))
+        }
+        Subcommands::Run { data } => {
+            log_to_stderr();
+            let mut unit = own_command();
+            unit.push("op-exec".into());
+            block_on(agent::run(&data, unit))
+        }
+        Subcommands::Supervise { data, reboot_delay_ms } => {
+            log_to_stderr();
+            let mut command = own_command();
+            command.extend(["run".into(), "--data".into(), data.clone().into_os_string()]);
+            let mut config = SupervisorConfig::new(command, data.join("run"));
+            config.reboot_delay = Duration::from_millis(reboot_delay_ms);
+            Ok(supervise(&config)?)
+        }
+        Subcommands::OpExec => crate::operation::op_exec().context("running an operation"),
+    }
+}
+
+fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new().context("starting the runtime")?.block_on(future)
+}

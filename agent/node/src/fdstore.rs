@@ -1,0 +1,253 @@
+//! Descriptors that outlive the agent: the service manager's file descriptor store.
+//!
+//! The agent's death must neither stop a watchdog nor count as petting it, so somebody else keeps the descriptor open.
+//! Under systemd that is systemd (`FileDescriptorStoreMax=1`, `FileDescriptorStorePreserve=yes` in the unit), spoken
+//! to as in sd_notify(3) and sd_listen_fds(3); on a machine without it our own supervisor speaks the same protocol.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use crate::sys;
+
+/// The variable in which our own supervisor names what it hands over: `NUMBER=NAME`, separated by colons.
+pub(crate) const KEPT_VARIABLE: &str = "TIEBREAKER_KEPT_FDS";
+/// The variable in which our own supervisor tells its process id.
+pub(crate) const SUPERVISOR_VARIABLE: &str = "TIEBREAKER_SUPERVISOR";
+
+/// The first number that systemd hands over (SD_LISTEN_FDS_START).
+const LISTEN_FDS_START: RawFd = 3;
+
+/// More descriptors than this are never handed over to an agent, which stores one.
+pub(crate) const MAX_KEPT: usize = 8;
+
+/// What went wrong between the agent and its service manager.
+#[derive(Debug, thiserror::Error)]
+pub enum FdStoreError {
+    /// The service manager's socket took no message.
+    #[error("the service manager took no message at {address:?}")]
+    Send {
+        /// NOTIFY_SOCKET.
+        address: OsString,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The descriptor's name can't be sent.
+    #[error("{name:?} can't name a stored descriptor: letters, digits, '-', '.' and '_' can")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A variable of the service manager makes no sense.
+    #[error("the service manager set {variable}={value:?}, which makes no sense")]
+    Variable {
+        /// Which.
+        variable: &'static str,
+        /// What it holds.
+        value: OsString,
+    },
+    /// A descriptor that was announced is not there.
+    #[error("descriptor {fd} ({name}) that the service manager announced could not be taken over")]
+    Missing {
+        /// Its number.
+        fd: RawFd,
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The service manager that started this process, as far as it listens.
+#[derive(Debug)]
+pub struct ServiceManager {
+    address: OsString,
+}
+
+impl ServiceManager {
+    /// The service manager behind NOTIFY_SOCKET; `None` if this process has none.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(|address| Self { address })
+    }
+
+    /// Has the service manager keep a copy of `fd` under `name`, across deaths of this process.
+    ///
+    /// The message survives this process, too: once this returns, the copy is on its way.
+    pub fn store(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), FdStoreError> {
+        check_name(name)?;
+        // FDPOLL=0: a watchdog has no hang-up to wait for, and nobody but us decides when it is given up.
+        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(fd))
+    }
+
+    /// Has the service manager give up its copies stored under `name`.
+    pub fn remove(&self, name: &str) -> Result<(), FdStoreError> {
+        check_name(name)?;
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None)
+    }
+
+    /// Tells the service manager that this process is up.
+    pub fn ready(&self) -> Result<(), FdStoreError> {
+        self.send("READY=1", None)
+    }
+
+    fn send(&self, message: &str, fd: Option<BorrowedFd<'_>>) -> Result<(), FdStoreError> {
+        self.try_send(message, fd).map_err(|source| FdStoreError::Send { address: self.address.clone(), source })
+    }
+
+    fn try_send(&self, message: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let address = match self.address.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+            None => SocketAddrUnix::new(self.address.as_bytes())?,
+        };
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let sent = rustix::net::sendmsg_addr(
+            &socket,
+            &address,
+            &[IoSlice::new(message.as_bytes())],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
+        if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+/// The descriptors that the service manager kept for this process, by name. Only the first call in a process finds
+/// any: the descriptors then belong to the caller. Of several with one name the last counts, the others are closed.
+pub fn take_kept() -> Result<BTreeMap<String, OwnedFd>, FdStoreError> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(BTreeMap::new());
+    }
+    let announced = announced(|name| env::var_os(name), std::process::id(), std::os::unix::process::parent_id())?;
+    let mut kept = BTreeMap::new();
+    for (fd, name) in announced {
+        let owned =
+            sys::adopt_inherited(fd).map_err(|source| FdStoreError::Missing { fd, name: name.clone(), source })?;
+        kept.insert(name, owned);
+    }
+    Ok(kept)
+}
+
+/// What the environment announces to the process `pid`, a child of `parent`. Variables that are meant for another
+/// process were inherited by accident and announce nothing.
+fn announced(
+    variable: impl Fn(&str) -> Option<OsString>,
+    pid: u32,
+    parent: u32,
+) -> Result<Vec<(RawFd, String)>, FdStoreError> {
+    if number(&variable, "LISTEN_PID")? == Some(pid) {
+        let count = number(&variable, "LISTEN_FDS")?.unwrap_or(0) as usize;
+        if count > MAX_KEPT {
+            return Err(senseless("LISTEN_FDS", count.to_string().into()));
+        }
+        let names = text(&variable, "LISTEN_FDNAMES")?.unwrap_or_default();
+        let mut names = names.split(':');
+        return Ok((LISTEN_FDS_START..)
+            .take(count)
+            .map(|fd| (fd, names.next().unwrap_or("unknown").to_owned()))
+            .collect());
+    }
+    if number(&variable, SUPERVISOR_VARIABLE)? == Some(parent) {
+        let list = text(&variable, KEPT_VARIABLE)?.unwrap_or_default();
+        let parsed: Option<Vec<(RawFd, String)>> = list
+            .split(':')
+            .filter(|item| !item.is_empty())
+            .map(|item| item.split_once('=').and_then(|(fd, name)| Some((fd.parse().ok()?, name.to_owned()))))
+            .collect();
+        return parsed.filter(|list| list.len() <= MAX_KEPT).ok_or_else(|| senseless(KEPT_VARIABLE, list.into()));
+    }
+    Ok(Vec::new())
+}
+
+fn text(variable: &impl Fn(&str) -> Option<OsString>, name: &'static str) -> Result<Option<String>, FdStoreError> {
+    match variable(name).map(|value| String::from_utf8(value.into_vec())) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(error)) => Err(senseless(name, OsString::from_vec(error.into_bytes()))),
+    }
+}
+
+fn number(variable: &impl Fn(&str) -> Option<OsString>, name: &'static str) -> Result<Option<u32>, FdStoreError> {
+    match text(variable, name)? {
+        None => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_not_a_number| senseless(name, text.into())),
+    }
+}
+
+const fn senseless(variable: &'static str, value: OsString) -> FdStoreError {
+    FdStoreError::Variable { variable, value }
+}
+
+/// Names travel in lines and in lists separated by colons, so they hold nothing that could end either.
+pub(crate) fn check_name(name: &str) -> Result<(), FdStoreError> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(fine) {
+        Ok(())
+    } else {
+        Err(FdStoreError::Name { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(variables: &[(&str, &str)]) -> Result<Vec<(RawFd, String)>, FdStoreError> {
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        announced(find, 100, 7)
+    }
+
+    #[test]
+    fn systemd_announces_by_listen_fds() {
+        let found = look(&[("LISTEN_PID", "100"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "watchdog:x")]).unwrap();
+        assert_eq!(found, [(3, "watchdog".to_owned()), (4, "x".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_meant_for_another_process_is_left_alone() {
+        assert!(look(&[("LISTEN_PID", "99"), ("LISTEN_FDS", "2")]).unwrap().is_empty());
+        assert!(look(&[(SUPERVISOR_VARIABLE, "8"), (KEPT_VARIABLE, "5=watchdog")]).unwrap().is_empty());
+        assert!(look(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn our_supervisor_announces_by_number() {
+        let found = look(&[(SUPERVISOR_VARIABLE, "7"), (KEPT_VARIABLE, "12=watchdog:9=b")]).unwrap();
+        assert_eq!(found, [(12, "watchdog".to_owned()), (9, "b".to_owned())]);
+    }
+
+    #[test]
+    fn senseless_announcements_are_errors() {
+        assert!(look(&[("LISTEN_PID", "x")]).is_err());
+        assert!(look(&[("LISTEN_PID", "100"), ("LISTEN_FDS", "-1")]).is_err());
+        assert!(look(&[("LISTEN_PID", "100"), ("LISTEN_FDS", "1000000")]).is_err());
+        assert!(look(&[(SUPERVISOR_VARIABLE, "7"), (KEPT_VARIABLE, "watchdog")]).is_err());
+    }
+
+    #[test]
+    fn names_that_would_break_the_protocol_are_refused() {
+        assert!(check_name("watchdog").is_ok());
+        for name in ["", "a:b", "a\nREADY=1", "a b"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+}

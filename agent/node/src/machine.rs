@@ -1,0 +1,175 @@
+//! What this machine is: its boot, the count of the agent's starts, and what its watchdog is worth.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_firmware::{Inspected, Promise, inspect};
+use tiebreaker_pipeline::report::Trust;
+
+use crate::config::WatchdogChoice;
+use crate::supervisor::BOOT_ID_VARIABLE;
+
+/// The kernel's boot id; under the supervisor's simulated watchdog the id of the simulated boot.
+///
+/// # Errors
+/// When the kernel doesn't tell.
+pub fn boot_id(watchdog: &WatchdogChoice) -> Result<String> {
+    if *watchdog == WatchdogChoice::Simulated
+        && let Some(id) = std::env::var_os(BOOT_ID_VARIABLE)
+    {
+        return id.into_string().ok().context("the supervisor's boot id is not text");
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the kernel's boot id")?;
+    Ok(id.trim().to_owned())
+}
+
+/// Counts this start of the agent, durably: no number is ever used twice.
+///
+/// # Errors
+/// When the count can't be read or made durable; then the agent must not start.
+pub fn next_incarnation(dir: &Path) -> Result<u64> {
+    let path = dir.join("incarnation");
+    let last = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse::<u64>().with_context(|| {
+            format!("{} holds no number: remove this member, wipe {} and join again", path.display(), dir.display())
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let next = last + 1;
+    replace(&path, format!("{next}\n").as_bytes())?;
+    Ok(next)
+}
+
+/// Writes a small file so that it is old or new, whole, whenever the power fails.
+///
+/// # Errors
+/// When it can't be made durable.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let at = || format!("writing {}", path.display());
+    let tmp = path.with_extension("new");
+    let mut file = std::fs::File::create(&tmp).with_context(at)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(at)?;
+    std::fs::rename(&tmp, path).with_context(at)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(at)
+}
+
+/// The watchdog as the cluster is told: its driver's name and how far to believe it. `None` where it promises nothing.
+///
+/// # Errors
+/// When the device doesn't exist or can't be looked at.
+pub fn judge_watchdog(choice: &WatchdogChoice, accept: &[String], data: &Path) -> Result<Option<(String, Trust)>> {
+    match choice {
+        WatchdogChoice::None => Ok(None),
+        WatchdogChoice::Simulated => {
+            // By name only, and never drilled: it is for the demo and tests.
+            let trust = if accepted(accept, "simulated") { Trust::Accepted } else { Trust::Unproven };
+            Ok(Some(("simulated".to_owned(), trust)))
+        }
+        WatchdogChoice::Device(path) => {
+            let text = path.to_string_lossy();
+            let number = match text.strip_prefix("/dev/watchdog") {
+                Some("") => 0,
+                Some(digits) => digits.parse().with_context(|| format!("{text} is no watchdog device"))?,
+                None => bail!("{text} is no watchdog device"),
+            };
+            let found = inspect(number).with_context(|| {
+                format!("{text} is not there: load its driver (for instance `modprobe softdog`), or set watchdog = \"none\"")
+            })?;
+            Ok(Some(judge_device(&found, accept, data, is_virtual())))
+        }
+    }
+}
+
+fn judge_device(found: &Inspected, accept: &[String], data: &Path, is_virtual: bool) -> (String, Trust) {
+    let identity = found.identity.clone();
+    let promise = found.capabilities().map(|capabilities| capabilities.promise());
+    let trust = match promise {
+        // A driver that stops when it is closed promises nothing, whoever accepts it.
+        Some(Promise::None(_)) | None => Trust::Unproven,
+        Some(Promise::Weak(_)) => if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven },
+        Some(Promise::Evidence) if is_virtual => {
+            if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven }
+        }
+        Some(Promise::Evidence) if seen_to_reset(found, data) => Trust::Drilled,
+        Some(Promise::Evidence) => if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven },
+    };
+    (identity, trust)
+}
+
+/// Whether an operator accepted this watchdog by its driver's name; softdog has a short name of its own.
+fn accepted(accept: &[String], identity: &str) -> bool {
+    accept.iter().any(|name| name == identity || (name == "softdog" && identity == "Software Watchdog"))
+}
+
+/// A reset by this very watchdog is remembered once it was seen: bit 5 of the boot status is WDIOF_CARDRESET.
+fn seen_to_reset(found: &Inspected, data: &Path) -> bool {
+    let path = data.join("watchdog-proven");
+    let reset_now = found.boot_status.is_some_and(|bits| bits & 0x20 != 0);
+    if reset_now && let Err(error) = replace(&path, found.identity.as_bytes()) {
+        tracing::warn!("that the watchdog was seen to reset this machine can't be remembered: {error:#}");
+    }
+    reset_now || std::fs::read_to_string(&path).is_ok_and(|identity| identity == found.identity)
+}
+
+/// A virtual machine may be paused from outside, its watchdog with it: its silence proves nothing.
+fn is_virtual() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let hypervisor = flags.lines().any(|line| line.starts_with("flags") && line.split(' ').any(|f| f == "hypervisor"));
+    hypervisor || Path::new("/sys/hypervisor/type").exists() || Path::new("/proc/device-tree/hypervisor").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(identity: &str, options: u32, boot_status: u32) -> Inspected {
+        Inspected {
+            number: 0,
+            identity: identity.into(),
+            timeout_s: Some(10),
+            no_way_out: Some(false),
+            active: Some(false),
+            boot_status: Some(boot_status),
+            options: Some(options),
+        }
+    }
+
+    const GOOD: u32 = 0x8180;
+
+    #[test]
+    fn a_watchdog_is_believed_only_after_it_was_seen_to_reset_this_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let judge = |found: &Inspected, accept: &[&str], is_virtual| {
+            let accept: Vec<String> = accept.iter().map(|name| (*name).to_owned()).collect();
+            judge_device(found, &accept, dir.path(), is_virtual).1
+        };
+        assert_eq!(judge(&found("iTCO", GOOD, 0), &[], false), Trust::Unproven);
+        assert_eq!(judge(&found("iTCO", GOOD, 0), &["iTCO"], false), Trust::Accepted);
+        assert_eq!(judge(&found("iTCO", GOOD, 0x20), &[], true), Trust::Unproven, "never in a virtual machine");
+        assert_eq!(judge(&found("iTCO", GOOD, 0x20), &[], false), Trust::Drilled);
+        assert_eq!(judge(&found("iTCO", GOOD, 0), &[], false), Trust::Drilled, "it is remembered");
+        assert_eq!(judge(&found("other", GOOD, 0), &[], false), Trust::Unproven, "of this watchdog alone");
+    }
+
+    #[test]
+    fn softdog_and_drivers_without_magic_close_are_never_drilled() {
+        let dir = tempfile::tempdir().unwrap();
+        let softdog = found("Software Watchdog", GOOD, 0x20);
+        assert_eq!(judge_device(&softdog, &[], dir.path(), false).1, Trust::Unproven);
+        assert_eq!(judge_device(&softdog, &["softdog".into()], dir.path(), false).1, Trust::Accepted);
+        let stops_on_close = found("x", 0x8080, 0x20);
+        assert_eq!(judge_device(&stops_on_close, &["x".into()], dir.path(), false).1, Trust::Unproven);
+    }
+
+    #[test]
+    fn no_incarnation_is_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(next_incarnation(dir.path()).unwrap(), 1);
+        assert_eq!(next_incarnation(dir.path()).unwrap(), 2);
+        std::fs::write(dir.path().join("incarnation"), "x").unwrap();
+        assert!(next_incarnation(dir.path()).unwrap_err().to_string().contains("join again"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Watchdogs of a Linux machine.
+
+mod device;
+mod gpio;
+mod ioctl;
+mod sysfs;
+
+pub use device::{BootStatus, LinuxWatchdog, LinuxWatchdogError};
+pub use gpio::{GpioError, pin_watchdog};
+pub use sysfs::{InspectError, Inspected, inspect, inspect_all};

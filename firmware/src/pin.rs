@@ -1,0 +1,194 @@
+//! An external watchdog that is petted by pulses on one pin (MAX637x, TPL5010, STWD100 and the like).
+
+use core::fmt;
+use core::time::Duration;
+
+use embedded_hal::delay::DelayNs;
+use embedded_hal::digital::OutputPin;
+
+use crate::{Capabilities, Nature, Watchdog};
+
+/// Which level of the pin is a pulse.
+///
+/// A type of our own because the kernel's active-low flag is not honoured by every way of driving a line: the levels
+/// that this crate sets are always the physical ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Polarity {
+    /// The pin rests low and pulses high.
+    ActiveHigh,
+    /// The pin rests high and pulses low.
+    ActiveLow,
+}
+
+/// A watchdog whose timeout is fixed by its hardware, which the first pulse starts and nothing stops.
+pub struct PinWatchdog<P, D> {
+    pin: P,
+    delay: D,
+    polarity: Polarity,
+    pulse_us: u32,
+    timeout: Duration,
+}
+
+impl<P: OutputPin, D: DelayNs> PinWatchdog<P, D> {
+    /// A watchdog on `pin`, which rests at its inactive level already. `timeout` is the longest that the hardware may
+    /// take to fire, tolerances included; `pulse_us` is the width of a pulse that it surely sees.
+    pub const fn new(pin: P, delay: D, polarity: Polarity, pulse_us: u32, timeout: Duration) -> Self {
+        Self { pin, delay, polarity, pulse_us, timeout }
+    }
+
+    /// Gives back the pin and the delay. The hardware stays armed if it was.
+    pub fn release(self) -> (P, D) {
+        (self.pin, self.delay)
+    }
+
+    fn pulse(&mut self) -> Result<(), P::Error> {
+        match self.polarity {
+            Polarity::ActiveHigh => self.pin.set_high()?,
+            Polarity::ActiveLow => self.pin.set_low()?,
+        }
+        self.delay.delay_us(self.pulse_us);
+        match self.polarity {
+            Polarity::ActiveHigh => self.pin.set_low(),
+            Polarity::ActiveLow => self.pin.set_high(),
+        }
+    }
+}
+
+impl<P: OutputPin, D: DelayNs> Watchdog for PinWatchdog<P, D> {
+    type Error = PinWatchdogError<P::Error>;
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            identity: "pin",
+            nature: Nature::Hardware,
+            magic_close: false,
+            no_way_out: Some(true),
+            settable: false,
+        }
+    }
+
+    fn arm(&mut self, timeout: Duration) -> Result<Duration, Self::Error> {
+        if self.timeout > timeout {
+            // Refused before the first pulse, so the hardware stays unarmed.
+            return Err(PinWatchdogError::Slower { asked: timeout, fixed: self.timeout });
+        }
+        self.pulse().map_err(PinWatchdogError::Pin)?;
+        Ok(self.timeout)
+    }
+
+    fn pet(&mut self) -> Result<(), Self::Error> {
+        self.pulse().map_err(PinWatchdogError::Pin)
+    }
+
+    fn disarm(&mut self) -> Result<(), Self::Error> {
+        Err(PinWatchdogError::NoWayOut)
+    }
+}
+
+/// Why a pin watchdog could not do as told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PinWatchdogError<E> {
+    /// The hardware's fixed timeout is longer than asked for; it was not armed.
+    Slower {
+        /// What was asked for.
+        asked: Duration,
+        /// What the hardware has.
+        fixed: Duration,
+    },
+    /// The hardware can't be stopped once it runs.
+    NoWayOut,
+    /// The pin could not be driven.
+    Pin(E),
+}
+
+impl<E: fmt::Debug> fmt::Display for PinWatchdogError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slower { asked, fixed } => {
+                write!(f, "the watchdog's fixed timeout of {fixed:?} is longer than the {asked:?} asked for")
+            }
+            Self::NoWayOut => f.write_str("the watchdog can't be stopped once it runs"),
+            Self::Pin(error) => write!(f, "the watchdog's pin could not be driven: {error:?}"),
+        }
+    }
+}
+
+impl<E: fmt::Debug> core::error::Error for PinWatchdogError<E> {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::cell::RefCell;
+    use core::convert::Infallible;
+    use std::vec;
+    use std::vec::Vec;
+
+    use embedded_hal::digital::ErrorType;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq, Clone, Copy)]
+    enum Seen {
+        High,
+        Low,
+        WaitNs(u32),
+    }
+
+    struct Bench<'a>(&'a RefCell<Vec<Seen>>);
+
+    impl ErrorType for Bench<'_> {
+        type Error = Infallible;
+    }
+
+    impl OutputPin for Bench<'_> {
+        fn set_low(&mut self) -> Result<(), Infallible> {
+            self.0.borrow_mut().push(Seen::Low);
+            Ok(())
+        }
+
+        fn set_high(&mut self) -> Result<(), Infallible> {
+            self.0.borrow_mut().push(Seen::High);
+            Ok(())
+        }
+    }
+
+    impl DelayNs for Bench<'_> {
+        fn delay_ns(&mut self, ns: u32) {
+            self.0.borrow_mut().push(Seen::WaitNs(ns));
+        }
+    }
+
+    fn dog(seen: &RefCell<Vec<Seen>>, polarity: Polarity) -> PinWatchdog<Bench<'_>, Bench<'_>> {
+        PinWatchdog::new(Bench(seen), Bench(seen), polarity, 20, Duration::from_secs(2))
+    }
+
+    #[test]
+    fn a_pet_is_one_pulse_of_the_given_width_that_ends_at_rest() {
+        let seen = RefCell::new(vec![]);
+        assert_eq!(dog(&seen, Polarity::ActiveHigh).pet(), Ok(()));
+        assert_eq!(seen.take(), [Seen::High, Seen::WaitNs(20_000), Seen::Low]);
+        assert_eq!(dog(&seen, Polarity::ActiveLow).pet(), Ok(()));
+        assert_eq!(seen.take(), [Seen::Low, Seen::WaitNs(20_000), Seen::High]);
+    }
+
+    #[test]
+    fn slower_hardware_than_asked_for_is_refused_before_the_first_pulse() {
+        let seen = RefCell::new(vec![]);
+        let mut dog = dog(&seen, Polarity::ActiveHigh);
+        let (asked, fixed) = (Duration::from_millis(1_999), Duration::from_secs(2));
+        assert_eq!(dog.arm(asked), Err(PinWatchdogError::Slower { asked, fixed }));
+        assert!(seen.borrow().is_empty());
+        assert_eq!(dog.arm(Duration::from_secs(5)), Ok(fixed));
+        assert_eq!(seen.borrow().len(), 3);
+    }
+
+    #[test]
+    fn it_cannot_be_disarmed_and_therefore_promises() {
+        let seen = RefCell::new(vec![]);
+        let mut dog = dog(&seen, Polarity::ActiveHigh);
+        assert_eq!(dog.disarm(), Err(PinWatchdogError::NoWayOut));
+        assert_eq!(dog.promise(), crate::Promise::Evidence);
+        assert!(seen.borrow().is_empty());
+    }
+}

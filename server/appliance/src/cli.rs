@@ -1,0 +1,206 @@
+//! The command line of `tiebreaker-server`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::{Ca, Client, LinkError, TokenBook};
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::daemon;
+use crate::joins::Gate;
+use crate::layout::Layout;
+
+const ASK_WITHIN: Duration = Duration::from_secs(10);
+
+/// The appliance of Tiebreaker: casts the deciding vote, keeps the third copy of the cluster's state, holds the keys to
+/// the nodes' power.
+///
+/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(name = "tiebreaker-server", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand, Debug)]
+enum Subcommands {
+    /// Creates the certificate authority and the configuration of a new appliance.
+    Init {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The appliance's name.
+        #[arg(long, default_value = "appliance")]
+        name: String,
+        /// Where to listen, ADDRESS:PORT; may be given several times.
+        #[arg(long, default_value = "[::]:8405")]
+        listen: Vec<SocketAddr>,
+        /// Where the nodes reach this machine, HOST:PORT, best first; may be given several times.
+        #[arg(long)]
+        address: Vec<String>,
+    },
+    /// Tokens with which machines and operators join.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Runs the daemon.
+    Run {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum TokenCommand {
+    /// Prints a token that is good for one join. A cluster of a new name is created.
+    Create {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The cluster.
+        #[arg(long)]
+        cluster: String,
+        /// For whom.
+        #[arg(long, value_enum, default_value_t = Kind::Node)]
+        kind: Kind,
+        /// How long it is good for.
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+        ttl_minutes: u64,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Kind {
+    Node,
+    Operator,
+}
+
+/// Runs the command line and gives its exit code.
+#[must_use]
+pub fn main_from(args: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output and end well.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tiebreaker-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    match args.command {
+        Subcommands::Init { data, name, listen, address } => init(&data, &name, &listen, &address),
+        Subcommands::Token(TokenCommand::Create { data, cluster, kind, ttl_minutes, json }) => {
+            runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
+        }
+        Subcommands::Run { data } => {
+            let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            runtime.block_on(daemon::run(Layout::new(&data)))
+        }
+    }
+}
+
+fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) -> Result<()> {
+    let layout = Layout::new(data);
+    let name = MemberName::new(name)?;
+    if layout.config().exists() {
+        bail!(
+            "{} exists already: this appliance has been set up; a second authority would lock every node out",
+            layout.config().display()
+        );
+    }
+    std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
+    let text = Config::first(&name, listen, addresses)?;
+    let ca = Ca::create(data)?;
+    // The configuration comes last: where it is, the rest is whole.
+    let tmp = data.join("server.toml.new");
+    std::fs::write(&tmp, text).with_context(|| format!("writing {}", tmp.display()))?;
+    std::fs::File::open(&tmp).and_then(|file| file.sync_all()).with_context(|| format!("writing {}", tmp.display()))?;
+    std::fs::rename(&tmp, layout.config()).with_context(|| format!("writing {}", layout.config().display()))?;
+    println!("The authority's fingerprint is {}.", ca.certificate().fingerprint());
+    if addresses.is_empty() {
+        println!("No --address was given: put HOST:PORT under which the nodes reach this machine into server.toml.");
+    }
+    println!("Next: `tiebreaker-server run`, then `tiebreaker-server token create --cluster NAME` for each node.");
+    Ok(())
+}
+
+async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: bool) -> Result<()> {
+    let layout = Layout::new(data);
+    let name = ClusterName::new(cluster)?;
+    let kind = match kind {
+        Kind::Node => "node",
+        Kind::Operator => "operator",
+    };
+    let reply = match Client::local(&layout.socket(), ASK_WITHIN).await {
+        Ok(mut client) => {
+            let request = LocalRequest::CreateToken { cluster: name.to_string(), kind: kind.into(), ttl_s };
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&request, &mut bytes)?;
+            let answer = client.ask(&bytes, ASK_WITHIN).await?;
+            ciborium::from_reader(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")?
+        }
+        Err(LinkError::Local { source, .. }) if no_daemon(&source) => offline_token(&layout, &name, kind, ttl_s).await?,
+        Err(error) => return Err(error.into()),
+    };
+    match reply {
+        LocalReply::Token { token, expires, created } => {
+            if json {
+                let document = serde_json::json!({
+                    "token": token, "cluster": name.to_string(), "kind": kind, "expires_ms": expires * 1000,
+                    "created": created,
+                });
+                println!("{document}");
+            } else {
+                if created {
+                    eprintln!("Cluster {name} is new and was created.");
+                }
+                println!("{token}");
+            }
+            Ok(())
+        }
+        LocalReply::Refused { why } => bail!("{why}"),
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } => {
+            bail!("the daemon answered something else than was asked")
+        }
+    }
+}
+
+/// Nobody listens: the socket isn't there, or was left behind.
+fn no_daemon(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+}
+
+/// Without a daemon the files are worked on directly; the daemon finds the result when it starts.
+async fn offline_token(layout: &Layout, cluster: &ClusterName, kind: &str, ttl_s: u64) -> Result<LocalReply> {
+    let config = Config::load(&layout.config())?;
+    let gate = Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?);
+    let created = !layout.cluster(cluster).exists();
+    if created {
+        layout.create_cluster(gate.ca(), cluster, &config.name, &config.addresses)?;
+    }
+    let (token, expires) = gate.create_token(cluster, kind, ttl_s).await?;
+    Ok(LocalReply::Token { token, expires, created })
+}

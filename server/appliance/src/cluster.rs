@@ -1,0 +1,177 @@
+//! One cluster on the appliance: its member of consensus, its devices, and the doors that it serves.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::runtime::{Member, MemberConfig, MemberError, MemberHandle, Want};
+use tiebreaker_member::{Acceptor, Identity, LEAF_VALIDITY, SystemClock, TimeFloor, TrustedTime};
+use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::config::ClusterConfig;
+use crate::devices::Devices;
+use crate::joins::SharedGate;
+use crate::layout::{FIRST_RAFT_ID, Layout, appliance_subject, unix_seconds};
+
+/// A running cluster.
+pub struct Cluster {
+    /// The way to its member.
+    pub member: MemberHandle,
+    tasks: JoinSet<Result<(), MemberError>>,
+}
+
+impl Cluster {
+    /// Opens the cluster's store and starts its tasks.
+    ///
+    /// # Errors
+    /// When its files are missing or damaged.
+    pub fn start(
+        layout: &Layout,
+        name: &ClusterName,
+        appliance: &MemberName,
+        config: ClusterConfig,
+        gate: &SharedGate,
+        acceptor: &Acceptor,
+    ) -> Result<Self> {
+        let (identity, identity_rx) = watch::channel(Arc::new(layout.identity(name)?));
+        let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
+        let member = MemberConfig {
+            cluster: name.clone(),
+            name: appliance.clone(),
+            raft_id: FIRST_RAFT_ID,
+            store: layout.store(name),
+            identity: identity_rx,
+            time,
+            source: None,
+            node: None,
+            fences: true,
+            takeback: config.takeback,
+        };
+        let (member, handle, wants) = Member::open(member, acceptor)?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(member.run());
+        let devices = Devices::new(config.devices);
+        tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
+        tasks.spawn(forever(devices.prove(handle.clone())));
+        tasks.spawn(forever(renew_own(layout.clone(), name.clone(), appliance.clone(), Arc::clone(gate), identity)));
+        if let Some(profile) = config.profile {
+            tasks.spawn(forever(set_profile(handle.clone(), profile)));
+        }
+        Ok(Self { member: handle, tasks })
+    }
+
+    /// Waits until one of the cluster's tasks fails.
+    pub async fn failed(&mut self) -> MemberError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(Ok(Ok(()))) => {}
+                Some(Err(error)) => return MemberError::Stop { why: format!("a task ended by itself: {error}") },
+                None => return MemberError::Stop { why: "all of its tasks have ended".into() },
+            }
+        }
+    }
+}
+
+async fn forever(task: impl Future<Output = ()>) -> Result<(), MemberError> {
+    task.await;
+    Ok(())
+}
+
+async fn serve(
+    cluster: ClusterName,
+    member: MemberHandle,
+    devices: Devices,
+    gate: SharedGate,
+    mut wants: mpsc::Receiver<Want>,
+) -> Result<(), MemberError> {
+    while let Some(want) = wants.recv().await {
+        match want {
+            Want::Device { token, node, device, command } => {
+                devices.command(member.clone(), token, node, device, command);
+            }
+            Want::Join { from, request, reply } => {
+                let (cluster, member, gate) = (cluster.clone(), member.clone(), Arc::clone(&gate));
+                tokio::spawn(async move {
+                    let name = request.name.to_string();
+                    let answer = gate.admit(&cluster, &member, request).await;
+                    let told = match answer {
+                        Ok(bytes) => {
+                            info!(%cluster, name, %from, "joined");
+                            reply.accept(bytes)
+                        }
+                        Err(error) => {
+                            warn!(%cluster, name, %from, "refused to let a machine join: {error:#}");
+                            reply.refuse(format!("{error:#}"))
+                        }
+                    };
+                    if told.is_err() {
+                        warn!(%cluster, name, %from, "the joiner went away before it had its answer");
+                    }
+                });
+            }
+            Want::Renewal { from, csr, reply } => {
+                let answer = match gate.renew(&member, &from, &csr) {
+                    Ok(der) => {
+                        info!(%cluster, member = %from.name, "certificate renewed");
+                        Reply::Certificate { der }
+                    }
+                    Err(error) => Reply::Refused { why: format!("{error:#}") },
+                };
+                // Who asked may have gone; it asks again.
+                let _ = reply.send(answer);
+            }
+            // The appliance runs no workloads, so its member has no executor.
+            Want::Node(action) => error!(?action, "an action of a node's executor on the appliance"),
+        }
+    }
+    Ok(())
+}
+
+/// The configured profile is proposed once; afterwards the cluster remembers it.
+async fn set_profile(member: MemberHandle, profile: tiebreaker_pipeline::profile::Profile) {
+    loop {
+        if member.state().borrow().settings.profile == profile {
+            return;
+        }
+        match member.ask(Request::Propose(Command::SetProfile { profile })).await {
+            Reply::Done { .. } => return,
+            // No leader yet: a cluster may start in any order.
+            _ => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+        }
+    }
+}
+
+/// Renews the appliance's own certificate in the cluster.
+async fn renew_own(
+    layout: Layout,
+    cluster: ClusterName,
+    appliance: MemberName,
+    gate: SharedGate,
+    identity: watch::Sender<Arc<Identity>>,
+) {
+    let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        if !identity.borrow().renewal_due(unix_seconds()) {
+            continue;
+        }
+        let renewed = appliance_subject(&cluster, &appliance)
+            .and_then(|subject| gate.ca().issue(&subject, unix_seconds(), LEAF_VALIDITY).context("signing"))
+            .and_then(|new| {
+                new.store(&layout.cluster(&cluster))?;
+                Ok(new)
+            });
+        match renewed {
+            Ok(new) => {
+                info!(%cluster, "the appliance's certificate was renewed");
+                identity.send_replace(Arc::new(new));
+            }
+            Err(error) => error!(%cluster, "the appliance's certificate can't be renewed: {error:#}"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `server.toml`: read strictly, so that a typo is an error with its line, never a setting that silently isn't there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tiebreaker_fence::{IpmiConfig, Secret, Suite, UserName};
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::profile::Profile;
+
+/// The file as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    name: String,
+    listen: Vec<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default)]
+    clusters: BTreeMap<String, RawCluster>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCluster {
+    profile: Option<String>,
+    takeback_s: Option<u64>,
+    #[serde(default)]
+    devices: Vec<RawDevice>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDevice {
+    node: String,
+    name: String,
+    kind: String,
+    address: String,
+    user: String,
+    suite: u8,
+    password_file: String,
+}
+
+/// The configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// The appliance's name in every cluster.
+    pub name: MemberName,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where others reach it.
+    pub addresses: Vec<String>,
+    clusters: BTreeMap<ClusterName, ClusterConfig>,
+}
+
+/// What is configured for one cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The profile to set, if any: the cluster remembers it.
+    pub profile: Option<Profile>,
+    /// The lead is taken back after this time of good health.
+    pub takeback: Duration,
+    /// Power devices.
+    pub devices: Vec<DeviceConfig>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self { profile: None, takeback: Duration::from_secs(60), devices: Vec::new() }
+    }
+}
+
+/// One power device.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// Whose power it switches.
+    pub node: MemberName,
+    /// Its name, unique per node.
+    pub name: String,
+    /// How to reach it.
+    pub ipmi: IpmiConfig,
+}
+
+impl Config {
+    /// Reads the file. Secrets are read from files of their own beside it.
+    ///
+    /// # Errors
+    /// Names the file, the place in it and the way out.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("{} does not exist: run `tiebreaker-server init` first", path.display())
+            }
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            anyhow::anyhow!("{} is not UTF-8 (byte {at}): save it as UTF-8", path.display())
+        })?;
+        let raw: RawConfig = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        Self::check(raw, path.parent().unwrap_or(Path::new("."))).with_context(|| format!("in {}", path.display()))
+    }
+
+    fn check(raw: RawConfig, dir: &Path) -> Result<Self> {
+        let name = MemberName::new(&raw.name).context("name")?;
+        let listen = raw
+            .listen
+            .iter()
+            .map(|text| {
+                text.parse().with_context(|| format!("listen: {text:?} is no ADDRESS:PORT, for instance [::]:8405"))
+            })
+            .collect::<Result<Vec<SocketAddr>>>()?;
+        if listen.is_empty() {
+            bail!("listen is empty: give at least one ADDRESS:PORT");
+        }
+        let mut clusters = BTreeMap::new();
+        let mut outlets: BTreeMap<String, String> = BTreeMap::new();
+        for (name, cluster) in raw.clusters {
+            let at = format!("clusters.{name}");
+            let key = ClusterName::new(&name).context("clusters")?;
+            let profile = cluster.profile.map(|text| text.parse()).transpose().with_context(|| at.clone())?;
+            let mut devices: Vec<DeviceConfig> = Vec::new();
+            for device in cluster.devices {
+                let at = format!("{at}.devices {:?}", device.name);
+                let device = device.check(dir).with_context(|| at.clone())?;
+                if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
+                    bail!("{at}: {} has two devices of this name", device.node);
+                }
+                // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
+                let owner = format!("{} of cluster {key}", device.node);
+                if let Some(other) = outlets.insert(device.ipmi.address.to_string(), owner.clone())
+                    && other != owner
+                {
+                    bail!("{at}: {} is already the device of {other}", device.ipmi.address);
+                }
+                devices.push(device);
+            }
+            let takeback = cluster.takeback_s.map_or(ClusterConfig::default().takeback, Duration::from_secs);
+            clusters.insert(key, ClusterConfig { profile, takeback, devices });
+        }
+        Ok(Self { name, listen, addresses: raw.addresses, clusters })
+    }
+
+    /// What is configured for a cluster.
+    #[must_use]
+    pub fn cluster(&self, name: &ClusterName) -> ClusterConfig {
+        self.clusters.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Clusters that are configured and don't exist.
+    pub fn unknown_clusters<'a>(&'a self, known: &'a [ClusterName]) -> impl Iterator<Item = &'a ClusterName> {
+        self.clusters.keys().filter(|name| !known.contains(name))
+    }
+
+    /// The text of a first configuration file.
+    ///
+    /// # Errors
+    /// When it can't be written as TOML.
+    pub fn first(name: &MemberName, listen: &[SocketAddr], addresses: &[String]) -> Result<String> {
+        let raw = RawConfig {
+            name: name.to_string(),
+            listen: listen.iter().map(ToString::to_string).collect(),
+            addresses: addresses.to_vec(),
+            clusters: BTreeMap::new(),
+        };
+        Ok(toml::to_string(&raw)?)
+    }
+}
+
+impl RawDevice {
+    fn check(self, dir: &Path) -> Result<DeviceConfig> {
+        if self.kind != "ipmi" {
+            bail!("kind = {:?} is not known: use \"ipmi\"", self.kind);
+        }
+        let node = MemberName::new(&self.node).context("node")?;
+        let address = self
+            .address
+            .parse()
+            .with_context(|| format!("address: {:?} is no ADDRESS:PORT, for instance 192.0.2.7:623", self.address))?;
+        let path = dir.join(&self.password_file);
+        let ipmi = IpmiConfig {
+            address,
+            user: UserName::new(self.user)?,
+            password: read_secret(&path)?,
+            suite: Suite::try_from(self.suite)?,
+            kg: None,
+            privilege: tiebreaker_fence::Privilege::default(),
+        };
+        Ok(DeviceConfig { node, name: self.name, ipmi })
+    }
+}
+
+/// Reads a password from a file that its owner alone may read.
+fn read_secret(path: &Path) -> Result<Secret> {
+    use std::os::unix::fs::PermissionsExt;
+    let at = || format!("password_file {}", path.display());
+    let mode = std::fs::metadata(path).with_context(at)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{}: others may read it (mode {:o}): run `chmod 600` on it", at(), mode & 0o777);
+    }
+    let text = zeroize::Zeroizing::new(std::fs::read(path).with_context(at)?);
+    let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    Secret::new(text[..end].to_vec()).with_context(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> String {
+        let raw: Result<RawConfig, _> = toml::from_str(text);
+        match raw {
+            Ok(raw) => match Config::check(raw, Path::new("/nonexistent")) {
+                Ok(_) => "ok".into(),
+                Err(error) => format!("{error:#}"),
+            },
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        assert_eq!(parse("name = 'pi'\nlisten = ['[::]:8405']"), "ok");
+        let unknown = parse("name = 'pi'\nlisten = ['[::]:8405']\nlisen = 3");
+        assert!(unknown.contains("line 3") && unknown.contains("lisen"), "{unknown}");
+        let wrong = parse("name = 'pi'\nlisten = 3");
+        assert!(wrong.contains("line 2"), "{wrong}");
+        assert!(parse("name = 'Pi'\nlisten = ['[::]:8405']").contains("no valid name"));
+        assert!(parse("name = 'pi'\nlisten = ['here']").contains("ADDRESS:PORT"));
+        let profile = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nprofile = 'quick'");
+        assert!(profile.contains("clusters.home") && profile.contains("balanced"), "{profile}");
+    }
+}

@@ -1,0 +1,152 @@
+//! The daemon: all clusters behind one port, until a signal or a failure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::core::Reply;
+use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook};
+use tiebreaker_pipeline::name::ClusterName;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::joins::{Gate, SharedGate};
+use crate::layout::Layout;
+use crate::local::{self, LocalAsk};
+
+struct Daemon {
+    layout: Layout,
+    config: Config,
+    gate: SharedGate,
+    acceptor: Acceptor,
+    clusters: BTreeMap<ClusterName, tiebreaker_member::runtime::MemberHandle>,
+    failures: JoinSet<(ClusterName, tiebreaker_member::runtime::MemberError)>,
+}
+
+/// Runs until SIGTERM or SIGINT, or until no cluster is left.
+///
+/// # Errors
+/// What stopped it.
+pub async fn run(layout: Layout) -> Result<()> {
+    let config = Config::load(&layout.config())?;
+    let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
+    let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
+    let acceptor = Acceptor::bind(&config.listen).await?;
+    let mut daemon =
+        Daemon { layout, config, gate, acceptor, clusters: BTreeMap::new(), failures: JoinSet::new() };
+    let names = daemon.layout.clusters()?;
+    for name in daemon.config.unknown_clusters(&names) {
+        warn!(cluster = %name, "configured, but it does not exist: `tiebreaker-server token create --cluster {name}` creates it");
+    }
+    let mut broken = 0;
+    for name in names {
+        if let Err(error) = daemon.start(&name) {
+            // The other clusters must not suffer for this one.
+            error!(cluster = %name, "the cluster can't be started: {error:#}");
+            broken += 1;
+        }
+    }
+    if broken > 0 && daemon.clusters.is_empty() {
+        bail!("none of the {broken} cluster(s) can be started");
+    }
+    info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
+    let (asks, asked) = mpsc::channel(64);
+    let serving = tokio::spawn(local::serve(incoming, asks));
+    let result = daemon.serve(asked).await;
+    serving.abort();
+    drop(socket);
+    result
+}
+
+impl Daemon {
+    fn start(&mut self, name: &ClusterName) -> Result<()> {
+        let config = self.config.cluster(name);
+        let mut cluster =
+            Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor)?;
+        self.clusters.insert(name.clone(), cluster.member.clone());
+        let name = name.clone();
+        self.failures.spawn(async move { (name, cluster.failed().await) });
+        Ok(())
+    }
+
+    async fn serve(&mut self, mut asked: mpsc::Receiver<LocalAsk>) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                Some(LocalAsk { request, answer }) = asked.recv() => self.answer(request, answer).await,
+                Some(failed) = self.failures.join_next() => {
+                    let (name, why) = failed.context("a cluster's task ended by itself")?;
+                    error!(cluster = %name, "the cluster has stopped: {why}");
+                    self.clusters.remove(&name);
+                    if self.clusters.is_empty() {
+                        bail!("no cluster is left; the last one, {name}, stopped: {why}");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: LocalRequest, answer: tokio::sync::oneshot::Sender<LocalReply>) {
+        let refused = |why: String| LocalReply::Refused { why };
+        let reply = match request {
+            LocalRequest::Clusters => {
+                LocalReply::Clusters { names: self.clusters.keys().map(ToString::to_string).collect() }
+            }
+            LocalRequest::CreateToken { cluster, kind, ttl_s } => match self.token(&cluster, &kind, ttl_s).await {
+                Ok(reply) => reply,
+                Err(error) => refused(format!("{error:#}")),
+            },
+            LocalRequest::Cluster { cluster, request } => match self.find(cluster) {
+                Ok(member) => {
+                    // The cluster may take seconds: other requests don't wait for it.
+                    tokio::spawn(async move {
+                        let reply: Reply = member.ask(request).await;
+                        let _ = answer.send(LocalReply::Cluster(reply));
+                    });
+                    return;
+                }
+                Err(error) => refused(format!("{error:#}")),
+            },
+        };
+        // Who asked may have gone.
+        let _ = answer.send(reply);
+    }
+
+    fn find(&self, cluster: Option<String>) -> Result<tiebreaker_member::runtime::MemberHandle> {
+        let names = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match cluster {
+            Some(text) => {
+                let name = ClusterName::new(&text)?;
+                self.clusters.get(&name).cloned().with_context(|| format!("there is no cluster {name} here: {}", names()))
+            }
+            None => match self.clusters.len() {
+                0 => bail!("there is no cluster yet: `tiebreaker-server token create --cluster NAME` creates one"),
+                1 => self.clusters.values().next().cloned().context("the only cluster has just stopped"),
+                _ => bail!("this appliance serves several clusters ({}): name one with --cluster", names()),
+            },
+        }
+    }
+
+    async fn token(&mut self, cluster: &str, kind: &str, ttl_s: u64) -> Result<LocalReply> {
+        let name = ClusterName::new(cluster)?;
+        let created = !self.clusters.contains_key(&name);
+        if created {
+            if self.layout.cluster(&name).exists() {
+                bail!("cluster {name} exists, but could not be started: look at the daemon's log");
+            }
+            self.layout.create_cluster(self.gate.ca(), &name, &self.config.name, &self.config.addresses)?;
+            self.start(&name)?;
+            info!(cluster = %name, "created");
+        }
+        let (token, expires) = self.gate.create_token(&name, kind, ttl_s).await?;
+        Ok(LocalReply::Token { token, expires, created })
+    }
+}

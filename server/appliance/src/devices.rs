@@ -1,0 +1,166 @@
+//! The power devices of one cluster: commands for the fencer, and proofs while they are idle.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tiebreaker_fence::{Device, DeviceError, Fault, IpmiDevice, PowerState};
+use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::runtime::{MemberHandle, Tell};
+use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
+use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::state::DeviceStatus;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::DeviceConfig;
+
+/// A command that isn't done by then counts as unanswered.
+const COMMAND_WITHIN: Duration = Duration::from_secs(10);
+/// Between two proofs of a device that is in order.
+const PROVE_EVERY: Duration = Duration::from_secs(3600);
+/// Between two proofs of one that isn't.
+const PROVE_AGAIN: Duration = Duration::from_secs(2);
+
+/// The devices of one cluster.
+#[derive(Clone)]
+pub struct Devices {
+    devices: Arc<BTreeMap<(MemberName, String), Arc<dyn Device>>>,
+}
+
+impl Devices {
+    /// Devices from their configuration.
+    #[must_use]
+    pub fn new(configs: Vec<DeviceConfig>) -> Self {
+        let devices = configs
+            .into_iter()
+            .map(|config| {
+                let device: Arc<dyn Device> = Arc::new(IpmiDevice::new(config.ipmi));
+                ((config.node, config.name), device)
+            })
+            .collect();
+        Self { devices: Arc::new(devices) }
+    }
+
+    /// Carries out a command of the fencer and reports its result.
+    pub fn command(&self, member: MemberHandle, token: u64, node: MemberName, device: String, command: DeviceCommand) {
+        let found = self.devices.get(&(node.clone(), device.clone())).cloned();
+        tokio::spawn(async move {
+            let result = match found {
+                Some(found) => work(found.as_ref(), command).await,
+                None => {
+                    DeviceResult::Refused { why: format!("{node} has no device {device:?} in the configuration any more") }
+                }
+            };
+            info!(%node, device, ?command, ?result, "power device");
+            member.tell(Tell::Device(token, result)).await;
+        });
+    }
+
+    /// Proves the devices while they are idle, for as long as the member runs.
+    pub async fn prove(self, member: MemberHandle) {
+        let mut nodes: BTreeMap<MemberName, Vec<String>> = BTreeMap::new();
+        for (node, name) in self.devices.keys() {
+            nodes.entry(node.clone()).or_default().push(name.clone());
+        }
+        let mut due: BTreeMap<(MemberName, String), (Instant, DeviceStatus)> = BTreeMap::new();
+        for (node, name) in self.devices.keys() {
+            let why = Some("not tried yet".to_owned());
+            let status = DeviceStatus { name: name.clone(), kind: "ipmi".into(), proven: false, why };
+            due.insert((node.clone(), name.clone()), (Instant::now(), status));
+        }
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            for (node, names) in &nodes {
+                for name in names {
+                    let key = (node.clone(), name.clone());
+                    let (Some(device), Some((at, status))) = (self.devices.get(&key), due.get_mut(&key)) else {
+                        continue;
+                    };
+                    // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
+                    if Instant::now() < *at || !in_service(&member, node) {
+                        continue;
+                    }
+                    let proof = prove(device.as_ref()).await;
+                    // The node may have gone while the device was asked: then its answer proves nothing.
+                    if !in_service(&member, node) {
+                        continue;
+                    }
+                    status.proven = proof.is_ok();
+                    status.why = proof.err();
+                    *at = Instant::now() + if status.proven { PROVE_EVERY } else { PROVE_AGAIN };
+                }
+                let wanted: Vec<DeviceStatus> = names
+                    .iter()
+                    .filter_map(|name| due.get(&(node.clone(), name.clone())))
+                    .map(|(_, status)| status.clone())
+                    .collect();
+                publish(&member, node, wanted).await;
+            }
+        }
+    }
+}
+
+fn in_service(member: &MemberHandle, node: &MemberName) -> bool {
+    member.state().borrow().in_service(node)
+}
+
+/// Puts what is known into the replicated state, where it differs.
+async fn publish(member: &MemberHandle, node: &MemberName, wanted: Vec<DeviceStatus>) {
+    let known = member.state().borrow().nodes.get(node).map(|state| state.devices.clone());
+    if known.is_none_or(|known| known == wanted) {
+        return;
+    }
+    let command = Command::SetDevices { node: node.clone(), devices: wanted };
+    match member.ask(Request::Propose(command)).await {
+        Reply::Done { .. } => {}
+        // Tried again with the next look.
+        other => warn!(%node, answer = ?other, "what is known about the power devices could not be recorded"),
+    }
+}
+
+async fn prove(device: &dyn Device) -> Result<(), String> {
+    match device.prove(Instant::now() + COMMAND_WITHIN).await {
+        Ok(proof) if proof.state == PowerState::On => Ok(()),
+        Ok(_) => Err("it reads off while its node is up: is it the device of another machine?".into()),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+async fn work(device: &dyn Device, command: DeviceCommand) -> DeviceResult {
+    let deadline = Instant::now() + COMMAND_WITHIN;
+    let result = match command {
+        DeviceCommand::Look => device.state(deadline).await.map(|state| match state {
+            PowerState::On => DeviceResult::IsOn,
+            PowerState::Off => DeviceResult::IsOff,
+        }),
+        DeviceCommand::Off => device.off(deadline).await.map(|()| DeviceResult::Taken),
+        DeviceCommand::On => device.on(deadline).await.map(|()| DeviceResult::Taken),
+    };
+    result.unwrap_or_else(|error| {
+        let why = explain(&error);
+        match error.fault {
+            // Only a clear refusal proves that nothing will come of the command.
+            Fault::Credentials | Fault::Privilege | Fault::Refused => DeviceResult::Refused { why },
+            Fault::Unreachable | Fault::Busy | Fault::Protocol => DeviceResult::Unanswered { why },
+        }
+    })
+}
+
+/// An error with its causes.
+fn explain(error: &DeviceError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

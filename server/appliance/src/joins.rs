@@ -1,0 +1,206 @@
+//! Letting machines and operators in, and renewing certificates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
+use tiebreaker_member::runtime::MemberHandle;
+use tiebreaker_member::{Ca, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key, signing_time};
+use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::state;
+use tokio::sync::Mutex;
+
+use crate::layout::unix_seconds;
+
+/// A joiner waits this long for a leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(10);
+/// And asks this often.
+const LEADER_AGAIN: Duration = Duration::from_millis(200);
+/// Addresses of a joiner at most.
+const ADDRESSES_MAX: usize = 8;
+
+/// The authority and the tokens, shared by all clusters.
+pub struct Gate {
+    ca: Ca,
+    tokens: Mutex<TokenBook>,
+}
+
+impl Gate {
+    /// An authority with its tokens.
+    #[must_use]
+    pub fn new(ca: Ca, tokens: TokenBook) -> Self {
+        Self { ca, tokens: Mutex::new(tokens) }
+    }
+
+    /// The authority.
+    #[must_use]
+    pub const fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// Makes a token; it is durable when this returns.
+    ///
+    /// # Errors
+    /// When kind or time are not allowed, or the file can't be written.
+    pub async fn create_token(&self, cluster: &ClusterName, kind: &str, ttl_s: u64) -> Result<(String, u64)> {
+        let role = match kind {
+            "node" => Role::Node,
+            "operator" => Role::Operator,
+            other => bail!("there is no token of the kind {other:?}: use node or operator"),
+        };
+        let now = unix_seconds();
+        let mut tokens = self.tokens.lock().await;
+        let name = cluster.as_str().parse()?;
+        let token = tokens.create(self.ca.certificate().fingerprint(), &name, role, now, ttl_s)?;
+        Ok((token.to_text().to_string(), now + ttl_s))
+    }
+
+    /// Lets a joiner in: uses the token up, makes it a member through the log, signs its certificate.
+    ///
+    /// # Errors
+    /// The reason, in words for the joiner.
+    pub async fn admit(&self, cluster: &ClusterName, member: &MemberHandle, request: JoinRequest) -> Result<Vec<u8>> {
+        let info: JoinInfo = ciborium::from_reader(&request.info[..]).context("the join request can't be decoded")?;
+        if info.addresses.len() > ADDRESSES_MAX {
+            bail!("a member may have {ADDRESSES_MAX} addresses at most");
+        }
+        let key = request_key(&request.csr).context("the certificate request is not valid")?;
+        let now = signing_time(unix_seconds(), request.clock);
+        let asked = cluster.as_str().parse()?;
+        let redeemed = {
+            let mut tokens = self.tokens.lock().await;
+            // A name that is taken must not cost the token.
+            self.check_name(member, &request, &key)?;
+            tokens.redeem(&asked, &request.secret, &request.name, &request.csr, now)?
+        };
+        let raft_id = match redeemed.role {
+            Role::Node => Some(self.add_node(member, &request, info.addresses, key).await?),
+            Role::Operator => {
+                self.add_operator(member, &request, key).await?;
+                None
+            }
+            Role::Appliance | Role::FenceClient | Role::Observer => {
+                bail!("nobody can join with the role {} yet", redeemed.role)
+            }
+        };
+        let peer = PeerId { cluster: asked, role: redeemed.role, name: request.name.clone() };
+        let certificate = self.ca.sign(&request.csr, &Subject { peer, raft_id }, now, LEAF_VALIDITY)?.to_vec();
+        let member = match raft_id {
+            Some(raft_id) => {
+                let snapshot = member.snapshot().await.context("the cluster's state can't be handed over just now")?;
+                Some(JoinedMember { raft_id, snapshot })
+            }
+            None => None,
+        };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&JoinGrant { certificate, member }, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn check_name(&self, member: &MemberHandle, request: &JoinRequest, key: &str) -> Result<()> {
+        let state = member.state();
+        let state = state.borrow();
+        let name = MemberName::new(request.name.as_str())?;
+        if let Some(existing) = state.members.get(&name)
+            && existing.key != key
+        {
+            bail!(
+                "{name} is a member already: choose another name, or remove that one first (`tiebreaker member remove \
+                 {name}`)"
+            );
+        }
+        if let Some(existing) = state.operators.get(name.as_str())
+            && existing != key
+        {
+            bail!("there is an operator {name} already: choose another name");
+        }
+        Ok(())
+    }
+
+    async fn add_node(
+        &self,
+        member: &MemberHandle,
+        request: &JoinRequest,
+        addresses: Vec<String>,
+        key: String,
+    ) -> Result<u64> {
+        let name = MemberName::new(request.name.as_str())?;
+        let command = Command::AddMember { name: name.clone(), role: state::Role::Node, addresses, key };
+        done(propose(member, command).await)?;
+        let mut state = member.state();
+        let state = state.wait_for(|state| state.members.contains_key(&name)).await.context("the daemon is stopping")?;
+        state.members.get(&name).map(|member| member.raft_id).context("the member was removed meanwhile")
+    }
+
+    async fn add_operator(&self, member: &MemberHandle, request: &JoinRequest, key: String) -> Result<()> {
+        let name = request.name.as_str().to_owned();
+        if member.state().borrow().operators.get(&name) == Some(&key) {
+            return Ok(());
+        }
+        done(propose(member, Command::AddOperator { name, key }).await)
+    }
+
+    /// Signs a new certificate for who has a good one: the same name, role and number, and the key in the request.
+    ///
+    /// # Errors
+    /// When it is no member any more, or the request is bad.
+    pub fn renew(&self, member: &MemberHandle, from: &PeerId, csr: &[u8]) -> Result<Vec<u8>> {
+        let state = member.state();
+        let state = state.borrow();
+        let key = request_key(csr).context("the certificate request is not valid")?;
+        let raft_id = match from.role {
+            Role::Node => {
+                let name = MemberName::new(from.name.as_str())?;
+                let known = state.members.get(&name).context("this node is not a member any more")?;
+                if known.key != key {
+                    bail!("the request is for another key than the member's: join again with a new token");
+                }
+                Some(known.raft_id)
+            }
+            Role::Operator => {
+                if state.operators.get(from.name.as_str()) != Some(&key) {
+                    bail!("the request is for another key than the operator's: join again with a new token");
+                }
+                None
+            }
+            Role::Appliance | Role::FenceClient | Role::Observer => {
+                bail!("certificates of the role {} are not renewed this way", from.role)
+            }
+        };
+        let now = unix_seconds().max(state.newest_ms / 1000);
+        let subject = Subject { peer: from.clone(), raft_id };
+        Ok(self.ca.sign(csr, &subject, now, LEAF_VALIDITY)?.to_vec())
+    }
+}
+
+/// Proposes, and waits for a leader where there is none just now: a new cluster needs a moment, and so does a restart.
+/// Proposing twice is harmless, because the same member under the same key is added once.
+async fn propose(member: &MemberHandle, command: Command) -> Reply {
+    let until = tokio::time::Instant::now() + LEADER_WITHIN;
+    loop {
+        let reply = member.ask(Request::Propose(command.clone())).await;
+        if !matches!(reply, Reply::NoLeader { .. }) || tokio::time::Instant::now() >= until {
+            return reply;
+        }
+        tokio::time::sleep(LEADER_AGAIN).await;
+    }
+}
+
+/// A shared gate.
+pub type SharedGate = Arc<Gate>;
+
+fn done(reply: Reply) -> Result<()> {
+    match reply {
+        Reply::Done { .. } => Ok(()),
+        Reply::Void { why } => bail!("{why}"),
+        Reply::Refused { why } | Reply::NoLeader { why } => bail!("{why}"),
+        Reply::Status(_)
+        | Reply::Log { .. }
+        | Reply::Why { .. }
+        | Reply::ReadIndex { .. }
+        | Reply::Certificate { .. } => bail!("the cluster answered something else than was asked"),
+    }
+}

@@ -1,0 +1,161 @@
+//! OpenIPMI's `ipmi_sim` as a BMC, behind which a real process stands for the node.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::tool;
+
+/// The account with operator rights alone.
+pub const OPERATOR: &str = "oper";
+/// The account with all rights.
+pub const ADMINISTRATOR: &str = "root";
+/// The password of both.
+pub const PASSWORD: &str = "secret";
+
+/// The program that `ipmi_sim` calls for each power query and command: `get power`, or `set power 0|1`. Its first argument
+/// is the folder of the rig. A file `stuck` there makes it acknowledge commands and do nothing.
+const HOOK: &str = r#"#!/bin/sh
+dir=$1; verb=$2; what=$3; value=$4
+alive() {
+    [ -s "$dir/node.pid" ] || return 1
+    read -r pid < "$dir/node.pid"
+    # A zombie is dead: whoever should reap it is not our concern.
+    grep -q '^State:[[:space:]]*[^Z]' "/proc/$pid/status" 2>/dev/null
+}
+case "$verb $what" in
+'get power')
+    if alive; then echo power:1; else echo power:0; fi ;;
+'set power')
+    [ -e "$dir/stuck" ] && exit 0
+    if [ "$value" = 1 ]; then
+        alive || { setsid sleep 3600 </dev/null >/dev/null 2>&1 & echo $! > "$dir/node.pid"; }
+    elif alive; then
+        kill -KILL "$pid"
+    fi ;;
+*)
+    exit 1 ;;
+esac
+"#;
+
+/// A running simulator. Ends with its node when dropped.
+pub struct IpmiSim {
+    dir: TempDir,
+    simulator: Child,
+    address: SocketAddr,
+}
+
+impl IpmiSim {
+    /// Starts a simulator on a free port of loopback, with its node running.
+    ///
+    /// # Errors
+    /// The Debian package openipmi is missing, or the simulator doesn't start.
+    pub fn start() -> Result<Self> {
+        let program = tool("ipmi_sim", "openipmi")?;
+        let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
+        let hook = dir.path().join("hook");
+        fs::write(&hook, HOOK)?;
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
+        let state = dir.path().join("state");
+        fs::create_dir(&state)?;
+        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let config = dir.path().join("lan.conf");
+        fs::write(&config, lan_config(address, &hook, dir.path()))?;
+        let emulation = dir.path().join("bmc.emu");
+        fs::write(
+            &emulation,
+            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n",
+        )?;
+        let started = Command::new(&hook).arg(dir.path()).args(["set", "power", "1"]).status()?;
+        ensure!(started.success(), "the chassis hook could not start the node");
+        let simulator = Command::new(&program)
+            .arg("-c")
+            .arg(&config)
+            .arg("-f")
+            .arg(&emulation)
+            .arg("-s")
+            .arg(&state)
+            .arg("-n")
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(dir.path().join("log"))?)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        Ok(Self { dir, simulator, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the simulator acknowledges commands and does nothing.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_stuck(&self, stuck: bool) -> Result<()> {
+        let flag = self.dir.path().join("stuck");
+        if stuck {
+            fs::write(flag, "")?
+        } else {
+            fs::remove_file(flag)?
+        }
+        Ok(())
+    }
+
+    /// The process that stands for the node, if it runs.
+    #[must_use]
+    pub fn node(&self) -> Option<Pid> {
+        running(&self.dir.path().join("node.pid"))
+    }
+}
+
+impl Drop for IpmiSim {
+    fn drop(&mut self) {
+        // The child is ours and not reaped yet, so its id can't be another's.
+        let _ = self.simulator.kill();
+        let _ = self.simulator.wait();
+        if let Some(pid) = self.node() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn lan_config(address: SocketAddr, hook: &Path, dir: &Path) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    let (hook, dir) = (hook.display(), dir.display());
+    let auths = "md2 md5";
+    format!(
+        r#"name "node"
+set_working_mc 0x20
+  startlan 1
+    addr {ip} {port}
+    priv_limit admin
+    allowed_auths_user {auths}
+    allowed_auths_operator {auths}
+    allowed_auths_admin {auths}
+    guid 00112233445566778899aabbccddeeff
+  endlan
+  chassis_control "{hook} {dir}"
+  user 2 true "{ADMINISTRATOR}" "{PASSWORD}" admin 10 {auths}
+  user 3 true "{OPERATOR}" "{PASSWORD}" operator 10 {auths}
+"#
+    )
+}
+
+/// The process in a pid file, unless it is gone or a zombie.
+fn running(file: &PathBuf) -> Option<Pid> {
+    let pid: i32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+    if state.trim_start().starts_with('Z') { None } else { Pid::from_raw(pid) }
+}

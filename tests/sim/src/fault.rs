@@ -1,0 +1,202 @@
+//! What can go wrong, and what operators do: the steps of a schedule.
+
+use tiebreaker_pipeline::profile::Profile;
+
+use crate::bmc::BmcMode;
+
+/// A machine by its place: 0 is the appliance.
+pub type Who = usize;
+
+/// How the programs on a machine behave for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scripts {
+    /// They fail, lie, hang and don't know.
+    Bad,
+    /// They hang and are slow.
+    Slow,
+}
+
+/// One step of a schedule. Times are nanoseconds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A link is cut, in one direction or both.
+    Cut {
+        /// From whom nothing arrives.
+        from: Who,
+        /// At whom.
+        to: Who,
+        /// The other direction too.
+        both: bool,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// All links of a machine are cut.
+    Isolate {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// Messages take long.
+    Slow {
+        /// From whom.
+        from: Who,
+        /// To whom.
+        to: Who,
+        /// At least.
+        least_ns: u64,
+        /// At most.
+        most_ns: u64,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// Messages are lost.
+    Lossy {
+        /// From whom.
+        from: Who,
+        /// To whom.
+        to: Who,
+        /// Of a thousand, so many.
+        permille: u64,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The agent or the appliance's daemon dies after so many further actions, and is started again.
+    Crash {
+        /// Whose.
+        who: Who,
+        /// Restarted after.
+        back_ns: u64,
+        /// Actions that it still carries out.
+        after_actions: u32,
+    },
+    /// The agent or daemon is stopped (SIGSTOP); what it started runs on.
+    Stop {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The same, right between the petter's look at the lease and its pet.
+    StopInPet {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The whole machine stands still and doesn't know: a virtual machine that its host pauses.
+    Pause {
+        /// Which.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The machine sleeps.
+    Suspend {
+        /// Which.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The kernel hangs; only the hardware watchdog runs on.
+    Hang {
+        /// Which.
+        who: Who,
+        /// Somebody resets it then.
+        for_ns: u64,
+    },
+    /// The mains fail.
+    PowerCut {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+        /// Its BMC hangs on the same supply.
+        bmc: bool,
+    },
+    /// The machine resets.
+    Reset {
+        /// Which.
+        who: Who,
+    },
+    /// The disk writes nothing.
+    Stall {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// CLOCK_BOOTTIME is slewed.
+    Slew {
+        /// Whose.
+        who: Who,
+        /// Parts per million.
+        ppm: i64,
+    },
+    /// A resource dies.
+    Dies {
+        /// Which.
+        resource: usize,
+    },
+    /// A BMC misbehaves.
+    Bmc {
+        /// Whose.
+        who: Who,
+        /// How.
+        mode: BmcMode,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// The programs of a machine misbehave.
+    Scripts {
+        /// Whose.
+        who: Who,
+        /// How.
+        mood: Scripts,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// An operator adds a resource, which may run somewhere already.
+    Add {
+        /// Which.
+        resource: usize,
+        /// Where it runs.
+        runs_on: Option<Who>,
+    },
+    /// An operator sets a resource.
+    Set {
+        /// Which.
+        resource: usize,
+        /// Started or stopped.
+        started: bool,
+    },
+    /// An operator takes a resource out.
+    Drop {
+        /// Which.
+        resource: usize,
+    },
+    /// An operator asks for a fence.
+    Fence {
+        /// Of whom.
+        who: Who,
+    },
+    /// An operator confirms the open fence of a node, if that is really off.
+    Confirm {
+        /// Of whom.
+        who: Who,
+    },
+    /// An operator changes the profile.
+    Profile(Profile),
+    /// An operator removes a node.
+    Remove {
+        /// Whom.
+        who: Who,
+    },
+    /// The appliance's check of a device fails, or succeeds again.
+    Proven {
+        /// Whose.
+        who: Who,
+        /// The result.
+        proven: bool,
+    },
+}

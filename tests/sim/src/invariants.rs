@@ -1,0 +1,307 @@
+//! What must hold after every step, whatever happens.
+//!
+//! The simulator sees what no member sees: what really runs where, and everything that any member has applied. Each
+//! check stands at the step that could break it.
+
+use std::fmt;
+
+use tiebreaker_consensus::Role as RaftRole;
+use tiebreaker_member::core::Message;
+use tiebreaker_pipeline::decision::Decision;
+use tiebreaker_pipeline::fence::Fence;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::report::LeaseVerdict;
+use tiebreaker_pipeline::state::State;
+
+use crate::dice::MS;
+use crate::fault::Who;
+use crate::machine::Power;
+use crate::world::World;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What happened.
+    pub what: String,
+    /// When, in virtual milliseconds.
+    pub at_ms: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}.{:03} s: {}", self.invariant, self.at_ms / 1000, self.at_ms % 1000, self.what)
+    }
+}
+
+/// What has been seen so far.
+pub(crate) struct Watch {
+    /// The furthest state that any member has applied.
+    pub(crate) committed: State,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) fences: usize,
+    pub(crate) recovered: usize,
+    pub(crate) leases_lost: u64,
+    /// Digests by index, to compare replicas.
+    digest: Option<(u64, [u8; 32])>,
+}
+
+/// Replicas are compared at every index that is a multiple of this, and at the end.
+const COMPARE_EVERY: u64 = 64;
+
+impl Watch {
+    pub(crate) const fn new(committed: State) -> Self {
+        Self { committed, violation: None, fences: 0, recovered: 0, leases_lost: 0, digest: None }
+    }
+
+    fn fence_of(&self, node: &MemberName) -> Option<&Fence> {
+        self.committed.open_fence(node).map(|(_, fence)| fence)
+    }
+}
+
+impl World {
+    pub(crate) fn violated(&mut self, invariant: &'static str, what: String) {
+        if self.watch.violation.is_none() {
+            let violation = Violation { invariant, what, at_ms: self.now / MS };
+            self.note(|| format!("VIOLATION {violation}"));
+            self.watch.violation = Some(violation);
+        }
+    }
+
+    /// A member has applied more: what does the timeline say that nobody had applied before?
+    pub(crate) fn observe(&mut self, who: Who) {
+        let Some(process) = &self.machines[who].process else { return };
+        let state = process.core.state();
+        let before = self.watch.committed.applied;
+        if state.applied.is_multiple_of(COMPARE_EVERY) {
+            let digest = (state.applied, state.digest());
+            match self.watch.digest {
+                Some((index, other)) if index == digest.0 && other != digest.1 => {
+                    let name = self.machines[who].name.clone();
+                    return self.violated("replicas", format!("{name} differs at index {index}"));
+                }
+                Some((index, _)) if index >= digest.0 => {}
+                Some(_) | None => self.watch.digest = Some(digest),
+            }
+        }
+        if state.applied <= before {
+            return;
+        }
+        let lines: Vec<_> = state.log.iter().filter(|line| line.index > before).cloned().collect();
+        self.watch.committed = state.clone();
+        for line in lines {
+            self.note(|| format!("#{} {}", line.index, line.decision));
+            match line.decision {
+                Decision::FenceWanted { .. } => self.watch.fences += 1,
+                Decision::Fenced { node, id, .. } => {
+                    let fence = self.watch.committed.fences.get(&id).cloned();
+                    if let Some(fence) = fence {
+                        self.look_at_evidence(&node, &fence);
+                    }
+                }
+                Decision::Assigned { resource, node, recovered_from } => {
+                    if recovered_from.is_some() {
+                        self.watch.recovered += 1;
+                    }
+                    self.look_at_assignment(&resource, &node);
+                }
+                Decision::ResourceRemoved { resource } => {
+                    for machine in &mut self.machines {
+                        machine.workloads.set_managed(&resource, false);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Invariant 2: evidence is true at the moment that it commits.
+    fn look_at_evidence(&mut self, node: &MemberName, fence: &Fence) {
+        let Some(who) = self.who(node) else { return };
+        let machine = &self.machines[who];
+        if machine.power == Power::Up && machine.boot_id() == fence.boot {
+            let alive: Vec<String> = machine.workloads.managed().map(ToString::to_string).collect();
+            if !alive.is_empty() {
+                let what = format!("{node} counts as fenced ({:?}) and runs {}", fence.progress, alive.join(", "));
+                self.violated("no start without proof", what);
+            }
+        }
+    }
+
+    /// Invariant 2: nothing is placed while another machine runs it.
+    fn look_at_assignment(&mut self, resource: &ResourceName, to: &MemberName) {
+        for machine in &self.machines {
+            if machine.name != *to && machine.workloads.is_alive(resource) {
+                let what = format!("{resource} is placed on {to} and is alive on {}", machine.name);
+                return self.violated("no start without proof", what);
+            }
+        }
+        if let Some(who) = self.who(to) {
+            self.machines[who].workloads.set_managed(resource, true);
+        }
+    }
+
+    /// Invariant 2, and the executor's own bound.
+    pub(crate) fn look_at_start(&mut self, who: Who, resource: &ResourceName) {
+        let machine = &self.machines[who];
+        let reading = machine.clock.reading(self.now);
+        if machine.lease_end.is_none_or(|end| reading.reached_on_either(end)) {
+            let what = format!("{} begins to start {resource} without a lease", machine.name);
+            return self.violated("no lease, no start", what);
+        }
+        if machine.is_trusted() && !machine.dog.is_armed() {
+            let what = format!("{} begins to start {resource} with its watchdog not armed", machine.name);
+            return self.violated("nothing runs unguarded", what);
+        }
+        for (other, machine) in self.machines.iter().enumerate() {
+            if other != who && machine.workloads.is_alive(resource) {
+                let what =
+                    format!("{} begins to start {resource}, alive on {}", self.machines[who].name, machine.name);
+                return self.violated("no start without proof", what);
+            }
+        }
+    }
+
+    /// Invariant 1.
+    pub(crate) fn look_at_running(&mut self, who: Who, resource: &ResourceName) {
+        for (other, machine) in self.machines.iter().enumerate() {
+            if other != who && machine.workloads.runs(resource) {
+                let what = format!("{resource} runs on {} and on {}", machine.name, self.machines[who].name);
+                return self.violated("one runner", what);
+            }
+        }
+    }
+
+    /// Invariant 3: the lease has ended and the promised time has passed.
+    pub(crate) fn must_be_gone(&mut self, who: Who) {
+        let machine = &mut self.machines[who];
+        machine.gone_by = None;
+        let alive: Vec<String> = machine.workloads.managed_running().map(ToString::to_string).collect();
+        if !alive.is_empty() {
+            let what = format!("{} still runs {} after its lease and its promise", machine.name, alive.join(", "));
+            self.violated("no lease, no petting", what);
+        }
+    }
+
+    /// Invariant 4: an "off" is about to be carried out.
+    pub(crate) fn look_at_power_off(&mut self, node: Who) {
+        let machine = &self.machines[node];
+        let Some(fence) = self.watch.fence_of(&machine.name) else {
+            let what = format!("{} is switched off without an open fence", machine.name);
+            return self.violated("only the majority fences", what);
+        };
+        if machine.boot_id() != fence.boot && machine.workloads.managed_running().next().is_some() {
+            let what = format!("{} is switched off in a later life, which runs something", machine.name);
+            self.violated("only the majority fences", what);
+        }
+    }
+
+    /// Invariant 4: after an "off" was carried out.
+    pub(crate) fn look_at_majority(&mut self) {
+        let state = &self.watch.committed;
+        let voters = state.voters.len();
+        let off = self.machines.iter().filter(|m| m.off_by_fence && state.voters.contains(&m.raft_id.0)).count();
+        if off > 0 && (voters - off) * 2 <= voters {
+            self.violated("only the majority fences", format!("{off} of {voters} voters are switched off"));
+        }
+    }
+
+    /// Leases come from the one leader that may give them, and never for a life that is to be fenced.
+    pub(crate) fn look_at_sending(&mut self, who: Who, to: &MemberName, message: &Message) {
+        let Message::Answer(answer) = message else { return };
+        let LeaseVerdict::Granted { .. } = answer.verdict else { return };
+        let machine = &self.machines[who];
+        let Some(process) = &machine.process else { return };
+        if process.core.state().open_fence(to).is_some() {
+            let what = format!("{} grants a lease to {to}, whose fence it has applied", machine.name);
+            return self.violated("no grant to the condemned", what);
+        }
+        let reading = machine.clock.reading(self.now);
+        let term = process.core.leadership(reading).term;
+        // The clocks of a machine that its host has paused are wrong, and it doesn't know.
+        if machine.halts > 0 && machine.kind.pausable {
+            return;
+        }
+        let other = self.machines.iter().enumerate().find(|(other, machine)| {
+            *other != who
+                && machine.moves()
+                && !(machine.kind.pausable && machine.halts > 0)
+                && machine.process.as_ref().is_some_and(|process| {
+                    let leadership = process.core.leadership(machine.clock.reading(self.now));
+                    leadership.term > term && matches!(leadership.role, RaftRole::Leader { lease_until: Some(_) })
+                })
+        });
+        if let Some((other, _)) = other {
+            let what = format!(
+                "{} grants a lease while {} may grant them in a later term",
+                self.machines[who].name, self.machines[other].name
+            );
+            self.violated("one leader grants", what);
+        }
+    }
+
+    /// After every call of a core.
+    pub(crate) fn after_step(&mut self, who: Who) {
+        let now = self.now;
+        let trace = self.trace.on;
+        let machine = &mut self.machines[who];
+        let reading = machine.clock.reading(now);
+        let Some(process) = &mut machine.process else { return };
+        if let Some(node) = process.core.node() {
+            let lost = node.leases_lost();
+            if lost > process.leases_lost {
+                self.watch.leases_lost += lost - process.leases_lost;
+                process.leases_lost = lost;
+                self.say(who, || "its lease has run out".into());
+            }
+        }
+        let Some(process) = &mut self.machines[who].process else { return };
+        let leadership = process.core.leadership(reading);
+        let leads = match leadership.role {
+            RaftRole::Leader { lease_until } => Some((leadership.term, lease_until.is_some())),
+            RaftRole::Follower { .. } | RaftRole::Candidate => None,
+        };
+        if leads != process.leads {
+            let before = std::mem::replace(&mut process.leads, leads);
+            if trace {
+                let term = leadership.term;
+                match (before, leads) {
+                    (_, Some((_, true))) => self.say(who, || format!("leads term {term} and may grant")),
+                    (Some((_, true)), Some((_, false))) => self.say(who, || "may not grant any more".into()),
+                    (None, Some((_, false))) => self.say(who, || format!("is elected in term {term}")),
+                    (Some(_), None) => self.say(who, || "leads no more".into()),
+                    (Some((_, false)), Some((_, false))) | (None, None) => {}
+                }
+            }
+        }
+        if matches!(leads, Some((_, true))) {
+            self.look_at_leaders(who);
+        }
+    }
+
+    /// No two members may believe at once that they may grant.
+    fn look_at_leaders(&mut self, who: Who) {
+        let unreliable = |who: Who| self.machines[who].kind.pausable && self.machines[who].halts > 0;
+        if unreliable(who) {
+            return;
+        }
+        let second = (0..self.machines.len()).find(|other| {
+            let machine = &self.machines[*other];
+            *other != who
+                && machine.moves()
+                && !unreliable(*other)
+                && machine.process.as_ref().is_some_and(|process| {
+                    process.leads.is_some()
+                        && matches!(
+                            process.core.leadership(machine.clock.reading(self.now)).role,
+                            RaftRole::Leader { lease_until: Some(_) }
+                        )
+                })
+        });
+        if let Some(other) = second {
+            let what = format!("{} and {} both hold a quorum lease", self.machines[who].name, self.machines[other].name);
+            self.violated("one leader grants", what);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! After everything has healed the cluster must get well by itself, within a bounded time.
+
+use tiebreaker_consensus::Role as RaftRole;
+use tiebreaker_pipeline::resource::{Phase, Requested};
+
+use crate::dice::SEC;
+use crate::event::Event;
+use crate::fault::Who;
+use crate::machine::Power;
+use crate::schedule::Style;
+use crate::world::World;
+
+impl World {
+    pub(crate) fn look(&mut self) {
+        for who in 1..self.machines.len() {
+            // A node that a fence has left off, because its device failed, is switched on by hand.
+            let fenced = self.watch.committed.open_fence(&self.machines[who].name).is_some();
+            if self.machines[who].power == Power::Off && !fenced && self.dice.one_in(10) {
+                self.power_on(who);
+            }
+        }
+        match self.ill() {
+            Some(_) => self.after(SEC, Event::Look),
+            None => {
+                self.note(|| "all is well".into());
+                self.finish();
+            }
+        }
+    }
+
+    /// Time is up.
+    pub(crate) fn not_well(&mut self) {
+        let why = self.ill().unwrap_or_else(|| "nothing happens any more".into());
+        self.violated("liveness", why);
+        self.over = true;
+    }
+
+    fn finish(&mut self) {
+        self.over = true;
+        if self.schedule.style == Style::OneCut {
+            if self.watch.leases_lost > 0 {
+                let what = format!("{} lease(s) lost by one cut link", self.watch.leases_lost);
+                self.violated("nothing is fenced needlessly", what);
+            } else if self.watch.fences > 0 {
+                self.violated("nothing is fenced needlessly", "a fence by one cut link".into());
+            }
+        }
+        let mut digests = self.machines.iter().filter_map(|machine| {
+            let state = machine.process.as_ref()?.core.state();
+            (!state.removed.contains_key(&machine.name)).then(|| (machine.name.clone(), state.applied, state.digest()))
+        });
+        let first = digests.next();
+        let differs = digests.find(|(_, applied, digest)| {
+            first.as_ref().is_some_and(|(_, index, other)| index == applied && digest != other)
+        });
+        if let Some((name, applied, _)) = differs {
+            self.violated("replicas", format!("{name} differs at index {applied}"));
+        }
+    }
+
+    /// What isn't as it should be.
+    fn ill(&self) -> Option<String> {
+        let state = &self.watch.committed;
+        let present: Vec<Who> =
+            (0..self.machines.len()).filter(|who| state.members.contains_key(&self.machines[*who].name)).collect();
+        for who in &present {
+            let machine = &self.machines[*who];
+            let Some(process) = &machine.process else { return Some(format!("{} doesn't run", machine.name)) };
+            let reading = machine.clock.reading(self.now);
+            if *who == 0 && !matches!(process.core.leadership(reading).role, RaftRole::Leader { lease_until: Some(_) }) {
+                return Some("the appliance doesn't lead".into());
+            }
+            if process.core.node().is_some_and(|node| !node.has_lease(reading)) {
+                let why = process.core.node().and_then(|node| node.refused().map(ToString::to_string));
+                return Some(format!("{} has no lease: {why:?}", machine.name));
+            }
+            if process.core.state().applied != state.applied {
+                return Some(format!("{} has applied {} of {}", machine.name, process.core.state().applied, state.applied));
+            }
+        }
+        if let Some((id, fence)) = state.fences.iter().find(|(_, fence)| fence.is_open()) {
+            return Some(format!("fence {id} of {} is still open: {:?}", fence.node, fence.progress));
+        }
+        if !state.settings.unsettled.is_empty() {
+            return Some("the profile is not settled".into());
+        }
+        let can_run = state.nodes.keys().any(|node| state.unprotectable(node).is_none());
+        for (name, resource) in &state.resources {
+            let runs: Vec<Who> =
+                (0..self.machines.len()).filter(|who| self.machines[*who].workloads.runs(name)).collect();
+            let well = match (&resource.phase, resource.requested) {
+                (Phase::Error { .. }, _) => true,
+                (Phase::Placed { node }, Requested::Started) => {
+                    matches!(runs[..], [who] if self.machines[who].name == *node)
+                }
+                (Phase::Placed { .. }, Requested::Stopped) => runs.is_empty(),
+                (Phase::New | Phase::Free { .. }, _) => !can_run,
+                (Phase::Releasing { .. }, _) => false,
+            };
+            if !well {
+                let on: Vec<_> = runs.iter().map(|who| self.machines[*who].name.to_string()).collect();
+                return Some(format!("{name} is {:?}, wanted {:?}, runs on {on:?}", resource.phase, resource.requested));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,170 @@
+//! `tiebreaker-sim`: runs schedules of faults, replays one, or proves that each safety rule is needed.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, Subcommand};
+use tiebreaker_sim::{Found, Schedule, Switches, Until, run, search};
+
+/// Fault schedules over the deciding code, in virtual time.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run fresh seeds, and fail with the seed that breaks something.
+    Run {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Run so many schedules instead.
+        #[arg(long)]
+        soak: Option<u64>,
+        /// The first seed; drawn from the clock if not given.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
+    /// Run one seed again.
+    Replay {
+        /// Which.
+        seed: u64,
+        /// Print what happens.
+        #[arg(long)]
+        trace: bool,
+        /// Leave out this rule.
+        #[arg(long)]
+        without: Option<String>,
+        /// Draw the schedule as the search without this rule does.
+        #[arg(long)]
+        focus: Option<String>,
+    },
+    /// Leave out one rule after the other and look for a violation.
+    Mutate {
+        /// At most so long for each.
+        #[arg(long, default_value_t = 60)]
+        seconds_each: u64,
+        /// This rule only.
+        #[arg(long)]
+        rule: Option<String>,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { seconds, soak, from, threads } => soak_or_run(seconds, soak, from, threads),
+        Command::Replay { seed, trace, without, focus } => replay(seed, trace, without.as_deref(), focus.as_deref()),
+        Command::Mutate { seconds_each, rule, from, threads } => mutate(seconds_each, rule.as_deref(), from, threads),
+    }
+}
+
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    u64::try_from(since).unwrap_or(0) << 20
+}
+
+fn totals(found: &Found, begun: Instant) -> String {
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    format!(
+        "{} schedules, {} events, {} virtual hours, {} fences, {} recoveries, {} leases lost, {:.0} schedules a minute",
+        found.schedules,
+        found.steps,
+        found.virtual_s / 3600,
+        found.fences,
+        found.recovered,
+        found.leases_lost,
+        found.schedules as f64 / minutes,
+    )
+}
+
+fn soak_or_run(seconds: u64, soak: Option<u64>, from: Option<u64>, threads: usize) -> ExitCode {
+    let from = from.unwrap_or_else(fresh_seed);
+    let until = soak.map_or(Until::Time(Duration::from_secs(seconds)), Until::Count);
+    println!("seeds from {from}");
+    let begun = Instant::now();
+    let found = search(from, until, threads, None, Switches::default(), &|found| println!("{}", totals(found, begun)));
+    println!("{}", totals(&found, begun));
+    match found.violation {
+        None => ExitCode::SUCCESS,
+        Some((seed, violation)) => {
+            println!("seed {seed}: {violation}");
+            println!("tiebreaker-sim replay {seed} --trace");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(seed: u64, trace: bool, without: Option<&str>, focus: Option<&str>) -> ExitCode {
+    let switches = match without {
+        None => Switches::default(),
+        Some(rule) => match Switches::without(rule) {
+            Some(switches) => switches,
+            None => return no_rule(rule),
+        },
+    };
+    let outcome = run(Schedule::draw(seed, focus.or(without)), switches, trace);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    match outcome.violation {
+        None => {
+            println!("seed {seed}: no violation in {} events", outcome.steps);
+            ExitCode::SUCCESS
+        }
+        Some(violation) => {
+            println!("seed {seed}: {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn no_rule(rule: &str) -> ExitCode {
+    eprintln!("there is no rule {rule:?} that this build can leave out; build with --features mutations, and choose of:");
+    for (name, row) in Switches::table() {
+        eprintln!("{row:>4} {name}");
+    }
+    ExitCode::from(2)
+}
+
+fn mutate(seconds_each: u64, only: Option<&str>, from: u64, threads: usize) -> ExitCode {
+    if !cfg!(feature = "mutations") {
+        eprintln!("this build can leave out no rule: build it with --features mutations");
+        return ExitCode::from(2);
+    }
+    println!("{:<48} {:>4} {:>9} {:>9}  what", "rule left out", "row", "schedules", "seed");
+    let mut masked = Vec::new();
+    for (rule, row) in Switches::table() {
+        if only.is_some_and(|only| only != rule) {
+            continue;
+        }
+        let Some(switches) = Switches::without(rule) else { return no_rule(rule) };
+        let until = Until::Time(Duration::from_secs(seconds_each));
+        let found = search(from, until, threads, Some(rule), switches, &|_| {});
+        match found.violation {
+            Some((seed, violation)) => {
+                println!("{rule:<48} {row:>4} {:>9} {seed:>9}  {violation}", found.schedules);
+            }
+            None => {
+                println!("{rule:<48} {row:>4} {:>9} {:>9}  none: other rules mask it", found.schedules, "-");
+                masked.push(rule);
+            }
+        }
+    }
+    if masked.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("reached by no schedule alone, so each needs a test of its own: {}", masked.join(", "));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,91 @@
+//! Which safety rules hold in a run: those of the deciding crates and those of the shells that the simulator stands for.
+
+use tiebreaker_pipeline::rules::Rules;
+
+/// Rules that the shells around the deciding code keep; here the simulator is the shell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShellRules {
+    /// Row 1: the service manager keeps the watchdog's descriptor, so that an agent's death and start pet nothing.
+    pub descriptor_is_kept: bool,
+    /// Row 2: the device runs at half the promised time.
+    pub device_at_half_the_promise: bool,
+    /// Row 26: a starting agent kills what earlier ones left running before it probes.
+    pub leftovers_are_killed: bool,
+}
+
+/// All rules of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Switches {
+    /// The pipeline's.
+    pub pipeline: Rules,
+    /// The consensus crate's.
+    #[cfg(feature = "mutations")]
+    pub consensus: tiebreaker_consensus::Rules,
+    /// The shells'.
+    pub shell: ShellRules,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            pipeline: Rules::ALL,
+            #[cfg(feature = "mutations")]
+            consensus: tiebreaker_consensus::Rules::default(),
+            shell: ShellRules { descriptor_is_kept: true, device_at_half_the_promise: true, leftovers_are_killed: true },
+        }
+    }
+}
+
+/// The shells' rules by name and row.
+const SHELL: [(&str, u32); 3] =
+    [("shell.descriptor_is_kept", 1), ("shell.device_at_half_the_promise", 2), ("shell.leftovers_are_killed", 26)];
+
+/// The rules of consensus by name and row.
+const CONSENSUS: [(&str, u32); 5] = [
+    ("consensus.lease_from_send_time", 14),
+    ("consensus.lease_ends_on_either_clock", 15),
+    ("consensus.vote_silence_after_restart", 17),
+    ("consensus.gate_shuts_before_vote", 18),
+    ("consensus.gate_waits_for_own_term", 19),
+];
+
+impl Switches {
+    /// Every rule that can be left out: its name, and its row in the list of attacks.
+    #[must_use]
+    pub fn table() -> Vec<(&'static str, u32)> {
+        let mut table: Vec<_> = SHELL.into_iter().chain(CONSENSUS).chain(Rules::TABLE.iter().copied()).collect();
+        table.sort_by_key(|(_, row)| *row);
+        table
+    }
+
+    /// All rules but the named one; `None` where there is no such rule, or it can't be left out of this build.
+    #[must_use]
+    pub fn without(name: &str) -> Option<Self> {
+        let mut all = Self::default();
+        match name {
+            "shell.descriptor_is_kept" => all.shell.descriptor_is_kept = false,
+            "shell.device_at_half_the_promise" => all.shell.device_at_half_the_promise = false,
+            "shell.leftovers_are_killed" => all.shell.leftovers_are_killed = false,
+            _ => return Self::without_deciding(all, name),
+        }
+        Some(all)
+    }
+
+    #[cfg(feature = "mutations")]
+    fn without_deciding(mut all: Self, name: &str) -> Option<Self> {
+        match name {
+            "consensus.lease_from_send_time" => all.consensus.lease_from_send_time = false,
+            "consensus.lease_ends_on_either_clock" => all.consensus.lease_ends_on_either_clock = false,
+            "consensus.vote_silence_after_restart" => all.consensus.vote_silence_after_restart = false,
+            "consensus.gate_shuts_before_vote" => all.consensus.gate_shuts_before_vote = false,
+            "consensus.gate_waits_for_own_term" => all.consensus.gate_waits_for_own_term = false,
+            _ => all.pipeline = Rules::without(name)?,
+        }
+        Some(all)
+    }
+
+    #[cfg(not(feature = "mutations"))]
+    const fn without_deciding(_: Self, _: &str) -> Option<Self> {
+        None
+    }
+}
