@@ -48,15 +48,17 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
         );
     }
     let raft_id = identity.cert().subject.raft_id.context("the certificate names no number: join again")?;
-    // The lock that Operations takes comes before anything else: one agent per node.
-    let mut operations = OperationsConfig::new(data.join("run"));
+    let boot = machine::boot_id(&config.watchdog)?;
+    // The lock that Operations takes comes before anything else: one agent per node. What programs keep in its folder
+    // must not outlive a boot, or probes would believe files of processes that are gone.
+    let runtime = machine::runtime_dir(data, &boot)?;
+    let mut operations = OperationsConfig::new(runtime);
     operations.unit = operation_unit;
     let (operations, leftovers) = tokio::task::spawn_blocking(move || Operations::open(operations)).await??;
     if !leftovers.killed.is_empty() || !leftovers.stuck.is_empty() {
         warn!(killed = ?leftovers.killed, stuck = ?leftovers.stuck, "operations of an earlier agent were left over");
     }
     let incarnation = machine::next_incarnation(data)?;
-    let boot = machine::boot_id(&config.watchdog)?;
     let mut kept = take_kept().context("taking over what the service manager kept")?;
     let kept = kept.remove(KEPT_NAME);
     let armed = kept.is_some();

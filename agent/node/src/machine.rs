@@ -1,7 +1,7 @@
 //! What this machine is: its boot, the count of the agent's starts, and what its watchdog is worth.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_firmware::{Inspected, Promise, inspect};
@@ -22,6 +22,25 @@ pub fn boot_id(watchdog: &WatchdogChoice) -> Result<String> {
     }
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the kernel's boot id")?;
     Ok(id.trim().to_owned())
+}
+
+/// This boot's folder for operations; those of earlier boots are removed.
+///
+/// # Errors
+/// When the folders can't be read, removed or made.
+pub fn runtime_dir(data: &Path, boot: &str) -> Result<PathBuf> {
+    let all = data.join("run");
+    std::fs::create_dir_all(&all).with_context(|| format!("creating {}", all.display()))?;
+    let own = format!("boot-{boot}");
+    for entry in std::fs::read_dir(&all).with_context(|| format!("reading {}", all.display()))? {
+        let entry = entry.with_context(|| format!("reading {}", all.display()))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("boot-") && name != own {
+            std::fs::remove_dir_all(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+        }
+    }
+    Ok(all.join(own))
 }
 
 /// Counts this start of the agent, durably: no number is ever used twice.

@@ -207,6 +207,8 @@ pub struct Node {
     work: BTreeMap<ResourceName, Work>,
     next_operation: u64,
     reset: bool,
+    /// When it last looked: what was due by then needs no further wake-up.
+    looked: Reading,
     actions: VecDeque<Action>,
 }
 
@@ -234,6 +236,7 @@ impl Node {
             work: BTreeMap::new(),
             next_operation: 1,
             reset: false,
+            looked: now,
             actions: VecDeque::new(),
         }
     }
@@ -313,6 +316,7 @@ impl Node {
 
     /// Looks at the time and at the applied state; call it after every change of either.
     pub fn advance(&mut self, now: Reading, state: &State) {
+        self.looked = now;
         self.mind_own_fence(state);
         self.follow(now, state);
         self.close_the_difference(now, state);
@@ -343,13 +347,19 @@ impl Node {
         if let Some((_, retry_at)) = &self.retry {
             at(*retry_at);
         }
+        // What was due at the last look was dealt with, or waits for something other than time.
+        let mut ahead = |other: Reading| {
+            if !self.looked.reached_on_either(other) {
+                at(other);
+            }
+        };
         if let Some(end) = self.lease_end.filter(|_| self.had_lease) {
-            at(end);
+            ahead(end);
         }
         for work in self.work.values().filter(|work| work.in_flight.is_none()) {
-            at(work.probe_at);
+            ahead(work.probe_at);
             if work.stop_failed.is_some() {
-                at(work.stop_at);
+                ahead(work.stop_at);
             }
         }
         Some(next)
