@@ -122,6 +122,8 @@ pub struct Fencer {
     /// Fences up to this log index may have had commands of an earlier process.
     inherited: u64,
     next_token: u64,
+    /// When it last looked.
+    looked: Reading,
     actions: VecDeque<Action>,
     rules: Rules,
 }
@@ -132,7 +134,14 @@ impl Fencer {
     /// count as unanswered, because nobody knows.
     #[must_use]
     pub fn new(inherited: u64, rules: Rules) -> Self {
-        Self { jobs: BTreeMap::new(), inherited, next_token: 1, actions: VecDeque::new(), rules }
+        Self {
+            jobs: BTreeMap::new(),
+            inherited,
+            next_token: 1,
+            looked: Reading::default(),
+            actions: VecDeque::new(),
+            rules,
+        }
     }
 
     /// True while a device of this node is being worked: proofs must wait.
@@ -152,6 +161,7 @@ impl Fencer {
 
     /// Looks at the applied state and the time.
     pub fn advance(&mut self, now: Reading, state: &State) {
+        self.looked = now;
         for (id, fence) in state.fences.iter().filter(|(_, fence)| fence.is_open()) {
             if !self.jobs.contains_key(id) {
                 let devices: Vec<String> = state
@@ -196,6 +206,8 @@ impl Fencer {
                 Step::Wait { until, .. } => (!job.devices.is_empty()).then_some(*until),
                 Step::Reading { until, .. } | Step::Proving { until, .. } => Some(*until),
                 Step::Working { .. } => None,
+                // It waits for both clocks: once one has come, look again now and then.
+                Step::Closing { from } if self.looked.reached_on_either(*from) => Some(self.looked.after(LOOK_EVERY)),
                 Step::Closing { from } => Some(*from),
             })
             .reduce(Reading::earlier_of)

@@ -207,6 +207,9 @@ pub struct Node {
     work: BTreeMap<ResourceName, Work>,
     next_operation: u64,
     reset: bool,
+    started: Reading,
+    /// Until then a starting agent without a lease leaves alone what runs.
+    adopt_until: Reading,
     /// When it last looked: what was due by then needs no further wake-up.
     looked: Reading,
     actions: VecDeque<Action>,
@@ -237,6 +240,8 @@ impl Node {
             next_operation: 1,
             reset: false,
             looked: now,
+            started: now,
+            adopt_until: now,
             actions: VecDeque::new(),
         }
     }
@@ -317,6 +322,7 @@ impl Node {
     /// Looks at the time and at the applied state; call it after every change of either.
     pub fn advance(&mut self, now: Reading, state: &State) {
         self.looked = now;
+        self.adopt_until = self.started.after(state.settings.profile.lost_after());
         self.mind_own_fence(state);
         self.follow(now, state);
         self.close_the_difference(now, state);
@@ -355,6 +361,9 @@ impl Node {
         };
         if let Some(end) = self.lease_end.filter(|_| self.had_lease) {
             ahead(end);
+        }
+        if self.lease_end.is_none() {
+            ahead(self.adopt_until);
         }
         for work in self.work.values().filter(|work| work.in_flight.is_none()) {
             ahead(work.probe_at);
@@ -501,6 +510,15 @@ impl Node {
             && state.life(&self.config.name).is_some_and(|life| life.incarnation == self.config.incarnation)
     }
 
+    /// True while a starting agent waits for its first lease and leaves alone what an earlier one started: an agent's
+    /// restart must not touch workloads. That is safe because nothing is petted meanwhile: the watchdog that the earlier
+    /// agent armed counts on from a pet within that agent's lease. Whoever promised a watchdog that isn't armed, or has
+    /// waited for so long that the leader takes the node for lost, stops what runs.
+    fn is_adopting(&self, now: Reading) -> bool {
+        let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
+        self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
+    }
+
     fn close_the_difference(&mut self, now: Reading, state: &State) {
         if !self.ready {
             return;
@@ -512,12 +530,13 @@ impl Node {
             self.leases_lost += 1;
         }
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
+        let adopting = self.is_adopting(now);
         let me = self.config.name.clone();
         // Reverse order, so that what came up last goes down first.
         let names: Vec<ResourceName> = self.work.keys().rev().cloned().collect();
         for name in names {
             let wish = if !lease {
-                Wish::Down
+                if adopting { Wish::Leave } else { Wish::Down }
             } else {
                 state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
             };

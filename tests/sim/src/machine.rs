@@ -71,6 +71,8 @@ pub(crate) struct Process {
     pub(crate) core: Core,
     pub(crate) instance: u64,
     pub(crate) wake_at: Option<u64>,
+    /// What happens to it now is a wake-up of its own.
+    pub(crate) woken: bool,
     /// Wake-ups in a row that had nothing to wait for.
     pub(crate) spins: u32,
     pub(crate) heard: Vec<Heard>,

@@ -104,6 +104,7 @@ impl World {
             core,
             instance,
             wake_at: None,
+            woken: false,
             spins: 0,
             heard: vec![Heard { echo: now, direct: 0, any: 0 }; self.schedule.machines.len()],
             petter,
@@ -161,6 +162,9 @@ impl World {
 
     /// A deadline of the core has come.
     pub(crate) fn wake(&mut self, who: Who) {
+        if let Some(process) = &mut self.machines[who].process {
+            process.woken = true;
+        }
         self.enter(who, |core, moment| core.advance(moment));
     }
 
@@ -190,13 +194,17 @@ impl World {
         let machine = &mut self.machines[who];
         let reading = machine.clock.reading(now);
         let Some(process) = &mut machine.process else { return };
-        process.wake_at = process.core.poll_timeout().map(|deadline| {
-            if reading.reached_on_either(deadline) {
-                process.spins += 1;
-                now + MS
-            } else {
+        let woken = std::mem::take(&mut process.woken);
+        let deadline = process.core.poll_timeout();
+        process.wake_at = deadline.map(|deadline| match (reading.reached_on_either(deadline), woken) {
+            (false, _) => {
                 process.spins = 0;
                 machine.clock.when_either(now, deadline)
+            }
+            (true, false) => now,
+            (true, true) => {
+                process.spins += 1;
+                now + MS
             }
         });
         if process.spins > SPINS_MAX {

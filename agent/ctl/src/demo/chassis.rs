@@ -195,6 +195,8 @@ async fn run(path: &Path) -> Result<()> {
         tell(&Happened::Failed { why: format!("{error:#}") });
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // All are dead, so none makes this wait; uncollected they would be left to whoever inherits them.
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
     Ok(())
 }
 

@@ -187,11 +187,7 @@ impl Stage {
                  \"{address}\"\nuser = \"{USER}\"\nsuite = 17\npassword_file = \"secrets/{name}-bmc\"\n"
             ));
         }
-        OpenOptions::new()
-            .append(true)
-            .open(data.join("server.toml"))
-            .and_then(|mut file| file.write_all(extra.as_bytes()))
-            .context("writing server.toml")?;
+        append(&data.join("server.toml"), &extra)?;
         self.appliance = address;
         // The first token creates the cluster, before the daemon starts: so it finds all of its configuration in place.
         for _ in NODES {
@@ -245,7 +241,7 @@ impl Stage {
             "--address", &address, "--source", &source, "--watchdog", "simulated", "--accept", "simulated",
         ];
         self.command("tiebreaker-agent", &join).await?;
-        Ok(())
+        append(&data.join("agent.toml"), &format!("takeback_s = {TAKEBACK_S}\n"))
     }
 
     async fn token(&self) -> Result<String> {
@@ -365,6 +361,14 @@ fn reboot(profile: Profile) -> Duration {
 /// This very program, also when its file was replaced meanwhile.
 fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("finding the own program")
+}
+
+fn append(path: &Path, text: &str) -> Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 fn text(path: &Path) -> Result<&str> {

@@ -29,7 +29,7 @@ pub fn status(status: &Status) -> String {
     if status.resources.is_empty() {
         out.push_str("No resources are protected: add one with `tiebreaker resource add`.\n");
     } else {
-        out.push_str(&resources(&status.resources));
+        out.push_str(&placed(&status.resources));
     }
     if !status.fences.is_empty() {
         out.push('\n');
@@ -127,24 +127,45 @@ fn notes(member: &MemberStatus) -> Vec<String> {
     notes
 }
 
-/// Resources, one per line.
-#[must_use]
-pub fn resources(resources: &[ResourceStatus]) -> String {
-    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "DRIVER", "WHY"]);
+/// Where resources stand, one per line.
+fn placed(resources: &[ResourceStatus]) -> String {
+    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "WHY"]);
     for resource in resources {
         table.row(vec![
             resource.name.to_string(),
-            match resource.requested {
-                Requested::Started => "started".to_owned(),
-                Requested::Stopped => "stopped".to_owned(),
-            },
+            requested(resource).to_owned(),
             resource.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             state(resource),
-            describe(&resource.spec.driver),
             resource.why.clone(),
         ]);
     }
     table.render()
+}
+
+/// How resources are configured, one per line.
+#[must_use]
+pub fn resources(resources: &[ResourceStatus]) -> String {
+    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "RESTARTS", "MOVES", "PROBED", "DRIVER"]);
+    for resource in resources {
+        table.row(vec![
+            resource.name.to_string(),
+            requested(resource).to_owned(),
+            resource.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+            state(resource),
+            resource.spec.max_restart.to_string(),
+            resource.spec.max_relocate.to_string(),
+            format!("every {}", seconds(resource.spec.monitor_every_ms)),
+            describe(&resource.spec.driver),
+        ]);
+    }
+    table.render()
+}
+
+const fn requested(resource: &ResourceStatus) -> &'static str {
+    match resource.requested {
+        Requested::Started => "started",
+        Requested::Stopped => "stopped",
+    }
 }
 
 fn state(resource: &ResourceStatus) -> String {
@@ -298,8 +319,8 @@ pi      appliance  online  yes    -          -           -                      
   node1: power device bmc: no answer
   node1: 1 of its leases ran out since its agent started
 
-RESOURCE  WANTED   ON     STATE         DRIVER  WHY
-web       started  node1  not heard of  /bin/a  waiting for evidence that node1 is fenced (fence 1)
+RESOURCE  WANTED   ON     STATE         WHY
+web       started  node1  not heard of  waiting for evidence that node1 is fenced (fence 1)
 
 Fence 1 of node1 (not heard for 2.003 s): waiting for its power to be cut, or for watchdog expiry, 43 s left; last failure: bmc: no answer
 
