@@ -15,21 +15,23 @@ pub mod core;
 mod identity;
 pub mod join;
 mod link;
-pub mod store;
 pub mod runtime;
+pub mod store;
 mod wire;
 
 pub use identity::{
-    Ca, CaCertificate, CaError, CaFingerprint, CertFault, ClusterName, DEFAULT_TOKEN_TTL, EARLIEST_PLAUSIBLE, FileError,
-    Identity, IdentityError, KeyError, Keypair, LEAF_VALIDITY, MemberName, NameError, PeerCert, PeerId, Redeemed, Role,
-    Roster, Serial, Subject, SystemClock, TimeFloor, Token, TokenBook, TokenBookError, TokenParseError, TokenRefusal,
-    TokenSecret, TokenView, TrustedTime, WallClock, request_key, signing_time,
+    Ca, CaCertificate, CaError, CaFingerprint, CertFault, ClusterName, DEFAULT_TOKEN_TTL, EARLIEST_PLAUSIBLE,
+    FileError, Identity, IdentityError, KeyError, Keypair, LEAF_VALIDITY, MemberName, NameError, PeerCert, PeerId,
+    Redeemed, Role, Roster, Serial, Subject, SystemClock, TimeFloor, Token, TokenBook, TokenBookError, TokenParseError,
+    TokenRefusal, TokenSecret, TokenView, TrustedTime, WallClock, request_key, signing_time,
 };
 pub use link::{
     Acceptor, Address, AddressError, Attempts, Client, Incoming, JoinAsk, JoinReply, JoinRequest, Joined, Lane,
     LinkConfig, LinkError, Links, LocalAccess, LocalSocket, MAX_MESSAGE, MAX_REQUEST, MAX_URGENT, MemberEntry, Parts,
     PathState, Payload, PeerPaths, PeerTable, Reply, ReplyError, Requester, Route, Sent, Timing, Via, join,
 };
-pub use wire::{Decoder, Frame, FrameError, Hello, JoinFrame, MIN_VERSION, PROTOCOL_VERSION, Purpose, RefuseCode, encode};
+pub use wire::{
+    Decoder, Frame, FrameError, Hello, JoinFrame, MIN_VERSION, PROTOCOL_VERSION, Purpose, RefuseCode, encode,
+};
 
 pub mod clock;

@@ -11,7 +11,7 @@ use tiebreaker_member::runtime::{Member, MemberConfig, MemberHandle, Tell, Want}
 use tiebreaker_member::{
     Acceptor, Address, Client, Identity, Incoming, LocalAccess, LocalSocket, Role, SystemClock, TimeFloor, TrustedTime,
 };
-use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{Event, NodeConfig};
 use tiebreaker_pipeline::report::WatchdogPromise;
 use tiebreaker_pipeline::rules::Rules;
@@ -42,7 +42,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let config = Config::load(&data.join(CONFIG_FILE))?;
     let identity = Identity::load(data)?;
     let peer = identity.peer().clone();
-    if peer.role != Role::Node || peer.name.as_str() != config.name.as_str() {
+    if peer.role != Role::Node || peer.name != config.name {
         bail!(
             "the certificate in {} is for {peer}, but {CONFIG_FILE} names the node {}: put the name back, or join again",
             data.display(),
@@ -72,7 +72,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let node = NodeConfig { name: config.name.clone(), incarnation, boot: boot.clone(), watchdog, armed, rules: Rules::ALL };
     let (member, handle, wants) = Member::open(
         MemberConfig {
-            cluster: ClusterName::new(peer.cluster.as_str())?,
+            cluster: peer.cluster.clone(),
             name: config.name.clone(),
             raft_id,
             store: data.join(STORE_FILE),
@@ -194,7 +194,7 @@ async fn answer(member: &MemberHandle, request: LocalRequest) -> LocalReply {
         LocalRequest::Cluster { cluster: Some(other), .. } if other != cluster_name => {
             LocalReply::Refused { why: format!("this node belongs to {cluster_name}, not to {other}") }
         }
-        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask(request).await),
+        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(request).await),
         LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),

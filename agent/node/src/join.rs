@@ -38,7 +38,7 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut info = Vec::new();
     ciborium::into_writer(&JoinInfo { addresses: config.addresses.clone() }, &mut info)?;
-    let ask = JoinAsk { name: config.name.as_str().parse()?, csr: key.csr()?, clock, info };
+    let ask = JoinAsk { name: config.name.clone(), csr: key.csr()?, clock, info };
     let joined = join(&[address], config.source, &token, ask, JOIN_WITHIN).await?;
     let grant: JoinGrant =
         ciborium::from_reader(&joined.reply[..]).context("the appliance's answer can't be decoded: is it of another version?")?;

@@ -97,19 +97,20 @@ pub fn judge_watchdog(choice: &WatchdogChoice, accept: &[String], data: &Path) -
             let found = inspect(number).with_context(|| {
                 format!("{text} is not there: load its driver (for instance `modprobe softdog`), or set watchdog = \"none\"")
             })?;
-            Ok(Some(judge_device(&found, accept, data, is_virtual())))
+            let pausable = is_virtual() || may_suspend();
+            Ok(Some(judge_device(&found, accept, data, pausable)))
         }
     }
 }
 
-fn judge_device(found: &Inspected, accept: &[String], data: &Path, is_virtual: bool) -> (String, Trust) {
+fn judge_device(found: &Inspected, accept: &[String], data: &Path, pausable: bool) -> (String, Trust) {
     let identity = found.identity.clone();
     let promise = found.capabilities().map(|capabilities| capabilities.promise());
     let trust = match promise {
         // A driver that stops when it is closed promises nothing, whoever accepts it.
         Some(Promise::None(_)) | None => Trust::Unproven,
         Some(Promise::Weak(_)) => if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven },
-        Some(Promise::Evidence) if is_virtual => {
+        Some(Promise::Evidence) if pausable => {
             if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven }
         }
         Some(Promise::Evidence) if seen_to_reset(found, data) => Trust::Drilled,
@@ -138,6 +139,24 @@ fn is_virtual() -> bool {
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let hypervisor = flags.lines().any(|line| line.starts_with("flags") && line.split(' ').any(|f| f == "hypervisor"));
     hypervisor || Path::new("/sys/hypervisor/type").exists() || Path::new("/proc/device-tree/hypervisor").exists()
+}
+
+/// A machine that may suspend stops its watchdog with itself, and wakes with its workloads. Masked sleep targets rule
+/// that out.
+fn may_suspend() -> bool {
+    let can = std::fs::read_to_string("/sys/power/state").unwrap_or_default();
+    let masked = |target: &str| {
+        std::fs::read_link(Path::new("/etc/systemd/system").join(target)).is_ok_and(|to| to == Path::new("/dev/null"))
+    };
+    let sleeps = can.split_whitespace().any(|state| matches!(state, "mem" | "freeze" | "disk" | "standby"));
+    let all_masked = ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"].into_iter().all(masked);
+    if sleeps && !all_masked {
+        tracing::warn!(
+            "this machine may suspend, so its watchdog is no evidence: run `systemctl mask sleep.target suspend.target \
+             hibernate.target hybrid-sleep.target` if it never shall"
+        );
+    }
+    sleeps && !all_masked
 }
 
 #[cfg(test)]

@@ -339,7 +339,7 @@ impl View<'_> {
             Observed::Stopped if resource.requested == Requested::Stopped => Why::StoppedAsAsked,
             Observed::Failed { why } if resource.requested == Requested::Started => {
                 let why = format!("it failed on {node}: {why}");
-                let elsewhere = self.candidates(Some(node)).0.iter().any(|n| !resource.failed_on.contains(n));
+                let elsewhere = self.candidates(Some(node)).0.iter().any(|n| !resource.failed_on.contains(*n));
                 plan.proposals.push(if resource.relocations < resource.spec.max_relocate && elsewhere {
                     Command::Release {
                         resource: name.clone(),

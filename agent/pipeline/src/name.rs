@@ -14,31 +14,49 @@ pub const NAME_MAX: usize = 63;
     "{text:?} is no valid name: {why}; use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 )]
 pub struct NameError {
+    /// What was to be named.
+    pub what: &'static str,
     /// The refused text, cut to the length of a name.
     pub text: String,
     /// The rule that it breaks.
     pub why: &'static str,
 }
 
-fn check(text: &str) -> Result<(), NameError> {
-    let refuse = |why| Err(NameError { text: text.chars().take(NAME_MAX).collect(), why });
+/// Clusters and members: one DNS label, because a cluster's name is sent as a TLS server name and a member's is a host's.
+fn label(text: &str) -> Result<(), &'static str> {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    common(text, |c| edge(c) || c == '-')?;
+    if !text.starts_with(edge) || !text.ends_with(edge) {
+        return Err("it must begin and end with a lower-case letter or a digit");
+    }
+    Ok(())
+}
+
+/// Resources: also '_' and '.', as in the names of units and virtual machines.
+fn free(text: &str) -> Result<(), &'static str> {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    common(text, |c| edge(c) || matches!(c, '-' | '_' | '.'))?;
+    if !text.starts_with(edge) {
+        return Err("it must begin with a lower-case letter or a digit");
+    }
+    Ok(())
+}
+
+fn common(text: &str, allowed: impl Fn(char) -> bool) -> Result<(), &'static str> {
     if text.is_empty() {
-        return refuse("it is empty");
+        return Err("it is empty");
     }
     if text.len() > NAME_MAX {
-        return refuse("it is longer than 63 characters");
+        return Err("it is longer than 63 characters");
     }
-    if !text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) {
-        return refuse("it begins with another character");
-    }
-    if !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.')) {
-        return refuse("it holds another character");
+    if !text.chars().all(allowed) {
+        return Err("it holds something else than lower-case letters, digits and '-'");
     }
     Ok(())
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -50,7 +68,11 @@ macro_rules! name {
             /// # Errors
             /// [`NameError`] says which rule the text breaks.
             pub fn new(text: &str) -> Result<Self, NameError> {
-                check(text)?;
+                $check(text).map_err(|why| NameError {
+                    what: $what,
+                    text: text.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect(),
+                    why,
+                })?;
                 Ok(Self(text.into()))
             }
 
@@ -87,6 +109,12 @@ macro_rules! name {
             }
         }
 
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<$name> for String {
             fn from(name: $name) -> Self {
                 name.0.as_ref().to_owned()
@@ -97,15 +125,15 @@ macro_rules! name {
 
 name! {
     /// The name of a cluster.
-    ClusterName
+    ClusterName, "cluster", label
 }
 name! {
     /// The name of a member: a node or the appliance.
-    MemberName
+    MemberName, "member", label
 }
 name! {
     /// The name of a resource.
-    ResourceName
+    ResourceName, "resource", free
 }
 
 #[cfg(test)]
@@ -113,12 +141,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_short_lower_case_label() {
-        for good in ["a", "node1", "pve-01.lan", "0x"] {
+    fn members_and_clusters_are_named_by_dns_labels() {
+        for good in ["a", "node1", "pve-01", "0x"] {
             assert!(MemberName::new(good).is_ok(), "{good}");
+            assert!(ClusterName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "A", "a b", "ä", ".x", "a/b", &"x".repeat(64)] {
+        for bad in ["", "-a", "a-", "A", "a b", "ä", ".x", "a/b", "a.b", "a_b", &"x".repeat(64)] {
             assert!(MemberName::new(bad).is_err(), "{bad}");
+            assert!(ClusterName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn resources_may_have_dots_and_underscores() {
+        for good in ["vm-100", "nginx.service", "web_1"] {
+            assert!(ResourceName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".x", "../x", "a/b", "A"] {
+            assert!(ResourceName::new(bad).is_err(), "{bad}");
         }
     }
 }

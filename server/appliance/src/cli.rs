@@ -160,9 +160,12 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
             let mut bytes = Vec::new();
             ciborium::into_writer(&request, &mut bytes)?;
             let answer = client.ask(&bytes, ASK_WITHIN).await?;
-            ciborium::from_reader(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")?
+            ciborium::from_reader(&answer[..])
+                .context("the daemon's answer can't be decoded: is it of another version?")?
         }
-        Err(LinkError::Local { source, .. }) if no_daemon(&source) => offline_token(&layout, &name, kind, ttl_s).await?,
+        Err(LinkError::Local { source, .. }) if no_daemon(&source) => {
+            offline_token(&layout, &name, kind, ttl_s).await?
+        }
         Err(error) => return Err(error.into()),
     };
     match reply {

@@ -160,12 +160,11 @@ async fn renew_own(
         if !identity.borrow().renewal_due(unix_seconds()) {
             continue;
         }
-        let renewed = appliance_subject(&cluster, &appliance)
-            .and_then(|subject| gate.ca().issue(&subject, unix_seconds(), LEAF_VALIDITY).context("signing"))
-            .and_then(|new| {
-                new.store(&layout.cluster(&cluster))?;
-                Ok(new)
-            });
+        let subject = appliance_subject(&cluster, &appliance);
+        let renewed = gate.ca().issue(&subject, unix_seconds(), LEAF_VALIDITY).context("signing").and_then(|new| {
+            new.store(&layout.cluster(&cluster))?;
+            Ok(new)
+        });
         match renewed {
             Ok(new) => {
                 info!(%cluster, "the appliance's certificate was renewed");

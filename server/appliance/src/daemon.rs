@@ -37,8 +37,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let acceptor = Acceptor::bind(&config.listen).await?;
-    let mut daemon =
-        Daemon { layout, config, gate, acceptor, clusters: BTreeMap::new(), failures: JoinSet::new() };
+    let mut daemon = Daemon { layout, config, gate, acceptor, clusters: BTreeMap::new(), failures: JoinSet::new() };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
         warn!(cluster = %name, "configured, but it does not exist: `tiebreaker-server token create --cluster {name}` creates it");
@@ -66,8 +65,7 @@ pub async fn run(layout: Layout) -> Result<()> {
 impl Daemon {
     fn start(&mut self, name: &ClusterName) -> Result<()> {
         let config = self.config.cluster(name);
-        let mut cluster =
-            Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor)?;
+        let mut cluster = Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor)?;
         self.clusters.insert(name.clone(), cluster.member.clone());
         let name = name.clone();
         self.failures.spawn(async move { (name, cluster.failed().await) });
@@ -108,7 +106,7 @@ impl Daemon {
                 Ok(member) => {
                     // The cluster may take seconds: other requests don't wait for it.
                     tokio::spawn(async move {
-                        let reply: Reply = member.ask(request).await;
+                        let reply: Reply = member.ask_for_operator(request).await;
                         let _ = answer.send(LocalReply::Cluster(reply));
                     });
                     return;
@@ -125,7 +123,10 @@ impl Daemon {
         match cluster {
             Some(text) => {
                 let name = ClusterName::new(&text)?;
-                self.clusters.get(&name).cloned().with_context(|| format!("there is no cluster {name} here: {}", names()))
+                self.clusters
+                    .get(&name)
+                    .cloned()
+                    .with_context(|| format!("there is no cluster {name} here: {}", names()))
             }
             None => match self.clusters.len() {
                 0 => bail!("there is no cluster yet: `tiebreaker-server token create --cluster NAME` creates one"),

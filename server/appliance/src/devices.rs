@@ -50,9 +50,9 @@ impl Devices {
         tokio::spawn(async move {
             let result = match found {
                 Some(found) => work(found.as_ref(), command).await,
-                None => {
-                    DeviceResult::Refused { why: format!("{node} has no device {device:?} in the configuration any more") }
-                }
+                None => DeviceResult::Refused {
+                    why: format!("{node} has no device {device:?} in the configuration any more"),
+                },
             };
             info!(%node, device, ?command, ?result, "power device");
             member.tell(Tell::Device(token, result)).await;

@@ -9,7 +9,7 @@ use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{Ca, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key, signing_time};
 use tiebreaker_pipeline::command::Command;
-use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::state;
 use tokio::sync::Mutex;
 
@@ -53,8 +53,7 @@ impl Gate {
         };
         let now = unix_seconds();
         let mut tokens = self.tokens.lock().await;
-        let name = cluster.as_str().parse()?;
-        let token = tokens.create(self.ca.certificate().fingerprint(), &name, role, now, ttl_s)?;
+        let token = tokens.create(self.ca.certificate().fingerprint(), cluster, role, now, ttl_s)?;
         Ok((token.to_text().to_string(), now + ttl_s))
     }
 
@@ -69,12 +68,11 @@ impl Gate {
         }
         let key = request_key(&request.csr).context("the certificate request is not valid")?;
         let now = signing_time(unix_seconds(), request.clock);
-        let asked = cluster.as_str().parse()?;
         let redeemed = {
             let mut tokens = self.tokens.lock().await;
             // A name that is taken must not cost the token.
             self.check_name(member, &request, &key)?;
-            tokens.redeem(&asked, &request.secret, &request.name, &request.csr, now)?
+            tokens.redeem(cluster, &request.secret, &request.name, &request.csr, now)?
         };
         let raft_id = match redeemed.role {
             Role::Node => Some(self.add_node(member, &request, info.addresses, key).await?),
@@ -86,7 +84,7 @@ impl Gate {
                 bail!("nobody can join with the role {} yet", redeemed.role)
             }
         };
-        let peer = PeerId { cluster: asked, role: redeemed.role, name: request.name.clone() };
+        let peer = PeerId { cluster: cluster.clone(), role: redeemed.role, name: request.name.clone() };
         let certificate = self.ca.sign(&request.csr, &Subject { peer, raft_id }, now, LEAF_VALIDITY)?.to_vec();
         let member = match raft_id {
             Some(raft_id) => {
@@ -103,8 +101,8 @@ impl Gate {
     fn check_name(&self, member: &MemberHandle, request: &JoinRequest, key: &str) -> Result<()> {
         let state = member.state();
         let state = state.borrow();
-        let name = MemberName::new(request.name.as_str())?;
-        if let Some(existing) = state.members.get(&name)
+        let name = &request.name;
+        if let Some(existing) = state.members.get(name)
             && existing.key != key
         {
             bail!(
@@ -127,11 +125,12 @@ impl Gate {
         addresses: Vec<String>,
         key: String,
     ) -> Result<u64> {
-        let name = MemberName::new(request.name.as_str())?;
+        let name = request.name.clone();
         let command = Command::AddMember { name: name.clone(), role: state::Role::Node, addresses, key };
         done(propose(member, command).await)?;
         let mut state = member.state();
-        let state = state.wait_for(|state| state.members.contains_key(&name)).await.context("the daemon is stopping")?;
+        let state =
+            state.wait_for(|state| state.members.contains_key(&name)).await.context("the daemon is stopping")?;
         state.members.get(&name).map(|member| member.raft_id).context("the member was removed meanwhile")
     }
 
@@ -153,8 +152,7 @@ impl Gate {
         let key = request_key(csr).context("the certificate request is not valid")?;
         let raft_id = match from.role {
             Role::Node => {
-                let name = MemberName::new(from.name.as_str())?;
-                let known = state.members.get(&name).context("this node is not a member any more")?;
+                let known = state.members.get(&from.name).context("this node is not a member any more")?;
                 if known.key != key {
                     bail!("the request is for another key than the member's: join again with a new token");
                 }

@@ -105,8 +105,9 @@ impl Layout {
         if half.exists() {
             std::fs::remove_dir_all(&half).with_context(|| format!("removing the leftover {}", half.display()))?;
         }
-        let subject = appliance_subject(cluster, appliance)?;
-        let identity = ca.issue(&subject, unix_seconds(), LEAF_VALIDITY).context("making the appliance's certificate")?;
+        let subject = appliance_subject(cluster, appliance);
+        let identity =
+            ca.issue(&subject, unix_seconds(), LEAF_VALIDITY).context("making the appliance's certificate")?;
         std::fs::create_dir_all(&half).with_context(|| format!("creating {}", half.display()))?;
         identity.store(&half)?;
         let state = State::new(cluster.clone(), appliance.clone(), addresses.to_vec(), String::new());
@@ -132,14 +133,8 @@ impl Layout {
 const HALF_MADE: &str = ".new";
 
 /// What the appliance's certificate in a cluster says.
-///
-/// # Errors
-/// When the names aren't valid in a certificate.
-pub fn appliance_subject(cluster: &ClusterName, appliance: &MemberName) -> Result<Subject> {
-    let peer = PeerId {
-        cluster: cluster.as_str().parse()?,
-        role: Role::Appliance,
-        name: appliance.as_str().parse()?,
-    };
-    Ok(Subject { peer, raft_id: Some(FIRST_RAFT_ID) })
+#[must_use]
+pub fn appliance_subject(cluster: &ClusterName, appliance: &MemberName) -> Subject {
+    let peer = PeerId { cluster: cluster.clone(), role: Role::Appliance, name: appliance.clone() };
+    Subject { peer, raft_id: Some(FIRST_RAFT_ID) }
 }

@@ -21,6 +21,7 @@ use super::chassis::Order;
 use super::clients::{Ack, Clients};
 use super::counter::{Instance, Ledger, Line};
 use super::monotonic_ns;
+use super::network::Host;
 use super::outcome::{Outcome, rounded};
 use super::stage::{APPLIANCE, NODES, Stage};
 use super::witness::{Seen, Witness};
@@ -174,6 +175,9 @@ async fn break_it(
         Fail::NodePower | Fail::NodeCrash | Fail::AgentFreeze | Fail::NodeIsolate => {
             strike(fail, stage, &from).await?;
             played.recovered = Some(recovery(stage, witness, before, clients).await?);
+            if fail != Fail::NodeIsolate {
+                isolate(stage, &from, false)?;
+            }
         }
         Fail::AgentCrash => {
             stage.timeline.happened(broken, &format!("the agent of {from} is killed"));
@@ -221,10 +225,13 @@ async fn break_it(
 async fn strike(fail: Fail, stage: &mut Stage, from: &str) -> Result<()> {
     let what = match fail {
         Fail::NodePower => {
+            // The kernel would close the dead's connections, and so tell everybody; one that has no power doesn't.
+            isolate(stage, from, true)?;
             stage.tell(from, Order::Cut).await?;
             format!("{from} loses its power")
         }
         Fail::NodeCrash => {
+            isolate(stage, from, true)?;
             stage.tell(from, Order::Crash).await?;
             format!("all processes of {from} die")
         }
@@ -233,16 +240,26 @@ async fn strike(fail: Fail, stage: &mut Stage, from: &str) -> Result<()> {
             format!("the agent of {from} is stopped")
         }
         Fail::NodeIsolate => {
-            let host = stage.host(from)?;
-            let others: Vec<_> = stage.nodes().iter().map(|place| place.host).filter(|other| *other != host).collect();
-            for other in others.into_iter().chain([super::network::Host::Appliance]) {
-                stage.network.cut(host, other);
-            }
+            isolate(stage, from, true)?;
             format!("{from} loses all of its links")
         }
         Fail::AgentCrash | Fail::NodeLink | Fail::Appliance | Fail::None => return Ok(()),
     };
     stage.timeline.now(&what);
+    Ok(())
+}
+
+/// Cuts all links of a node, or mends them.
+fn isolate(stage: &Stage, node: &str, cut: bool) -> Result<()> {
+    let host = stage.host(node)?;
+    let others = stage.nodes().iter().map(|place| place.host).filter(|other| *other != host);
+    for other in others.chain([Host::Appliance]) {
+        if cut {
+            stage.network.cut(host, other);
+        } else {
+            stage.network.mend(host, other);
+        }
+    }
     Ok(())
 }
 

@@ -87,6 +87,63 @@ pub enum Request {
     },
 }
 
+/// On whose behalf a request comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// This member's own daemon.
+    Daemon,
+    /// An operator, by certificate or through the local socket.
+    Operator,
+    /// A node, which passes on what its operators ask.
+    Node,
+    /// The appliance, which also lets members in and works the power devices.
+    Appliance,
+}
+
+impl Request {
+    /// Whether this may be asked on behalf of `origin`. What the manager and the fencer alone decide can't be asked for.
+    ///
+    /// # Errors
+    /// Why not, in words for who asked.
+    pub fn permitted(&self, origin: Origin) -> Result<(), String> {
+        let of_appliance = match self {
+            Self::Propose(command) => match command {
+                Command::AddResource { .. }
+                | Command::SetResource { .. }
+                | Command::RemoveResource { .. }
+                | Command::SetProfile { .. } => return Ok(()),
+                Command::AddMember { .. }
+                | Command::AddOperator { .. }
+                | Command::SetDevices { .. }
+                | Command::Fenced { .. }
+                | Command::FenceFailed { .. }
+                | Command::Closed { .. } => true,
+                Command::RemoveMember { .. }
+                | Command::Admit { .. }
+                | Command::Release { .. }
+                | Command::Assign { .. }
+                | Command::GiveUp { .. }
+                | Command::FenceWanted { .. }
+                | Command::SettleProfile { .. } => false,
+            },
+            Self::Fence { .. }
+            | Self::Confirm { .. }
+            | Self::Remove { .. }
+            | Self::Status
+            | Self::Log { .. }
+            | Self::Why { .. }
+            | Self::RenewCertificate { .. }
+            | Self::ReadIndex => return Ok(()),
+        };
+        match origin {
+            Origin::Daemon | Origin::Appliance if of_appliance => Ok(()),
+            Origin::Daemon | Origin::Appliance | Origin::Operator | Origin::Node => {
+                Err("this is for the cluster itself to decide and can't be asked for".into())
+            }
+        }
+    }
+}
+
 /// What the cluster answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,7 +26,7 @@ use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
 use leading::{Flaps, Leading};
-pub use message::{Message, Reply, Request};
+pub use message::{Message, Origin, Reply, Request};
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
 
 /// A request that was passed on to the leader is given up after this long.
@@ -261,7 +261,17 @@ impl Core {
                 self.send(from, Message::Answer(answer), true);
             }
             Message::Answer(answer) => self.answered(moment, answer),
-            Message::Ask { id, request } => self.ask(moment, Asker::Member(from.clone(), id), request, false),
+            Message::Ask { id, request } => {
+                let origin = match self.state.members.get(from).map(|member| member.role) {
+                    Some(Role::Appliance) => Origin::Appliance,
+                    Some(Role::Node) | None => Origin::Node,
+                };
+                let asker = Asker::Member(from.clone(), id);
+                match request.permitted(origin) {
+                    Ok(()) => self.ask(moment, asker, request, false),
+                    Err(why) => self.tell(moment, asker, Reply::Refused { why }),
+                }
+            }
             Message::Told { id, reply } => {
                 if let Some((asker, _)) = self.asked.remove(&id) {
                     self.tell(moment, asker, reply);
@@ -318,7 +328,8 @@ impl Core {
     /// When to call [`Core::advance`] next: as soon as either clock reaches it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Reading> {
-        let asked = self.asked.values().chain(self.tickets.values()).map(|(_, until)| *until).reduce(Reading::earlier_of);
+        let asked =
+            self.asked.values().chain(self.tickets.values()).map(|(_, until)| *until).reduce(Reading::earlier_of);
         [
             self.raft.poll_timeout(),
             self.node.as_ref().and_then(Node::poll_timeout),
@@ -619,7 +630,9 @@ impl Core {
                         let why = "too many requests are under way: try again".to_owned();
                         self.tell(moment, asker, Reply::Refused { why });
                     }
-                    None => self.tell(moment, asker, Reply::NoLeader { why: "the leader is not known here yet".into() }),
+                    None => {
+                        self.tell(moment, asker, Reply::NoLeader { why: "the leader is not known here yet".into() })
+                    }
                 }
             }
             RaftRole::Follower { .. } | RaftRole::Candidate => self.leaderless(moment, asker, request),
@@ -778,7 +791,8 @@ impl Core {
         let over = |until: &Reading| moment.now.reached_on_either(*until);
         let asked: Vec<u64> = self.asked.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
         let tickets: Vec<u128> = self.tickets.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
-        let mut lost: Vec<Asker> = asked.iter().filter_map(|id| self.asked.remove(id)).map(|(asker, _)| asker).collect();
+        let mut lost: Vec<Asker> =
+            asked.iter().filter_map(|id| self.asked.remove(id)).map(|(asker, _)| asker).collect();
         lost.extend(tickets.iter().filter_map(|id| self.tickets.remove(id)).map(|(asker, _)| asker));
         for asker in lost {
             let why = "no answer within 5 s: the change may still be carried out, look at `status`".to_owned();

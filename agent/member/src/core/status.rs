@@ -158,7 +158,11 @@ impl Glance<'_> {
                     phase: resource.phase.clone(),
                     observed: report.and_then(|report| report.resources.get(name)).cloned(),
                     node,
-                    why: self.plan.why.get(name).map_or_else(|| "no leader has looked at it".into(), ToString::to_string),
+                    why: self
+                        .plan
+                        .why
+                        .get(name)
+                        .map_or_else(|| "no leader has looked at it".into(), ToString::to_string),
                 }
             })
             .collect();

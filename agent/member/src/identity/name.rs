@@ -4,37 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+pub use tiebreaker_pipeline::name::{ClusterName, MemberName};
 
-/// Longest name: one DNS label, because a cluster's name is sent as the TLS server name.
-const MAX_NAME: usize = 63;
+/// As much of a refused text as is shown.
+const SHOWN: usize = 64;
 
-/// A name that can't be used, and why.
+/// A name, role or URI that can't be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The name has no characters.
-    #[error("a {what} name must not be empty")]
-    Empty {
-        /// What was to be named.
-        what: &'static str,
-    },
-    /// The name is longer than a DNS label.
-    #[error("the {what} name '{name}' is longer than {MAX_NAME} characters")]
-    TooLong {
-        /// What was to be named.
-        what: &'static str,
-        /// The name as given, shortened.
-        name: String,
-    },
-    /// The name has a character that is not allowed where it stands.
-    #[error(
-        "the {what} name '{name}' is not usable: write lower-case letters, digits and '-', with a letter or digit at both ends"
-    )]
-    Character {
-        /// What was to be named.
-        what: &'static str,
-        /// The name as given, shortened.
-        name: String,
-    },
+    /// A name.
+    #[error(transparent)]
+    Name(#[from] tiebreaker_pipeline::name::NameError),
     /// The text is none of the roles.
     #[error("'{0}' is no role: use node, appliance, operator, fence-client or observer")]
     Role(String),
@@ -44,93 +24,7 @@ pub enum NameError {
 }
 
 fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_NAME + 1).collect()
-}
-
-fn check(what: &'static str, text: &str) -> Result<(), NameError> {
-    if text.is_empty() {
-        return Err(NameError::Empty { what });
-    }
-    if text.len() > MAX_NAME {
-        return Err(NameError::TooLong { what, name: shorten(text) });
-    }
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let bytes = text.as_bytes();
-    let ends = bytes[0] != b'-' && bytes[bytes.len() - 1] != b'-';
-    if ends && bytes.iter().all(|b| inner(*b)) {
-        Ok(())
-    } else {
-        Err(NameError::Character { what, name: shorten(text) })
-    }
-}
-
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                check($what, text)?;
-                Ok(Self(text.to_owned()))
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                check($what, &text)?;
-                Ok(Self(text))
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", self.0)
-            }
-        }
-
-        impl std::borrow::Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-    };
-}
-
-name_type! {
-    /// The name of a cluster: one DNS label in lower case, at most 63 characters.
-    ClusterName, "cluster"
-}
-
-name_type! {
-    /// The name of a member, an operator or another client inside one cluster: lower-case letters, digits and `-`.
-    MemberName, "member"
+    text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
 /// What the holder of a certificate is.
@@ -281,15 +175,6 @@ mod tests {
             "",
         ] {
             assert!(Subject::from_uri(uri).is_err(), "{uri}");
-        }
-    }
-
-    #[test]
-    fn names_are_dns_labels() {
-        assert!("a".parse::<ClusterName>().is_ok());
-        for bad in ["", "-a", "a-", "a.b", "A", "ä", "a b", &"x".repeat(64)] {
-            assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
-            assert!(bad.parse::<MemberName>().is_err(), "{bad}");
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::core::{Action, Core, CoreConfig, Message, Moment, Reply, Request, RequestId};
+use crate::core::{Action, Core, CoreConfig, Message, Moment, Origin, Reply, Request, RequestId};
 use crate::identity::{self, Identity, Roster, TrustedTime};
 use crate::link::{
     self, Acceptor, Address, Incoming, JoinReply, JoinRequest, Lane, LinkConfig, LinkError, Links, MemberEntry,
@@ -157,7 +157,7 @@ impl MemberHandle {
 
     /// Health of the paths to the other members.
     #[must_use]
-    pub fn paths(&self) -> BTreeMap<identity::MemberName, link::PeerPaths> {
+    pub fn paths(&self) -> BTreeMap<MemberName, link::PeerPaths> {
         self.links.paths()
     }
 
@@ -166,7 +166,15 @@ impl MemberHandle {
         self.tell.send(what).await.is_ok()
     }
 
-    /// Asks the cluster.
+    /// Asks the cluster on behalf of a local operator.
+    pub async fn ask_for_operator(&self, request: Request) -> Reply {
+        match request.permitted(Origin::Operator) {
+            Ok(()) => self.ask(request).await,
+            Err(why) => Reply::Refused { why },
+        }
+    }
+
+    /// Asks the cluster on behalf of this daemon.
     pub async fn ask(&self, request: Request) -> Reply {
         let (answer, answered) = oneshot::channel();
         let gone = || Reply::NoLeader { why: "this daemon is stopping".into() };
@@ -316,7 +324,7 @@ impl Member {
             .paths()
             .into_iter()
             .filter(|(_, paths)| recent(&paths.direct) || recent(&paths.relay))
-            .filter_map(|(name, _)| MemberName::new(name.as_str()).ok())
+            .map(|(name, _)| name)
             .collect();
         self.core.hears(moment(), heard);
     }
@@ -325,10 +333,9 @@ impl Member {
         match incoming {
             Incoming::Message { from, bytes, .. } => {
                 let message: Result<Message, _> = ciborium::from_reader(&bytes[..]);
-                match (message, MemberName::new(from.name.as_str())) {
-                    (Ok(message), Ok(name)) => self.core.message(moment(), &name, message),
-                    (Err(error), _) => warn!(member = %from.name, %error, "a member's message can't be decoded"),
-                    (_, Err(error)) => warn!(%error, "a member's name is not valid here"),
+                match message {
+                    Ok(message) => self.core.message(moment(), &from.name, message),
+                    Err(error) => warn!(member = %from.name, %error, "a member's message can't be decoded"),
                 }
             }
             Incoming::Request { from, bytes, reply } => {
@@ -354,7 +361,8 @@ impl Member {
                     // Local requests come through the daemon's own socket, never through the links.
                     (Ok(_), Requester::Local { .. }) => {}
                     (Err(error), _) => {
-                        let text = format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
+                        let text =
+                            format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
                         // The client may have gone.
                         tokio::spawn(async move { reply.fail(text).await });
                     }
@@ -422,11 +430,10 @@ impl Member {
     fn send(&self, to: &MemberName, message: &Message, everywhere: bool) {
         let mut bytes = Vec::new();
         ciborium::into_writer(message, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
-        let Ok(name) = identity::MemberName::try_from(to.as_str().to_owned()) else { return };
         let lane = if bytes.len() <= link::MAX_URGENT && is_urgent(message) { Lane::Urgent } else { Lane::Bulk };
         let route = if everywhere { Route::All } else { Route::Best };
         // Every message may be lost, and every layer above repeats what it needs.
-        let _ = self.links.send(&name, lane, route, bytes.into());
+        let _ = self.links.send(to, lane, route, bytes.into());
     }
 
     fn changed(&mut self) {
@@ -489,7 +496,7 @@ fn is_urgent(message: &Message) -> bool {
 fn permitted(request: &Request, from: &identity::PeerId) -> Result<(), String> {
     let reads = matches!(request, Request::Status | Request::Log { .. } | Request::Why { .. });
     match from.role {
-        identity::Role::Operator => Ok(()),
+        identity::Role::Operator => request.permitted(Origin::Operator),
         identity::Role::Observer | identity::Role::Node | identity::Role::Appliance if reads => Ok(()),
         identity::Role::Observer | identity::Role::Node | identity::Role::Appliance | identity::Role::FenceClient => {
             Err(format!("a certificate of the role {} may not ask for this: use an operator's", from.role))
@@ -501,19 +508,16 @@ fn permitted(request: &Request, from: &identity::PeerId) -> Result<(), String> {
 fn peer_table(state: &State) -> PeerTable {
     let mut table = PeerTable::default();
     for (name, member) in &state.members {
-        let Ok(name) = identity::MemberName::try_from(name.as_str().to_owned()) else { continue };
         let role = match member.role {
             tiebreaker_pipeline::state::Role::Appliance => identity::Role::Appliance,
             tiebreaker_pipeline::state::Role::Node => identity::Role::Node,
         };
         let addresses = member.addresses.iter().filter_map(|text| text.parse::<Address>().ok()).collect();
-        table.members.insert(name, MemberEntry { role, addresses });
+        table.members.insert(name.clone(), MemberEntry { role, addresses });
     }
     let mut roster = Roster::default();
     for (name, raft_id) in &state.removed {
-        if let Ok(name) = identity::MemberName::try_from(name.as_str().to_owned()) {
-            roster.remove(identity::Role::Node, name, Some(*raft_id));
-        }
+        roster.remove(identity::Role::Node, name.clone(), Some(*raft_id));
     }
     table.roster = roster;
     table
