@@ -351,7 +351,10 @@ mod tests {
         assert_eq!(of(CHASSIS).0, Persona::Chassis);
         assert_eq!(of("/proc/self/exe agent run --data /d"), (Persona::Agent, "tiebreaker-agent run --data /d".into()));
         assert_eq!(of("tiebreaker server init"), (Persona::Server, "tiebreaker-server init".into()));
-        assert_eq!(of("target/release/tiebreaker status"), (Persona::Operator, "target/release/tiebreaker status".into()));
+        assert_eq!(
+            of("target/release/tiebreaker status"),
+            (Persona::Operator, "target/release/tiebreaker status".into())
+        );
         assert_eq!(of("").0, Persona::Operator);
     }
 }

@@ -180,7 +180,9 @@ impl Session<'_> {
 
     fn done(&self, reply: Reply, text: &str) -> Result<(), Failure> {
         match reply {
-            Reply::Done { index } => self.show(&serde_json::json!({ "done": { "index": index } }), |_| format!("{text}\n")),
+            Reply::Done { index } => {
+                self.show(&serde_json::json!({ "done": { "index": index } }), |_| format!("{text}\n"))
+            }
             other => Err(failed(other)),
         }
     }

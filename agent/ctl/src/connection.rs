@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::{Address, Client, Identity, LinkError, SystemClock, TimeFloor, TrustedTime};
@@ -120,7 +120,11 @@ impl Connection {
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(&mut self, request: &impl Serialize, within: Duration) -> Result<T, Failure> {
+    async fn exchange<T: DeserializeOwned>(
+        &mut self,
+        request: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, Failure> {
         let mut bytes = Vec::new();
         ciborium::into_writer(request, &mut bytes).context("encoding the request").map_err(Failure::usage)?;
         let answer = self.client.ask(&bytes, within).await.map_err(unreachable)?;

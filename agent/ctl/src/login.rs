@@ -60,9 +60,7 @@ pub async fn login(args: LoginArgs) -> Result<String, Failure> {
         .map_err(Failure::refused)?;
     let identity = Identity::new(key, &grant.certificate, joined.ca).map_err(Failure::refused)?;
     // The address goes first: where the identity is, the rest is there too.
-    std::fs::create_dir_all(&dir)
-        .with_context(|| format!("creating {}", dir.display()))
-        .map_err(Failure::refused)?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display())).map_err(Failure::refused)?;
     store_addresses(&dir, &addresses)?;
     identity.store(&dir).map_err(Failure::refused)?;
     Ok(format!("You are {}; the identity is in {}.", identity.peer(), dir.display()))

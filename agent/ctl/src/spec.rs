@@ -60,8 +60,7 @@ pub fn driver(args: &DriverArgs) -> Result<Option<Driver>, SpecArgsError> {
     }
     let mut params = BTreeMap::new();
     for param in &args.params {
-        let (key, value) =
-            param.split_once('=').ok_or_else(|| SpecArgsError::Param { text: param.clone() })?;
+        let (key, value) = param.split_once('=').ok_or_else(|| SpecArgsError::Param { text: param.clone() })?;
         if params.insert(key.to_owned(), value.to_owned()).is_some() {
             return Err(SpecArgsError::ParamTwice { key: key.to_owned() });
         }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tiebreaker_consensus::EntryPayload;
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::{Member, MemberConfig, MemberHandle, Tell, Want};
+use tiebreaker_member::store::RaftStore;
 use tiebreaker_member::{
     Acceptor, Address, Client, Identity, Incoming, LocalAccess, LocalSocket, Role, SystemClock, TimeFloor, TrustedTime,
 };
+use tiebreaker_pipeline::command::{Command, Entry};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{Event, NodeConfig};
+use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::WatchdogPromise;
 use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state;
@@ -69,7 +73,8 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let (socket, local) = LocalSocket::start(&data.join("control.sock"), LocalAccess::default())?;
     let (identity, identity_rx) = watch::channel(Arc::new(identity));
     let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
-    let node = NodeConfig { name: config.name.clone(), incarnation, boot: boot.clone(), watchdog, armed, rules: Rules::ALL };
+    let node =
+        NodeConfig { name: config.name.clone(), incarnation, boot: boot.clone(), watchdog, armed, rules: Rules::ALL };
     let (member, handle, wants) = Member::open(
         MemberConfig {
             cluster: peer.cluster.clone(),
@@ -121,7 +126,9 @@ fn watchdog(
 ) -> Result<(Option<WatchdogPromise>, Option<Guard>)> {
     let Some((driver, trust)) = machine::judge_watchdog(&config.watchdog, &config.accept, data)? else {
         if kept.is_some() {
-            bail!("the service manager keeps an armed watchdog, but {CONFIG_FILE} says watchdog = \"none\": put it back");
+            bail!(
+                "the service manager keeps an armed watchdog, but {CONFIG_FILE} says watchdog = \"none\": put it back"
+            );
         }
         return Ok((None, None));
     };
@@ -134,17 +141,27 @@ fn watchdog(
                 .into(),
         ),
     };
-    // The profile of the stored state decides; a later change of profile takes effect with the next arming.
+    // The stored profile decides; `status` says so where a later change waits for the agent's next start.
     let promised = stored_profile(data)?.watchdog();
     let promised_ms = u64::try_from(promised.as_millis()).unwrap_or(u64::MAX);
     let guard = Guard { source, promised, kept, manager: ServiceManager::from_env() };
     Ok((Some(WatchdogPromise { driver, promised_ms, trust }), Some(guard)))
 }
 
-fn stored_profile(data: &Path) -> Result<tiebreaker_pipeline::profile::Profile> {
-    let (_store, stored) = tiebreaker_member::store::RaftStore::open(data.join(STORE_FILE))?;
-    let snapshot = stored.and_then(|stored| stored.snapshot).context("the store is empty: join again")?;
-    Ok(state::State::decode(&snapshot.state)?.settings.profile)
+/// The profile as of the stored log: its snapshot, and what was committed after it.
+fn stored_profile(data: &Path) -> Result<Profile> {
+    let (_store, stored) = RaftStore::open(data.join(STORE_FILE))?;
+    let stored = stored.context("the store is empty: join again")?;
+    let snapshot = stored.snapshot.as_ref().context("the store is empty: join again")?;
+    let mut profile = state::State::decode(&snapshot.state)?.settings.profile;
+    for entry in stored.entries.iter().filter(|entry| entry.index <= stored.hard_state.commit) {
+        if let EntryPayload::Command(bytes) = &entry.payload
+            && let Ok(Entry { command: Command::SetProfile { profile: newer }, .. }) = ciborium::from_reader(&bytes[..])
+        {
+            profile = newer;
+        }
+    }
+    Ok(profile)
 }
 
 async fn execute(mut executor: Executor, mut wants: mpsc::Receiver<Want>) -> Result<()> {
@@ -173,7 +190,8 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
             let request = match ciborium::from_reader(&bytes[..]) {
                 Ok(request) => request,
                 Err(error) => {
-                    let text = format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
+                    let text =
+                        format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
                     // The client may have gone.
                     let _ = reply.fail(text).await;
                     return;
@@ -181,7 +199,8 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
             };
             let answer = answer(&member, request).await;
             let mut bytes = Vec::new();
-            ciborium::into_writer(&answer, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+            ciborium::into_writer(&answer, &mut bytes)
+                .expect("writing to memory can't fail, and every field is encodable");
             let _ = reply.only(bytes).await;
         });
     }

@@ -63,7 +63,9 @@ impl std::str::FromStr for WatchdogChoice {
             "none" => Ok(Self::None),
             "simulated" => Ok(Self::Simulated),
             path if path.starts_with("/dev/watchdog") => Ok(Self::Device(path.into())),
-            other => bail!("watchdog: {other:?} is not known: use \"none\", \"/dev/watchdog0\", or \"simulated\" in tests"),
+            other => {
+                bail!("watchdog: {other:?} is not known: use \"none\", \"/dev/watchdog0\", or \"simulated\" in tests")
+            }
         }
     }
 }

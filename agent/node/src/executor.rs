@@ -16,7 +16,9 @@ use tracing::{error, info, warn};
 use crate::drivers::{CommandSpec, Deadlines, Driver, DriverError, OcfRoot, OcfSpec, Probe, Resource};
 use crate::fdstore::ServiceManager;
 use crate::operation::{Operations, Outcome as Ended};
-use crate::watchdog::{Dog, Feeder, FeederConfig, FeederHandle, FeederPhase, KEPT_NAME, Realtime, SimulatedWatchdog, WatchdogSource};
+use crate::watchdog::{
+    Dog, Feeder, FeederConfig, FeederHandle, FeederPhase, KEPT_NAME, Realtime, SimulatedWatchdog, WatchdogSource,
+};
 
 /// The watchdog of this node, if it has one.
 pub struct Guard {
@@ -74,6 +76,13 @@ impl Executor {
                     self.operations.cancel(resource.as_str());
                 }
             }
+            Action::StartAnew => {
+                warn!(
+                    "the life of this agent has ended in the log: ending, so that the service manager starts a new one"
+                );
+                // Workloads stay as they are; the next agent probes them before it is admitted.
+                std::process::exit(75);
+            }
             Action::ResetSelf(fence) => {
                 error!(%fence, "the cluster fences this life of the node: resetting");
                 reset_self();
@@ -93,7 +102,10 @@ impl Executor {
             // An earlier agent of this boot left it armed: this one goes on petting it as soon as it may.
             None if self.guard.as_ref().is_some_and(|guard| guard.kept.is_some()) => {
                 if let Err(why) = self.arm() {
-                    error!(why, "the watchdog that an earlier agent left armed can't be petted: this machine will be reset");
+                    error!(
+                        why,
+                        "the watchdog that an earlier agent left armed can't be petted: this machine will be reset"
+                    );
                 }
             }
             None => {}
@@ -103,17 +115,19 @@ impl Executor {
     fn arm(&mut self) -> Result<(), String> {
         let Some(guard) = &mut self.guard else { return Err("this node has no watchdog".into()) };
         let Some(lease_end) = self.lease_end else { return Err("the watchdog is armed only under a lease".into()) };
-        let config =
-            FeederConfig { promised: guard.promised, lease_end, clock: clock::now, realtime: Realtime::Try };
+        let config = FeederConfig { promised: guard.promised, lease_end, clock: clock::now, realtime: Realtime::Try };
         let kept = guard.kept.take();
-        let feeder = Feeder::start(config, || guard.source.open(kept, guard.manager.as_ref())).map_err(|e| chain(&e))?;
+        let feeder =
+            Feeder::start(config, || guard.source.open(kept, guard.manager.as_ref())).map_err(|e| chain(&e))?;
         info!(timeout = ?feeder.state().device_timeout, "the watchdog is armed");
         self.feeder = Some(feeder);
         Ok(())
     }
 
     fn disarm(&mut self) -> Result<(), String> {
-        let Some(feeder) = &mut self.feeder else { return Err("the watchdog was armed by an earlier agent and can't be reached without a lease".into()) };
+        let Some(feeder) = &mut self.feeder else {
+            return Err("the watchdog was armed by an earlier agent and can't be reached without a lease".into());
+        };
         feeder.disarm().map_err(|error| chain(&error))?;
         self.feeder = None;
         if let Some(manager) = self.guard.as_ref().and_then(|guard| guard.manager.as_ref())

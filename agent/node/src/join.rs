@@ -40,8 +40,8 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
     ciborium::into_writer(&JoinInfo { addresses: config.addresses.clone() }, &mut info)?;
     let ask = JoinAsk { name: config.name.clone(), csr: key.csr()?, clock, info };
     let joined = join(&[address], config.source, &token, ask, JOIN_WITHIN).await?;
-    let grant: JoinGrant =
-        ciborium::from_reader(&joined.reply[..]).context("the appliance's answer can't be decoded: is it of another version?")?;
+    let grant: JoinGrant = ciborium::from_reader(&joined.reply[..])
+        .context("the appliance's answer can't be decoded: is it of another version?")?;
     let Some(member) = grant.member else {
         bail!("this token is an operator's: use `tiebreaker login`, or make one with --kind node");
     };

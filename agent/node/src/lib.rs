@@ -8,14 +8,14 @@
 //! `tiebreaker-member`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod drivers;
 mod agent;
+pub mod cli;
 mod config;
+pub mod drivers;
 mod executor;
+pub mod fdstore;
 mod join;
 mod machine;
-pub mod cli;
-pub mod fdstore;
 pub mod operation;
 mod processes;
 pub mod supervisor;

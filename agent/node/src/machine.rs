@@ -95,7 +95,9 @@ pub fn judge_watchdog(choice: &WatchdogChoice, accept: &[String], data: &Path) -
                 None => bail!("{text} is no watchdog device"),
             };
             let found = inspect(number).with_context(|| {
-                format!("{text} is not there: load its driver (for instance `modprobe softdog`), or set watchdog = \"none\"")
+                format!(
+                    "{text} is not there: load its driver (for instance `modprobe softdog`), or set watchdog = \"none\""
+                )
             })?;
             let pausable = is_virtual() || may_suspend();
             Ok(Some(judge_device(&found, accept, data, pausable)))
@@ -109,12 +111,28 @@ fn judge_device(found: &Inspected, accept: &[String], data: &Path, pausable: boo
     let trust = match promise {
         // A driver that stops when it is closed promises nothing, whoever accepts it.
         Some(Promise::None(_)) | None => Trust::Unproven,
-        Some(Promise::Weak(_)) => if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven },
+        Some(Promise::Weak(_)) => {
+            if accepted(accept, &identity) {
+                Trust::Accepted
+            } else {
+                Trust::Unproven
+            }
+        }
         Some(Promise::Evidence) if pausable => {
-            if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven }
+            if accepted(accept, &identity) {
+                Trust::Accepted
+            } else {
+                Trust::Unproven
+            }
         }
         Some(Promise::Evidence) if seen_to_reset(found, data) => Trust::Drilled,
-        Some(Promise::Evidence) => if accepted(accept, &identity) { Trust::Accepted } else { Trust::Unproven },
+        Some(Promise::Evidence) => {
+            if accepted(accept, &identity) {
+                Trust::Accepted
+            } else {
+                Trust::Unproven
+            }
+        }
     };
     (identity, trust)
 }
@@ -149,7 +167,8 @@ fn may_suspend() -> bool {
         std::fs::read_link(Path::new("/etc/systemd/system").join(target)).is_ok_and(|to| to == Path::new("/dev/null"))
     };
     let sleeps = can.split_whitespace().any(|state| matches!(state, "mem" | "freeze" | "disk" | "standby"));
-    let all_masked = ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"].into_iter().all(masked);
+    let all_masked =
+        ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"].into_iter().all(masked);
     if sleeps && !all_masked {
         tracing::warn!(
             "this machine may suspend, so its watchdog is no evidence: run `systemctl mask sleep.target suspend.target \

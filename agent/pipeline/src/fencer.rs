@@ -112,6 +112,8 @@ struct Job {
     off_by: Option<Reading>,
     /// Until then an unanswered command may land.
     lands_until: Option<Reading>,
+    /// Until then an "off" that was taken may still be carried out; `None` once the node has read off since.
+    taken_until: Option<Reading>,
     powered_on: bool,
 }
 
@@ -180,6 +182,7 @@ impl Fencer {
                     off_sent: false,
                     off_by: None,
                     lands_until,
+                    taken_until: None,
                     powered_on: false,
                 };
                 self.jobs.insert(*id, job);
@@ -328,6 +331,7 @@ impl Job {
         match (command, result) {
             (DeviceCommand::Look, DeviceResult::IsOff) => {
                 self.offs_seen += 1;
+                self.taken_until = None;
                 if self.offs_seen >= 2 {
                     let device = self.devices.get(self.device).cloned().unwrap_or_default();
                     let evidence = Evidence::BmcOff { device };
@@ -349,17 +353,18 @@ impl Job {
             }
             (DeviceCommand::Off, DeviceResult::Taken) => {
                 self.off_by = Some(now.after(OFF_WITHIN));
+                self.taken_until = self.off_by;
                 self.step = Step::Wait { until: now.after(LOOK_EVERY / 2), then: DeviceCommand::Look };
             }
             (DeviceCommand::On, DeviceResult::Taken) => {
                 self.powered_on = true;
-                self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+                self.step = Step::Closing { from: self.nothing_lands_from(now) };
             }
             (DeviceCommand::On, DeviceResult::Refused { why } | DeviceResult::Unanswered { why }) => {
                 // A late "on" hurts nobody, but the device is not in order.
                 out.push(Action::Propose(Command::FenceFailed { id, why: format!("power on: {why}") }));
                 self.powered_on = true;
-                self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+                self.step = Step::Closing { from: self.nothing_lands_from(now) };
             }
             (DeviceCommand::Off, DeviceResult::Unanswered { why }) => {
                 self.lands_until = Some(now.after(LANDS_WITHIN));
@@ -375,6 +380,11 @@ impl Job {
                 self.fails(now, id, why, out);
             }
         }
+    }
+
+    /// From when on no command of this fence can still be carried out.
+    fn nothing_lands_from(&self, now: Reading) -> Reading {
+        [self.lands_until, self.taken_until].into_iter().flatten().fold(now, Reading::later_of)
     }
 
     fn fails(&mut self, now: Reading, id: FenceId, why: String, out: &mut Vec<Action>) {
@@ -393,7 +403,7 @@ impl Job {
             self.step = Step::Reading { token, until: now.after(REPEAT), then: DeviceCommand::On };
             out.push(Action::Read(token));
         } else {
-            self.step = Step::Closing { from: self.lands_until.map_or(now, |until| until.later_of(now)) };
+            self.step = Step::Closing { from: self.nothing_lands_from(now) };
         }
     }
 }

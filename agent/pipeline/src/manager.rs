@@ -304,7 +304,10 @@ impl View<'_> {
         let mut running: Option<&MemberName> = None;
         let mut waiting: Option<&MemberName> = None;
         for (node, state) in &self.state.nodes {
-            let fenced = state.life.is_none() && state.closed_at > 0 && self.state.open_fence(node).is_none();
+            let fenced = state.life.is_none()
+                && state.closed_at > 0
+                && self.state.open_fence(node).is_none()
+                && !self.leases.is_heard(self.state, node, self.now);
             let observed = self
                 .leases
                 .report(self.state, node)
@@ -323,6 +326,13 @@ impl View<'_> {
         }
         if let Some(node) = waiting {
             return Why::WaitingForProbe { node: node.clone() };
+        }
+        // Where it runs already, there it has to be taken over, or nowhere.
+        if let Some(node) = running
+            && !self.candidates(None).0.contains(&node)
+        {
+            let why = self.state.unprotectable(node).unwrap_or_else(|| format!("{node} is not in service"));
+            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
         }
         self.place(name, resource, running, load, plan)
     }

@@ -121,6 +121,8 @@ pub enum Action {
     Cancel(OperationId),
     /// This life is to be fenced: reset the machine now.
     ResetSelf(FenceId),
+    /// This life has ended in the log and never comes back: end this agent, so that a new start of it asks anew.
+    StartAnew,
 }
 
 /// Whether the watchdog is armed.
@@ -461,7 +463,8 @@ impl Node {
         }
     }
 
-    /// A life that learns of its own fence resets itself at once; so does a later agent on the same boot.
+    /// A life that learns of its own fence resets itself at once; so does a later agent on the same boot. One that learns
+    /// only afterwards that it has ended makes way for a new start of the agent.
     fn mind_own_fence(&mut self, state: &State) {
         if self.reset {
             return;
@@ -472,6 +475,15 @@ impl Node {
         {
             self.reset = true;
             self.actions.push_back(Action::ResetSelf(id));
+            return;
+        }
+        let ended = state.nodes.get(&self.config.name).is_some_and(|node| {
+            let mine = node.life.as_ref().is_some_and(|life| life.incarnation == self.config.incarnation);
+            node.last_incarnation >= self.config.incarnation && !mine
+        });
+        if ended {
+            self.reset = true;
+            self.actions.push_back(Action::StartAnew);
         }
     }
 

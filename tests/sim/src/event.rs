@@ -70,8 +70,9 @@ pub(crate) enum Event {
     Start { who: Who, epoch: u64 },
     /// A command reaches a BMC.
     Command { node: Who, token: u64, instance: u64, command: DeviceCommand },
-    /// A BMC switches off, some time after it took the command.
-    LateOff { node: Who },
+    /// A BMC switches off, some time after it took the command; `offs` are the node's power-offs until then, if an
+    /// earlier one makes this one void.
+    LateOff { node: Who, offs: Option<u64> },
     /// The appliance's daemon hears from a BMC.
     Device { instance: u64, token: u64, result: DeviceResult },
     /// Power comes on: a node's own setting, or somebody's finger.

@@ -49,6 +49,11 @@ impl World {
                     self.say(who, || format!("cancels operation {}", id.0));
                 }
             }
+            node::Action::StartAnew => {
+                self.say(who, || "learns that its life has ended and makes way for a new agent".to_owned());
+                let back = self.dice.between(200 * MS, 2_000 * MS);
+                self.crash(who, back);
+            }
             node::Action::ResetSelf(id) => {
                 self.say(who, || format!("learns of its own fence {id}"));
                 self.reset(who, "resets itself");

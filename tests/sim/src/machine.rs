@@ -96,6 +96,8 @@ pub(crate) struct Machine {
     /// False while the mains fail.
     pub(crate) mains: bool,
     pub(crate) off_by_fence: bool,
+    /// How often it was off.
+    pub(crate) offs: u64,
     pub(crate) boot: u64,
     /// Counts everything that ends what ran: power-offs and resets.
     pub(crate) epoch: u64,

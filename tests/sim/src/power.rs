@@ -39,11 +39,12 @@ impl World {
                     BmcMode::Works | BmcMode::Mute => self.off_by_command(node),
                     BmcMode::Queues => {
                         let after = self.dice.between(SEC, 20 * SEC);
-                        self.after(after, Event::LateOff { node });
+                        self.after(after, Event::LateOff { node, offs: None });
                     }
                     BmcMode::Lags => {
                         let after = self.dice.between(500 * MS, 5 * SEC);
-                        self.after(after, Event::LateOff { node });
+                        let offs = Some(self.machines[node].offs);
+                        self.after(after, Event::LateOff { node, offs });
                     }
                     BmcMode::Stuck | BmcMode::Unreachable => {}
                 }
@@ -68,8 +69,9 @@ impl World {
         self.enter(0, |core, moment| core.device_done(moment, token, result));
     }
 
-    pub(crate) fn late_off(&mut self, node: Who) {
-        if self.machines[node].bmc_has_power {
+    pub(crate) fn late_off(&mut self, node: Who, offs: Option<u64>) {
+        let machine = &self.machines[node];
+        if machine.bmc_has_power && offs.is_none_or(|offs| machine.offs == offs) {
             self.off_by_command(node);
         }
     }
@@ -108,6 +110,7 @@ impl World {
         self.say(who, || why.to_owned());
         self.die(who);
         self.machines[who].power = Power::Off;
+        self.machines[who].offs += 1;
     }
 
     pub(crate) fn reset(&mut self, who: Who, why: &str) {

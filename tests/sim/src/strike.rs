@@ -109,9 +109,11 @@ impl World {
                 }
                 // What is already running was started by hand, once.
                 let runs = self.machines.iter().any(|machine| machine.workloads.is_alive(&name));
+                // Nobody starts things by hand on a node that isn't in service.
                 if let Some(who) = runs_on
                     && !runs
                     && self.machines[who].power == Power::Up
+                    && self.watch.committed.in_service(&self.machines[who].name)
                 {
                     self.machines[who].workloads.start_by_hand(&name);
                 }

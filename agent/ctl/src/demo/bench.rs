@@ -80,9 +80,17 @@ mod tests {
             .collect();
         let table = summarise(&documents).unwrap();
         let line = |case: &str, what: &str| {
-            table.lines().find(|line| line.contains(case) && line.contains(what)).unwrap().split_whitespace().collect::<Vec<_>>()
+            table
+                .lines()
+                .find(|line| line.contains(case) && line.contains(what))
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
         };
-        assert_eq!(line("node-power", "recovered")[2..], ["3", "0", "recovered", "1.00", "s", "2.00", "s", "3.00", "s"]);
+        assert_eq!(
+            line("node-power", "recovered")[2..],
+            ["3", "0", "recovered", "1.00", "s", "2.00", "s", "3.00", "s"]
+        );
         assert_eq!(line("node-link", "recovered")[2..], ["1", "0", "recovered", "-", "-", "-"]);
         assert!(summarise("").is_err() && summarise("{}").is_err());
     }

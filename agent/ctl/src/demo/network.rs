@@ -139,10 +139,7 @@ async fn connect(near: TcpStream, target: SocketAddr, link: Link, mut cuts: Cuts
     far.set_nodelay(true)?;
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    tokio::try_join!(
-        pump(near_read, far_write, link, cuts.clone()),
-        pump(far_read, near_write, link, cuts)
-    )?;
+    tokio::try_join!(pump(near_read, far_write, link, cuts.clone()), pump(far_read, near_write, link, cuts))?;
     Ok(())
 }
 

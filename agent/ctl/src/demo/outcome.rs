@@ -54,7 +54,8 @@ impl fmt::Display for Outcome {
         } else {
             format!("{} went from {} to {}", self.resource, self.from, self.to)
         };
-        let seconds = |what: &str, time: Option<f64>| time.map(|s| format!(", {what} after {s:.2} s")).unwrap_or_default();
+        let seconds =
+            |what: &str, time: Option<f64>| time.map(|s| format!(", {what} after {s:.2} s")).unwrap_or_default();
         let evidence = self.evidence.as_ref().map(|grade| format!(" ({grade})")).unwrap_or_default();
         writeln!(
             f,
@@ -119,8 +120,20 @@ mod tests {
     fn the_document_has_the_promised_fields() {
         let document = serde_json::to_value(example(Fail::NodePower, Some(2.7))).unwrap();
         let promised = [
-            "fail", "profile", "resource", "from", "to", "detected_s", "fenced_s", "evidence", "recovered_s",
-            "leader_before", "leader_after", "lost_counts", "double_runs", "leases_lost",
+            "fail",
+            "profile",
+            "resource",
+            "from",
+            "to",
+            "detected_s",
+            "fenced_s",
+            "evidence",
+            "recovered_s",
+            "leader_before",
+            "leader_after",
+            "lost_counts",
+            "double_runs",
+            "leases_lost",
         ];
         for field in promised {
             assert!(document.get(field).is_some(), "{field}");

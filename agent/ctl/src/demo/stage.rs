@@ -237,8 +237,24 @@ impl Stage {
         let token = self.tokens.pop().context("there is a token for each node")?;
         let (listen, address, source) = (listen.to_string(), address.to_string(), host.address().to_string());
         let join = [
-            "join", &self.appliance, "--token", &token, "--data", text(&data)?, "--name", name, "--listen", &listen,
-            "--address", &address, "--source", &source, "--watchdog", "simulated", "--accept", "simulated",
+            "join",
+            &self.appliance,
+            "--token",
+            &token,
+            "--data",
+            text(&data)?,
+            "--name",
+            name,
+            "--listen",
+            &listen,
+            "--address",
+            &address,
+            "--source",
+            &source,
+            "--watchdog",
+            "simulated",
+            "--accept",
+            "simulated",
         ];
         self.command("tiebreaker-agent", &join).await?;
         append(&data.join("agent.toml"), &format!("takeback_s = {TAKEBACK_S}\n"))
@@ -260,12 +276,8 @@ impl Stage {
     async fn command(&self, name: &str, args: &[&str]) -> Result<Output> {
         // The words after the first may hold a token.
         let what = format!("{name} {}", args.first().unwrap_or(&""));
-        let running = Command::new(own_program()?)
-            .arg0(name)
-            .args(args)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+        let running =
+            Command::new(own_program()?).arg0(name).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
         let output = timeout(COMMAND_WITHIN, running)
             .await
             .with_context(|| format!("`{what}` took longer than {COMMAND_WITHIN:?}"))?

@@ -207,7 +207,8 @@ async fn break_it(
             stage.timeline.now("the appliance is started again");
             stage.tell(APPLIANCE, Order::On).await?;
             witness.heed(APPLIANCE);
-            let back = witness.until(stage, "the appliance leads", LEAD_WITHIN, |seen| leads(seen, led.0, true)).await?;
+            let back =
+                witness.until(stage, "the appliance leads", LEAD_WITHIN, |seen| leads(seen, led.0, true)).await?;
             stage.timeline.happened(back.0, &format!("{} leads again", back.1));
             played.restored = Some(back.0);
         }
@@ -276,7 +277,8 @@ async fn recovery(stage: &mut Stage, witness: &mut Witness, before: &Before, cli
                 let text = format!("the counter answers on {}, process {}: {count}", instance.node, instance.pid);
                 timeline.happened(ack.at, &text);
             }
-            let fenced = seen.lines_after(before.index()).any(|(_, line)| matches!(line.decision, Decision::Fenced { .. }));
+            let fenced =
+                seen.lines_after(before.index()).any(|(_, line)| matches!(line.decision, Decision::Fenced { .. }));
             let runs = seen.status().and_then(runs_on) == Some(ack.line.instance.node.as_str());
             (fenced && runs).then_some(ack)
         })
@@ -408,11 +410,15 @@ impl Judgement<'_> {
         must(outcome.double_runs == 0, &|| format!("the counter ran twice at once ({} signs)", outcome.double_runs));
         must(outcome.leases_lost == 0, &|| format!("{} leases of nodes that were well ran out", outcome.leases_lost));
         must(outcome.leader_after.is_some(), &|| "nobody led in the end".to_owned());
-        must(outcome.leader_after.as_deref() == Some(APPLIANCE), &|| "the appliance did not lead in the end".to_owned());
+        must(outcome.leader_after.as_deref() == Some(APPLIANCE), &|| {
+            "the appliance did not lead in the end".to_owned()
+        });
         must(self.all_reported(), &|| "a node that was well did not report in the end".to_owned());
         let fenced: Vec<String> = self.fenced().collect();
         if fail.fences() {
-            must(fenced == [outcome.from.clone()], &|| format!("fenced were [{}], not {}", fenced.join(", "), outcome.from));
+            must(fenced == [outcome.from.clone()], &|| {
+                format!("fenced were [{}], not {}", fenced.join(", "), outcome.from)
+            });
             must(outcome.to != outcome.from, &|| format!("the counter is still on {}", outcome.from));
             let grade = if self.args.no_bmc { "watchdog-time" } else { "bmc-off" };
             must(outcome.evidence.as_deref() == Some(grade), &|| {

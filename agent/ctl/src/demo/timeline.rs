@@ -27,11 +27,8 @@ impl Timeline {
     /// Prints text as it is.
     pub fn say(&self, text: &str) {
         // Nobody may be reading; the demo is played to its end all the same.
-        let _unread = if self.to_stderr {
-            writeln!(std::io::stderr(), "{text}")
-        } else {
-            writeln!(std::io::stdout(), "{text}")
-        };
+        let _unread =
+            if self.to_stderr { writeln!(std::io::stderr(), "{text}") } else { writeln!(std::io::stdout(), "{text}") };
     }
 
     /// Prints what happened at `at`.

@@ -81,9 +81,7 @@ fn members(members: &[MemberStatus]) -> String {
             },
             match member.role {
                 Role::Node if member.devices.is_empty() => "none".to_owned(),
-                Role::Node | Role::Appliance => {
-                    member.devices.iter().map(device).collect::<Vec<_>>().join(", ")
-                }
+                Role::Node | Role::Appliance => member.devices.iter().map(device).collect::<Vec<_>>().join(", "),
             },
         ]);
     }

@@ -558,6 +558,7 @@ impl Core {
                 | node::Action::Disarm
                 | node::Action::Begin { .. }
                 | node::Action::Cancel(_)
+                | node::Action::StartAnew
                 | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
             }
         }
@@ -832,6 +833,17 @@ impl Core {
         }
         if self.state.voters.len() < 3 {
             alarms.push("the appliance alone votes: its loss stops the cluster".to_owned());
+        }
+        let promised = u64::try_from(self.state.settings.profile.watchdog().as_millis()).unwrap_or(u64::MAX);
+        for (node, state) in &self.state.nodes {
+            if let Some(watchdog) = state.life.as_ref().and_then(|life| life.watchdog.as_ref())
+                && watchdog.promised_ms != promised
+            {
+                alarms.push(format!(
+                    "the watchdog of {node} still promises {} s, of an earlier profile: restart its agent",
+                    watchdog.promised_ms / 1000
+                ));
+            }
         }
         if let Some(node) = self.node.as_ref().and_then(Node::guard_trouble) {
             alarms.push(format!("the watchdog of {}: {node}", self.name));

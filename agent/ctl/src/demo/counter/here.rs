@@ -89,8 +89,7 @@ mod tests {
 
     #[test]
     fn a_child_bears_its_mark_and_the_dead_are_gone() {
-        let mut child =
-            Command::new("/bin/sleep").arg("1000").env(MACHINE_VARIABLE, "/run/machine").spawn().unwrap();
+        let mut child = Command::new("/bin/sleep").arg("1000").env(MACHINE_VARIABLE, "/run/machine").spawn().unwrap();
         let alive = stat(child.id()).unwrap();
         assert_eq!(alive.parent, std::process::id());
         // The environment shows once the child has executed its program.

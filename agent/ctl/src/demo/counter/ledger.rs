@@ -265,7 +265,8 @@ mod tests {
 
     fn ledger(counts: &[(u64, &str)], events: &[(&str, &str)]) -> Ledger {
         let counts: String = counts.iter().map(|(count, who)| format!("{count} {who}\n")).collect();
-        let events: String = events.iter().enumerate().map(|(at, (what, who))| format!("{at} {what} {who}\n")).collect();
+        let events: String =
+            events.iter().enumerate().map(|(at, (what, who))| format!("{at} {what} {who}\n")).collect();
         Ledger::parse(&counts, &events).unwrap()
     }
 
