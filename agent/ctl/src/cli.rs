@@ -19,7 +19,7 @@ pub struct Cli {
     #[command(flatten)]
     pub target: TargetArgs,
     /// Print JSON instead of text: one document per answer.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
@@ -27,9 +27,10 @@ pub struct Cli {
 
 /// Whom to ask.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Whom to ask")]
 pub struct TargetArgs {
     /// Ask the daemon of this machine whose data folder this is.
-    #[arg(long, global = true, value_name = "DIR", env = "TIEBREAKER_DATA")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Ask the daemon behind this Unix socket.
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "data")]

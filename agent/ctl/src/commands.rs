@@ -31,7 +31,7 @@ impl Session<'_> {
         match command {
             Command::Status { watch: false } => {
                 let status = self.status(&mut self.open().await?).await?;
-                self.show(&status, |status| render::status(status))
+                self.show(&status, render::status)
             }
             Command::Status { watch: true } => self.watch().await,
             Command::Resource(command) => self.resource(command).await,

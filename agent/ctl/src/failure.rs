@@ -35,27 +35,34 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     /// How to end.
     pub exit: Exit,
+    /// A JSON document that tells it is printed already: there is to be one alone.
+    pub documented: bool,
     why: anyhow::Error,
 }
 
 impl Failure {
     /// The cluster, or a file that it rests on, says no.
     pub fn refused(why: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Refused, why: why.into() }
+        Self { exit: Exit::Refused, documented: false, why: why.into() }
     }
 
     /// The person at the keyboard has to write something else.
     pub fn usage(why: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Usage, why: why.into() }
+        Self { exit: Exit::Usage, documented: false, why: why.into() }
     }
 
     /// Nobody answers, or nobody leads.
     pub fn unreachable(why: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::Unreachable, why: why.into() }
+        Self { exit: Exit::Unreachable, documented: false, why: why.into() }
     }
 
-    /// The demo could not be played, or showed something wrong.
+    /// The demo was played, and its document says what went wrong.
+    pub fn documented_demo(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::DemoFailed, documented: true, why: why.into() }
+    }
+
+    /// The demo could not be played.
     pub fn demo(why: impl Into<anyhow::Error>) -> Self {
-        Self { exit: Exit::DemoFailed, why: why.into() }
+        Self { exit: Exit::DemoFailed, documented: false, why: why.into() }
     }
 }

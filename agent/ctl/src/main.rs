@@ -45,7 +45,7 @@ fn operator(args: Vec<OsString>) -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if json {
+            if json && !failure.documented {
                 println!("{}", serde_json::json!({ "error": failure.to_string(), "exit": failure.exit as u8 }));
             }
             eprintln!("tiebreaker: {failure}");

@@ -168,6 +168,8 @@ pub enum Command {
     SettleProfile {
         /// The profile that was settled on.
         profile: Profile,
+        /// The log index of that change.
+        since: u64,
     },
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Off, confirmed off by two fresh reads, on later. Never a cycle, never success by an exit code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::command::Command;
@@ -108,13 +108,13 @@ struct Job {
     device: usize,
     step: Step,
     offs_seen: u32,
-    off_sent: bool,
     off_by: Option<Reading>,
     /// Until then an unanswered command may land.
     lands_until: Option<Reading>,
-    /// Until then an "off" that was taken may still be carried out; `None` once the node has read off since.
-    taken_until: Option<Reading>,
-    powered_on: bool,
+    /// Until then an "off" that a device took may still be carried out; gone once that device has read off since.
+    taken: BTreeMap<usize, Reading>,
+    /// The devices that were told "off" and have to be told "on".
+    switched: BTreeSet<usize>,
 }
 
 /// The appliance's fencing state machine.
@@ -166,24 +166,23 @@ impl Fencer {
         self.looked = now;
         for (id, fence) in state.fences.iter().filter(|(_, fence)| fence.is_open()) {
             if !self.jobs.contains_key(id) {
-                let devices: Vec<String> = state
-                    .nodes
-                    .get(&fence.node)
-                    .map(|node| node.devices.iter().filter(|d| d.proven).map(|d| d.name.clone()).collect())
-                    .unwrap_or_default();
-                let inherited = fence.wanted_at <= self.inherited && !devices.is_empty();
+                let known = state.nodes.get(&fence.node).map_or(&[][..], |node| &node.devices);
+                let devices: Vec<String> = known.iter().filter(|d| d.proven).map(|d| d.name.clone()).collect();
+                // A device that isn't proven any more may have been when the earlier process used it.
+                let inherited = fence.wanted_at <= self.inherited && !known.is_empty();
                 let lands_until = inherited.then(|| now.after(LANDS_WITHIN));
+                // Nor does anybody know what the earlier process switched off, and "on" hurts nobody.
+                let switched = if inherited { (0..devices.len()).collect() } else { BTreeSet::new() };
                 let job = Job {
                     node: fence.node.clone(),
                     devices,
                     device: 0,
                     step: Step::Wait { until: now, then: DeviceCommand::Look },
                     offs_seen: 0,
-                    off_sent: false,
                     off_by: None,
                     lands_until,
-                    taken_until: None,
-                    powered_on: false,
+                    taken: BTreeMap::new(),
+                    switched,
                 };
                 self.jobs.insert(*id, job);
             }
@@ -206,10 +205,12 @@ impl Fencer {
         self.jobs
             .values()
             .filter_map(|job| match &job.step {
-                Step::Wait { until, .. } => (!job.devices.is_empty()).then_some(*until),
+                Step::Wait { .. } if job.devices.is_empty() => None,
+                // What waits for both clocks looks again now and then, once one has come.
+                Step::Wait { until, .. } if self.looked.reached_on_either(*until) => Some(self.looked.after(LOOK_EVERY)),
+                Step::Wait { until, .. } => Some(*until),
                 Step::Reading { until, .. } | Step::Proving { until, .. } => Some(*until),
                 Step::Working { .. } => None,
-                // It waits for both clocks: once one has come, look again now and then.
                 Step::Closing { from } if self.looked.reached_on_either(*from) => Some(self.looked.after(LOOK_EVERY)),
                 Step::Closing { from } => Some(*from),
             })
@@ -314,9 +315,6 @@ impl Job {
     fn begin(&mut self, fence: FenceId, token: u64, command: DeviceCommand, out: &mut Vec<Action>) {
         let Some(device) = self.devices.get(self.device).cloned() else { return };
         self.step = Step::Working { token, command };
-        if command == DeviceCommand::Off {
-            self.off_sent = true;
-        }
         out.push(Action::Command { token, fence, node: self.node.clone(), device, command });
     }
 
@@ -328,10 +326,13 @@ impl Job {
         result: DeviceResult,
         out: &mut Vec<Action>,
     ) {
+        if command == DeviceCommand::Off && !matches!(result, DeviceResult::Refused { .. }) {
+            self.switched.insert(self.device);
+        }
         match (command, result) {
             (DeviceCommand::Look, DeviceResult::IsOff) => {
                 self.offs_seen += 1;
-                self.taken_until = None;
+                self.taken.remove(&self.device);
                 if self.offs_seen >= 2 {
                     let device = self.devices.get(self.device).cloned().unwrap_or_default();
                     let evidence = Evidence::BmcOff { device };
@@ -352,39 +353,40 @@ impl Job {
                 }
             }
             (DeviceCommand::Off, DeviceResult::Taken) => {
-                self.off_by = Some(now.after(OFF_WITHIN));
-                self.taken_until = self.off_by;
+                let by = now.after(OFF_WITHIN);
+                self.off_by = Some(by);
+                self.taken.insert(self.device, by);
                 self.step = Step::Wait { until: now.after(LOOK_EVERY / 2), then: DeviceCommand::Look };
             }
-            (DeviceCommand::On, DeviceResult::Taken) => {
-                self.powered_on = true;
-                self.step = Step::Closing { from: self.nothing_lands_from(now) };
-            }
-            (DeviceCommand::On, DeviceResult::Refused { why } | DeviceResult::Unanswered { why }) => {
-                // A late "on" hurts nobody, but the device is not in order.
-                out.push(Action::Propose(Command::FenceFailed { id, why: format!("power on: {why}") }));
-                self.powered_on = true;
-                self.step = Step::Closing { from: self.nothing_lands_from(now) };
+            (DeviceCommand::On, result) => {
+                // A late "on" hurts nobody, but a device that didn't take it is not in order.
+                let why = match result {
+                    DeviceResult::Taken => None,
+                    DeviceResult::Refused { why } | DeviceResult::Unanswered { why } => Some(why),
+                    DeviceResult::IsOn | DeviceResult::IsOff => Some("it answered something else".to_owned()),
+                };
+                if let Some(why) = why {
+                    out.push(Action::Propose(Command::FenceFailed { id, why: format!("power on: {why}") }));
+                }
+                self.switched.remove(&self.device);
+                self.step = Step::Wait { until: now, then: DeviceCommand::On };
             }
             (DeviceCommand::Off, DeviceResult::Unanswered { why }) => {
                 self.lands_until = Some(now.after(LANDS_WITHIN));
                 self.fails(now, id, why, out);
             }
-            (
-                DeviceCommand::Look,
-                DeviceResult::Taken | DeviceResult::Refused { .. } | DeviceResult::Unanswered { .. },
-            )
-            | (DeviceCommand::Off, DeviceResult::IsOn | DeviceResult::IsOff | DeviceResult::Refused { .. })
-            | (DeviceCommand::On, DeviceResult::IsOn | DeviceResult::IsOff) => {
-                let why = format!("{command:?} failed");
-                self.fails(now, id, why, out);
+            (DeviceCommand::Look, DeviceResult::Refused { why } | DeviceResult::Unanswered { why })
+            | (DeviceCommand::Off, DeviceResult::Refused { why }) => self.fails(now, id, why, out),
+            (DeviceCommand::Look, DeviceResult::Taken)
+            | (DeviceCommand::Off, DeviceResult::IsOn | DeviceResult::IsOff) => {
+                self.fails(now, id, "it answered something else".to_owned(), out);
             }
         }
     }
 
     /// From when on no command of this fence can still be carried out.
     fn nothing_lands_from(&self, now: Reading) -> Reading {
-        [self.lands_until, self.taken_until].into_iter().flatten().fold(now, Reading::later_of)
+        self.taken.values().copied().chain(self.lands_until).fold(now, Reading::later_of)
     }
 
     fn fails(&mut self, now: Reading, id: FenceId, why: String, out: &mut Vec<Action>) {
@@ -397,13 +399,23 @@ impl Job {
         self.step = Step::Wait { until, then: DeviceCommand::Look };
     }
 
-    /// The fence is proven: power on again if this job switched off, then close.
+    /// The fence is proven: power on again what this job switched off, then close.
     fn after_proof(&mut self, now: Reading, token: u64, out: &mut Vec<Action>) {
-        if self.off_sent && !self.powered_on && !self.devices.is_empty() {
+        let from = self.nothing_lands_from(now);
+        let Some(device) = self.switched.first().copied() else {
+            self.step = Step::Closing { from };
+            return;
+        };
+        if now.reached_on_both(from) {
+            self.device = device;
             self.step = Step::Reading { token, until: now.after(REPEAT), then: DeviceCommand::On };
             out.push(Action::Read(token));
         } else {
-            self.step = Step::Closing { from: self.nothing_lands_from(now) };
+            // An "off" that lands after the "on" would leave the node off for good.
+            self.step = Step::Wait { until: from, then: DeviceCommand::On };
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

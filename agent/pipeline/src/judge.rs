@@ -11,7 +11,7 @@ use crate::name::{MemberName, ResourceName};
 use crate::report::WatchdogPromise;
 use crate::resource::{MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::state::{
-    CLOSED_FENCES_MAX, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, RESOURCES_MAX, Role, State,
+    ADDRESSES_MAX, CLOSED_FENCES_MAX, DEVICES_MAX, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, RESOURCES_MAX, Role, State,
 };
 
 impl State {
@@ -49,6 +49,9 @@ impl State {
                 let Some(state) = self.nodes.get_mut(&node) else {
                     return Err(Void::Unknown { name: node.to_string() });
                 };
+                if devices.len() > DEVICES_MAX {
+                    return Err(Void::Full { what: "devices per node".into(), most: DEVICES_MAX });
+                }
                 let (proven, of) = (devices.iter().filter(|d| d.proven).count(), devices.len());
                 state.devices = devices;
                 self.say(at, Decision::Devices { node, proven, of });
@@ -63,8 +66,10 @@ impl State {
                 }
                 Ok(())
             }
-            Command::SettleProfile { profile } => {
-                if profile != self.settings.profile {
+            Command::SettleProfile { profile, since } => {
+                let settings = &self.settings;
+                let late = profile != settings.profile || since != settings.profile_since;
+                if late && self.rules.late_commands_are_void() {
                     return Err(Void::Outdated);
                 }
                 self.settings.unsettled.clear();
@@ -97,6 +102,9 @@ impl State {
         addresses: Vec<String>,
         key: String,
     ) -> Result<(), Void> {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Void::Full { what: "addresses per member".into(), most: ADDRESSES_MAX });
+        }
         if let Some(member) = self.members.get_mut(&name) {
             if member.key == key && member.role == role {
                 member.addresses = addresses;
@@ -130,6 +138,12 @@ impl State {
         let owned = self.owned_by(name).next().cloned();
         if let Some(resource) = owned {
             return Err(Void::StillOwns { node: name.clone(), resource });
+        }
+        // Nobody owns a new resource yet, so a node that lives may be the one that runs it. Without this node's word it
+        // would be started elsewhere.
+        let unproven = self.life(name).and_then(|_| self.resources.iter().find(|(_, r)| r.phase == Phase::New));
+        if let Some((resource, _)) = unproven {
+            return Err(Void::StillOwns { node: name.clone(), resource: resource.clone() });
         }
         self.members.remove(name);
         self.nodes.remove(name);
@@ -434,3 +448,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

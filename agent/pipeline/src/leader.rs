@@ -4,6 +4,7 @@
 //! nothing has to be handed over.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::name::MemberName;
 use crate::profile::silence_after_lease;
@@ -25,6 +26,8 @@ pub struct NodeView {
     pub newest: Option<Newest>,
     /// Why it got no lease the last time that it asked.
     pub refused: Option<Refusal>,
+    /// The number under which it is a member: who comes back under an old name counts its starts anew.
+    raft_id: Option<u64>,
 }
 
 /// The newest renewal of a node, by (incarnation, seq).
@@ -50,6 +53,8 @@ pub struct Leases {
     nodes: BTreeMap<MemberName, NodeView>,
     /// Lives whose fence this leader has proposed: they get no grant whatever becomes of the proposal.
     condemned: BTreeMap<MemberName, u64>,
+    /// When the last grant of each length ends: at most one line per profile.
+    lengths: BTreeMap<Duration, Reading>,
     rules: Rules,
 }
 
@@ -58,22 +63,26 @@ impl Leases {
     /// the last leader at the very end of its quorum lease.
     #[must_use]
     pub fn start(now: Reading, term: u64, state: &State) -> Self {
+        // The last leader may have given the longest lease of all until the end of its own right to give any.
+        let longest = state.longest_lease();
+        let lengths = BTreeMap::from([(longest, now.after(state.longest_quorum_lease() + longest))]);
         let mut leases =
-            Self { term, since: now, nodes: BTreeMap::new(), condemned: BTreeMap::new(), rules: state.rules };
+            Self { term, since: now, nodes: BTreeMap::new(), condemned: BTreeMap::new(), lengths, rules: state.rules };
         for name in state.nodes.keys() {
-            let view = leases.assumed(state);
+            let view = leases.assumed(state, name);
             leases.nodes.insert(name.clone(), view);
         }
         leases
     }
 
-    fn assumed(&self, state: &State) -> NodeView {
+    fn assumed(&self, state: &State, name: &MemberName) -> NodeView {
         let granted_until = if self.rules.leader_assumes_grants() {
             self.since.after(state.longest_quorum_lease() + state.longest_lease())
         } else {
             self.since
         };
-        NodeView { granted_until, heard: self.since, heard_once: false, newest: None, refused: None }
+        let raft_id = state.members.get(name).map(|member| member.raft_id);
+        NodeView { granted_until, heard: self.since, heard_once: false, newest: None, refused: None, raft_id }
     }
 
     /// The term that this table belongs to.
@@ -120,6 +129,12 @@ impl Leases {
         }
     }
 
+    /// True once every grant that was longer than `lease` has ended, whoever gave it.
+    #[must_use]
+    pub fn longer_grants_ended(&self, lease: Duration, now: Reading) -> bool {
+        self.lengths.iter().all(|(length, end)| *length <= lease || now.reached_on_both(*end))
+    }
+
     /// True while a node of this name counts as heard.
     #[must_use]
     pub fn is_heard(&self, state: &State, name: &MemberName, now: Reading) -> bool {
@@ -132,7 +147,7 @@ impl Leases {
     #[must_use]
     pub fn silent_from(&self, state: &State, name: &MemberName, promise: &WatchdogPromise) -> Option<Reading> {
         let view = self.nodes.get(name)?;
-        let watchdog = std::time::Duration::from_millis(promise.promised_ms);
+        let watchdog = Duration::from_millis(promise.promised_ms);
         Some(view.granted_until.after(silence_after_lease(state.longest_lease(), watchdog)))
     }
 
@@ -151,6 +166,8 @@ impl Leases {
         let verdict = match self.judge(now, state, lease_until, name, renew) {
             Ok(()) => {
                 let ttl = state.settings.profile.lease();
+                let end = now.after(ttl);
+                self.lengths.entry(ttl).and_modify(|last| *last = last.later_of(end)).or_insert(end);
                 if let Some(view) = self.nodes.get_mut(name) {
                     view.granted_until = view.granted_until.later_of(now.after(ttl));
                     view.refused = None;
@@ -180,8 +197,19 @@ impl Leases {
             return Err(Refusal::NotAMember);
         }
         if !self.nodes.contains_key(name) {
-            let view = self.assumed(state);
+            let view = self.assumed(state, name);
             self.nodes.insert(name.clone(), view);
+        }
+        let raft_id = state.members.get(name).map(|member| member.raft_id);
+        if self.nodes.get(name).is_some_and(|view| view.raft_id != raft_id) {
+            // Another machine under an old name: what the old one said and deserved is not this one's. What the old one
+            // was granted still holds.
+            let mut view = self.assumed(state, name);
+            if let Some(old) = self.nodes.get(name) {
+                view.granted_until = view.granted_until.later_of(old.granted_until);
+            }
+            self.nodes.insert(name.clone(), view);
+            self.condemned.remove(name);
         }
         let life = state.life(name);
         // A node that has seen a newer term holds this leader for deposed.
@@ -189,7 +217,14 @@ impl Leases {
         let Some(view) = self.nodes.get_mut(name) else {
             return Err(Refusal::NotAMember);
         };
-        let twin = life.is_some_and(|life| life.boot != renew.boot) && !now.reached_on_both(view.granted_until);
+        let other_boot = life.is_some_and(|life| life.boot != renew.boot);
+        let twin = other_boot && !now.reached_on_both(view.granted_until);
+        // Starts are counted on the node's disk, so the same count on another boot is a copy of that disk. Not even its
+        // report counts: it would hide that the admitted machine has fallen silent.
+        let copy = other_boot && life.is_some_and(|life| life.incarnation == renew.incarnation);
+        if copy && self.rules.one_boot_per_grant() {
+            return Err(Refusal::Twin);
+        }
         let newer =
             view.newest.as_ref().is_none_or(|newest| (renew.incarnation, renew.seq) > (newest.incarnation, newest.seq));
         let incarnation = renew.incarnation;
@@ -219,3 +254,6 @@ impl Leases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ pub mod command;
 pub mod decision;
 pub mod fence;
 pub mod fencer;
+#[cfg(test)]
+mod fixture;
 mod judge;
 pub mod leader;
 pub mod manager;

@@ -258,8 +258,11 @@ impl View<'_> {
             state.life.is_none()
                 || self.leases.report(self.state, node).is_some_and(|r| r.applied >= settings.profile_since)
         });
-        if applied {
-            plan.proposals.push(Command::SettleProfile { profile: settings.profile });
+        // A lease never shrinks, so a long one that was given before the change runs on at a life that has applied it.
+        let ended = self.leases.longer_grants_ended(settings.profile.lease(), self.now);
+        if applied && ended {
+            plan.proposals
+                .push(Command::SettleProfile { profile: settings.profile, since: settings.profile_since });
         }
     }
 
@@ -306,7 +309,7 @@ impl View<'_> {
         for (node, state) in &self.state.nodes {
             let fenced = state.life.is_none()
                 && state.closed_at > 0
-                && self.state.open_fence(node).is_none()
+                && self.is_proven_dead(node)
                 && !self.leases.is_heard(self.state, node, self.now);
             let observed = self
                 .leases
@@ -334,7 +337,28 @@ impl View<'_> {
             let why = self.state.unprotectable(node).unwrap_or_else(|| format!("{node} is not in service"));
             return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
         }
+        // Its owner's fence may have to rest on its watchdog from the very first moment.
+        if let Some(node) = running
+            && self.state.life(node).is_some_and(|life| life.watchdog.is_some())
+            && !self.leases.report(self.state, node).is_some_and(|report| report.armed)
+        {
+            let why = format!("{node} has not armed its watchdog yet");
+            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
+        }
         self.place(name, resource, running, load, plan)
+    }
+
+    /// The node's last fence is closed and proves that nothing at all was left running. The watchdog's time proves that of
+    /// what the cluster had put there alone: for anything else it need not have been armed.
+    fn is_proven_dead(&self, node: &MemberName) -> bool {
+        let last = self.state.fences.values().rev().find(|fence| fence.node == *node).map(|fence| &fence.progress);
+        match last {
+            Some(Progress::Closed { evidence }) => match evidence {
+                Evidence::BmcOff { .. } | Evidence::NewBoot { .. } | Evidence::Operator { .. } => true,
+                Evidence::WatchdogTime { .. } => false,
+            },
+            Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,
+        }
     }
 
     fn placed(&self, name: &ResourceName, resource: &Resource, node: &MemberName, plan: &mut Plan) -> Why {
@@ -498,3 +522,6 @@ pub fn wanted_voters(state: &State) -> std::collections::BTreeSet<u64> {
     nodes.sort_by_key(|(name, id)| (!state.voters.contains(id), !state.in_service(name), *id));
     appliance.into_iter().chain(nodes.into_iter().take(want).map(|(_, id)| id)).collect()
 }
+
+#[cfg(test)]
+mod tests;

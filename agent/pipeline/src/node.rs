@@ -22,6 +22,10 @@ const SENT_MAX: usize = 32;
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// A stop that failed is tried again after this long.
 const STOP_AGAIN: Duration = Duration::from_secs(10);
+/// A watchdog that couldn't be armed or disarmed is tried again after this long.
+const GUARD_AGAIN: Duration = Duration::from_secs(2);
+/// A node whose watchdog couldn't be armed so often in a row says that it can't run what is placed on it.
+const GUARD_TRIES: u32 = 3;
 /// A resource that ran this long without a failure has its restarts forgotten.
 const FAILURES_AGE: Duration = Duration::from_secs(3600);
 
@@ -134,6 +138,14 @@ enum Guard {
     Disarming,
 }
 
+/// Why the watchdog can't be armed or disarmed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Trouble {
+    why: String,
+    tries: u32,
+    again: Reading,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
     Running,
@@ -156,7 +168,10 @@ struct InFlight {
 #[derive(Clone, Debug)]
 struct Work {
     generation: u64,
+    /// How it is operated: by the driver that it may be running under.
     spec: ResourceSpec,
+    /// How it is to be operated once it is stopped, where its driver was changed meanwhile.
+    next_spec: Option<ResourceSpec>,
     seen: Seen,
     in_flight: Option<InFlight>,
     probe_at: Reading,
@@ -204,7 +219,7 @@ pub struct Node {
     had_lease: bool,
     ready: bool,
     guard: Guard,
-    guard_trouble: Option<String>,
+    guard_trouble: Option<Trouble>,
     hears: BTreeSet<MemberName>,
     work: BTreeMap<ResourceName, Work>,
     next_operation: u64,
@@ -281,7 +296,7 @@ impl Node {
     /// Why the watchdog can't be armed or disarmed, if so.
     #[must_use]
     pub fn guard_trouble(&self) -> Option<&str> {
-        self.guard_trouble.as_deref()
+        self.guard_trouble.as_ref().map(|trouble| trouble.why.as_str())
     }
 
     /// True while the watchdog is armed, or may be.
@@ -306,7 +321,7 @@ impl Node {
             }
             Event::Armed(Err(why)) => {
                 self.guard = Guard::Off;
-                self.guard_trouble = Some(why);
+                self.trouble(now, why);
             }
             Event::Disarmed(Ok(())) => {
                 self.guard = Guard::Off;
@@ -314,7 +329,7 @@ impl Node {
             }
             Event::Disarmed(Err(why)) => {
                 self.guard = Guard::Armed;
-                self.guard_trouble = Some(why);
+                self.trouble(now, why);
             }
             Event::Hears(hears) => self.hears = hears,
         }
@@ -367,6 +382,9 @@ impl Node {
         if self.lease_end.is_none() {
             ahead(self.adopt_until);
         }
+        if let Some(trouble) = &self.guard_trouble {
+            ahead(trouble.again);
+        }
         for work in self.work.values().filter(|work| work.in_flight.is_none()) {
             ahead(work.probe_at);
             if work.stop_failed.is_some() {
@@ -380,13 +398,21 @@ impl Node {
     #[must_use]
     pub fn report(&self, state: &State) -> Report {
         let rules = self.config.rules;
+        let unguarded = self.guard_trouble.as_ref().filter(|t| self.is_unguarded() && t.tries >= GUARD_TRIES);
         let resources = state
             .resources
-            .keys()
-            .map(|name| {
+            .iter()
+            .map(|(name, resource)| {
                 let observed = match self.work.get(name) {
                     None => Observed::Unknown { why: "not probed yet".into() },
                     Some(work) => work.observed(rules),
+                };
+                // It will not be started here for want of a watchdog: whoever can run it should have it.
+                let observed = match (observed, unguarded) {
+                    (Observed::Stopped, Some(trouble)) if Wish::of(resource, &self.config.name) == Wish::Up => {
+                        Observed::Failed { why: format!("the watchdog can't be armed: {}", trouble.why) }
+                    }
+                    (observed, _) => observed,
                 };
                 (name.clone(), observed)
             })
@@ -497,7 +523,7 @@ impl Node {
                 }
                 Some(work) if work.generation != resource.generation => {
                     work.generation = resource.generation;
-                    work.spec = resource.spec.clone();
+                    work.take_spec(&resource.spec, matches!(resource.phase, Phase::New));
                     work.failures = 0;
                     work.failed = None;
                     work.stop_failed = None;
@@ -531,6 +557,20 @@ impl Node {
         self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
     }
 
+    /// True while a watchdog is promised that couldn't be armed.
+    fn is_unguarded(&self) -> bool {
+        let off = match self.guard {
+            Guard::Off | Guard::Arming => true,
+            Guard::Armed | Guard::Disarming => false,
+        };
+        self.config.watchdog.is_some() && off && self.guard_trouble.is_some()
+    }
+
+    fn trouble(&mut self, now: Reading, why: String) {
+        let tries = self.guard_trouble.as_ref().map_or(0, |trouble| trouble.tries) + 1;
+        self.guard_trouble = Some(Trouble { why, tries, again: now.after(GUARD_AGAIN) });
+    }
+
     fn close_the_difference(&mut self, now: Reading, state: &State) {
         if !self.ready {
             return;
@@ -543,6 +583,7 @@ impl Node {
         }
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         let adopting = self.is_adopting(now);
+        let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
         // Reverse order, so that what came up last goes down first.
         let names: Vec<ResourceName> = self.work.keys().rev().cloned().collect();
@@ -553,6 +594,8 @@ impl Node {
                 state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
             };
             let Some(work) = self.work.get_mut(&name) else { continue };
+            // What runs against the promise, or by a driver that is not the configured one any more, goes down first.
+            let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
             if let Some(in_flight) = &mut work.in_flight {
                 // A start whose lease or placement is gone is cancelled; its end is awaited all the same.
                 if in_flight.kind == OperationKind::Start && wish == Wish::Down && !in_flight.cancelled {
@@ -592,17 +635,21 @@ impl Node {
         }
         let me = &self.config.name;
         let may_act = self.may_act(now, state);
-        let wanted = may_act && state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Up);
+        // What was found running is guarded too, whoever started it: it may be about to be placed here.
+        let runs = self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_)));
+        let placed = state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Up);
+        let wanted = may_act && (placed || runs);
+        let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
         let busy = self
             .work
             .values()
             .any(|work| work.seen != Seen::Stopped || work.in_flight.is_some_and(|op| op.kind != OperationKind::Probe));
         match self.guard {
-            Guard::Off if wanted && self.guard_trouble.is_none() => {
+            Guard::Off if wanted && try_now => {
                 self.guard = Guard::Arming;
                 self.actions.push_back(Action::Arm);
             }
-            Guard::Armed if !wanted && !busy && self.guard_trouble.is_none() => {
+            Guard::Armed if !wanted && !busy && try_now => {
                 self.guard = Guard::Disarming;
                 self.actions.push_back(Action::Disarm);
             }
@@ -657,7 +704,11 @@ impl Node {
                     work.stop_failed = None;
                     let died = matches!(work.seen, Seen::Running);
                     work.seen = Seen::Stopped;
-                    if up && after == Some(OperationKind::Start) {
+                    if let Some(spec) = work.next_spec.take() {
+                        work.spec = spec;
+                        work.seen = Seen::Unprobed("not probed by its new driver yet");
+                        work.probe_at = now;
+                    } else if up && after == Some(OperationKind::Start) {
                         let why = complaint.unwrap_or_else(|| "the start reported success, but it doesn't run".into());
                         work.fails(now, why);
                     } else if up && died {
@@ -675,6 +726,9 @@ impl Node {
                 Found::Unknown { why } => {
                     if tried_to_stop {
                         work.stop_fails(now, why.clone());
+                    } else {
+                        // The next probe that tells something still judges the start.
+                        (work.after, work.complaint) = (after, complaint);
                     }
                     work.seen = Seen::Unknown(why);
                     work.probe_at = now.after(PROBE_AGAIN);
@@ -726,6 +780,7 @@ impl Work {
         Self {
             generation: resource.generation,
             spec: resource.spec.clone(),
+            next_spec: None,
             seen: Seen::Unprobed("not probed yet"),
             in_flight: None,
             probe_at: now,
@@ -736,6 +791,19 @@ impl Work {
             stop_at: now,
             complaint: None,
             after: None,
+        }
+    }
+
+    /// Takes a new configuration. Its driver waits until the resource is proven stopped by the old one: the new one's
+    /// probe may look at something else, and call stopped what still runs.
+    fn take_spec(&mut self, spec: &ResourceSpec, anew: bool) {
+        let at_rest = self.in_flight.is_none() && self.seen == Seen::Stopped;
+        if anew || at_rest || self.spec.driver == spec.driver {
+            self.spec = spec.clone();
+            self.next_spec = None;
+        } else {
+            self.spec = ResourceSpec { driver: self.spec.driver.clone(), ..spec.clone() };
+            self.next_spec = Some(spec.clone());
         }
     }
 
@@ -770,3 +838,6 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

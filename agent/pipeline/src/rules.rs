@@ -110,3 +110,6 @@ rules! {
     /// A node that another member hears is not fenced inside its lease.
     others_are_asked_first = 48,
 }
+
+#[cfg(test)]
+mod tests;

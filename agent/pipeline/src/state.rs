@@ -23,6 +23,10 @@ pub const CLOSED_FENCES_MAX: usize = 32;
 pub const MEMBERS_MAX: usize = 65;
 /// Resources at most.
 pub const RESOURCES_MAX: usize = 2_000;
+/// Power-fencing devices of a node at most.
+pub const DEVICES_MAX: usize = 16;
+/// Addresses of a member at most.
+pub const ADDRESSES_MAX: usize = 16;
 /// Operators at most.
 pub const OPERATORS_MAX: usize = 64;
 
@@ -315,3 +319,6 @@ impl State {
         self.log.push_back(LogLine { index: self.applied, at_ms, decision });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,7 @@ impl Layout {
         identity.store(&half)?;
         let state = State::new(cluster.clone(), appliance.clone(), addresses.to_vec(), String::new());
         let voters = Membership { voters: [RaftId(FIRST_RAFT_ID)].into(), learners: [].into() };
-        drop(RaftStore::create(&half.join("raft.redb"), &bootstrap(voters, state.encode()))?);
+        drop(RaftStore::create(half.join("raft.redb"), &bootstrap(voters, state.encode()))?);
         std::fs::rename(&half, &done).with_context(|| format!("finishing {}", done.display()))?;
         let clusters = self.root.join("clusters");
         std::fs::File::open(&clusters)

@@ -1,6 +1,7 @@
 //! OpenIPMI's `ipmi_sim` as a BMC, behind which a real process stands for the node.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::tool;
+use crate::{Machine, node::placed, tool};
 
 /// The account with operator rights alone.
 pub const OPERATOR: &str = "oper";
@@ -59,36 +60,15 @@ impl IpmiSim {
     /// # Errors
     /// The Debian package openipmi is missing, or the simulator doesn't start.
     pub fn start() -> Result<Self> {
-        let program = tool("ipmi_sim", "openipmi")?;
         let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
         let hook = dir.path().join("hook");
         fs::write(&hook, HOOK)?;
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
-        let state = dir.path().join("state");
-        fs::create_dir(&state)?;
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let config = dir.path().join("lan.conf");
-        fs::write(&config, lan_config(address, &hook, dir.path()))?;
-        let emulation = dir.path().join("bmc.emu");
-        fs::write(
-            &emulation,
-            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n",
-        )?;
         let started = Command::new(&hook).arg(dir.path()).args(["set", "power", "1"]).status()?;
         ensure!(started.success(), "the chassis hook could not start the node");
-        let simulator = Command::new(&program)
-            .arg("-c")
-            .arg(&config)
-            .arg("-f")
-            .arg(&emulation)
-            .arg("-s")
-            .arg(&state)
-            .arg("-n")
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(dir.path().join("log"))?)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+        let button = format!("{} {}", hook.display(), dir.path().display());
+        let simulator = simulate(dir.path(), address, &button, &[])?;
         Ok(Self { dir, simulator, address })
     }
 
@@ -130,9 +110,59 @@ impl Drop for IpmiSim {
     }
 }
 
-fn lan_config(address: SocketAddr, hook: &Path, dir: &Path) -> String {
+/// A simulator in front of a whole machine. Ends when dropped; the machine stays as it is.
+#[derive(Debug)]
+pub struct MachineBmc {
+    simulator: Child,
+    _dir: TempDir,
+}
+
+impl MachineBmc {
+    /// Starts a simulator that works a machine's power button. `place` is put before its command.
+    ///
+    /// # Errors
+    /// The Debian package openipmi is missing, or the simulator doesn't start.
+    pub fn start(machine: &Machine, address: SocketAddr, place: &[OsString]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
+        let simulator = simulate(dir.path(), address, &machine.button(), place)?;
+        Ok(Self { simulator, _dir: dir })
+    }
+}
+
+impl Drop for MachineBmc {
+    fn drop(&mut self) {
+        // The child is ours and not reaped yet, so its id can't be another's.
+        let _ = self.simulator.kill();
+        let _ = self.simulator.wait();
+    }
+}
+
+/// Starts the simulator with its files in `dir`.
+fn simulate(dir: &Path, address: SocketAddr, button: &str, place: &[OsString]) -> Result<Child> {
+    let program = tool("ipmi_sim", "openipmi")?;
+    let state = dir.join("state");
+    fs::create_dir(&state)?;
+    let config = dir.join("lan.conf");
+    fs::write(&config, lan_config(address, button))?;
+    let emulation = dir.join("bmc.emu");
+    fs::write(&emulation, "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n")?;
+    placed(place, program.as_os_str())
+        .arg("-c")
+        .arg(&config)
+        .arg("-f")
+        .arg(&emulation)
+        .arg("-s")
+        .arg(&state)
+        .arg("-n")
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(dir.join("log"))?)
+        .stderr(Stdio::inherit())
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))
+}
+
+fn lan_config(address: SocketAddr, button: &str) -> String {
     let (ip, port) = (address.ip(), address.port());
-    let (hook, dir) = (hook.display(), dir.display());
     let auths = "md2 md5";
     format!(
         r#"name "node"
@@ -145,7 +175,7 @@ set_working_mc 0x20
     allowed_auths_admin {auths}
     guid 00112233445566778899aabbccddeeff
   endlan
-  chassis_control "{hook} {dir}"
+  chassis_control "{button}"
   user 2 true "{ADMINISTRATOR}" "{PASSWORD}" admin 10 {auths}
   user 3 true "{OPERATOR}" "{PASSWORD}" operator 10 {auths}
 "#

@@ -66,6 +66,10 @@ impl World {
             return;
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {
+            // What was taken out of protection during its start is left as it is.
+            if !self.watch.committed.resources.contains_key(&resource) {
+                self.machines[who].workloads.set_managed(&resource, false);
+            }
             self.say(who, || format!("{resource} runs"));
             self.look_at_running(who, &resource);
         }

@@ -94,6 +94,10 @@ impl World {
                     matches!(runs[..], [who] if self.machines[who].name == *node)
                 }
                 (Phase::Placed { .. }, Requested::Stopped) => runs.is_empty(),
+                // Where it was found running, there it is taken over, or nowhere.
+                (Phase::New, _) if !runs.is_empty() => {
+                    runs.iter().any(|who| state.unprotectable(&self.machines[*who].name).is_some())
+                }
                 (Phase::New | Phase::Free { .. }, _) => !can_run,
                 (Phase::Releasing { .. }, _) => false,
             };

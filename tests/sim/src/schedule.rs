@@ -139,6 +139,22 @@ impl Schedule {
         schedule
     }
 
+    /// A schedule written by hand: two nodes of this kind, one resource.
+    #[must_use]
+    pub fn scripted(seed: u64, profile: Profile, node: Kind, faults: Vec<(u64, Fault)>, heal_at: u64) -> Self {
+        Self {
+            seed,
+            style: Style::Scripted,
+            profile,
+            machines: vec![Kind::APPLIANCE, node, node],
+            resources: 1,
+            all_vote: true,
+            slew_ppm: 0,
+            faults,
+            heal_at,
+        }
+    }
+
     fn one_cut(seed: u64, dice: &mut Dice) -> Self {
         let machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER];
         let from = dice.index(3);
@@ -269,7 +285,8 @@ impl Schedule {
     fn operator(&self, dice: &mut Dice) -> Fault {
         let resource = dice.index(4);
         let who = self.node(dice);
-        match dice.below(12) {
+        match dice.below(14) {
+            12 | 13 => Fault::Move { resource, to: who },
             0..=2 => Fault::Add { resource, runs_on: dice.one_in(2).then_some(who) },
             3..=5 => Fault::Set { resource, started: !dice.one_in(3) },
             6 => Fault::Drop { resource },
@@ -330,6 +347,26 @@ fn lean_for(rule: &str) -> Lean {
         "lease_ends_on_either_clock" => Lean { clock: 40, still: 10, in_pet: 20, ..EVEN },
         "only_trusted_watchdogs_prove_silence" => Lean { pair: 60, still: 20, bmc: 10, ..EVEN },
         "longer_times_hold" => Lean { profile: 40, pair: 30, links: 20, ..EVEN },
+        "release_then_assign" | "stopped_is_what_a_probe_says" | "reports_are_ordered" => {
+            Lean { operators: 30, slow: 15, scripts: 20, ..EVEN }
+        }
+        "closed_before_readmission"
+        | "admission_has_applied_the_closing"
+        | "devices_need_a_fresh_read"
+        | "new_boots_prove_with_the_fence_applied"
+        | "no_grant_to_the_condemned"
+        | "late_commands_are_void"
+        | "others_are_asked_first" => Lean { pair: 25, operators: 15, slow: 15, appliance: 15, ..EVEN },
+        "one_boot_per_grant" => Lean { power: 30, pair: 20, ..EVEN },
+        "consensus.lease_from_send_time"
+        | "consensus.lease_ends_on_either_clock"
+        | "consensus.vote_silence_after_restart"
+        | "consensus.gate_shuts_before_vote"
+        | "consensus.gate_waits_for_own_term"
+        | "grants_need_the_quorum_lease"
+        | "old_terms_are_ignored" => {
+            Lean { links: 20, slow: 20, crash: 20, appliance: 25, disk: 15, still: 10, clock: 5, ..EVEN }
+        }
         "new_resources_are_probed" => Lean { operators: 60, ..EVEN },
         "leader_assumes_grants" => Lean { appliance: 30, pair: 30, ..EVEN },
         "fences_leave_a_majority" => Lean { pair: 60, operators: 30, appliance: 20, ..EVEN },

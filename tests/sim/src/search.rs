@@ -89,7 +89,14 @@ pub fn search(
                         return;
                     }
                     let seed = from.wrapping_add(nth);
-                    let outcome = run(Schedule::draw(seed, focus), switches, false);
+                    let mut outcome = run(Schedule::draw(seed, focus), switches, false);
+                    // Without a rule, only what that rule prevents counts.
+                    if focus.is_some()
+                        && outcome.violation.is_some()
+                        && run(Schedule::draw(seed, focus), Switches::default(), false).violation.is_some()
+                    {
+                        outcome.violation = None;
+                    }
                     let mut held = found.lock().unwrap_or_else(PoisonError::into_inner);
                     let (found, told) = &mut *held;
                     found.schedules += 1;

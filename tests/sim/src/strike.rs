@@ -3,7 +3,7 @@
 use tiebreaker_member::core::Request;
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fence::Progress;
-use tiebreaker_pipeline::resource::Requested;
+use tiebreaker_pipeline::resource::{MoveReason, Requested};
 use tiebreaker_pipeline::state::DeviceStatus;
 
 use crate::bmc::BmcMode;
@@ -125,6 +125,7 @@ impl World {
                 let requested = if started { Requested::Started } else { Requested::Stopped };
                 self.ask(Request::Propose(Command::SetResource { name, spec: None, requested }));
             }
+            Fault::Move { resource, to } => self.move_to(resource, to),
             Fault::Drop { resource } => {
                 let name = self.resources[resource].clone();
                 self.ask(Request::Propose(Command::RemoveResource { name }));
@@ -157,6 +158,24 @@ impl World {
                 self.ask(Request::Propose(Command::SetDevices { node, devices: vec![device] }));
             }
         }
+    }
+
+    /// A move is a release; where the rule about that is left out, an assignment at once.
+    fn move_to(&mut self, resource: usize, to: Who) {
+        let name = self.resources[resource].clone();
+        let to = self.machines[to].name.clone();
+        let state = &self.watch.committed;
+        let (Some(placed), Some(life)) = (state.resources.get(&name), state.life(&to)) else { return };
+        let (generation, incarnation) = (placed.generation, life.incarnation);
+        if placed.phase.owner().is_none_or(|owner| *owner == to) {
+            return;
+        }
+        let command = if self.switches.pipeline.release_then_assign() {
+            Command::Release { resource: name, generation, to: Some(to), why: MoveReason::Asked }
+        } else {
+            Command::Assign { resource: name, generation, to, incarnation }
+        };
+        self.ask(Request::Propose(command));
     }
 
     fn cut(&mut self, from: Who, to: Who, for_ns: u64) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use anyhow::{Context, anyhow};
+use serde::Deserialize;
 
 use super::outcome::Outcome;
 use crate::failure::Failure;
@@ -20,14 +21,35 @@ pub fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a demo prints.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Document {
+    /// It was played.
+    Outcome(Box<Outcome>),
+    /// It wasn't.
+    Unplayed {
+        /// Why.
+        error: String,
+    },
+}
+
 fn summarise(text: &str) -> anyhow::Result<String> {
     let mut cases: BTreeMap<(String, String), Vec<Outcome>> = BTreeMap::new();
-    for (at, document) in serde_json::Deserializer::from_str(text).into_iter::<Outcome>().enumerate() {
-        let outcome = document.with_context(|| format!("document {}", at + 1))?;
+    let mut unplayed = 0;
+    for (at, document) in serde_json::Deserializer::from_str(text).into_iter::<Document>().enumerate() {
+        let outcome = match document.with_context(|| format!("document {}", at + 1))? {
+            Document::Outcome(outcome) => *outcome,
+            Document::Unplayed { error } => {
+                eprintln!("a demo that could not be played: {error}");
+                unplayed += 1;
+                continue;
+            }
+        };
         let suffix = if outcome.no_bmc { ", no BMC" } else { "" };
         cases.entry((outcome.profile.to_string(), format!("{}{suffix}", outcome.fail))).or_default().push(outcome);
     }
-    if cases.is_empty() {
+    if cases.is_empty() && unplayed == 0 {
         return Err(anyhow!("there is no document on the standard input"));
     }
     let mut table = Table::new(&["PROFILE", "CASE", "RUNS", "FAILED", "WHAT", "MIN", "MEDIAN", "MAX"]);
@@ -41,6 +63,9 @@ fn summarise(text: &str) -> anyhow::Result<String> {
         ];
         for (what, time) in times {
             let mut values: Vec<f64> = outcomes.iter().filter_map(time).collect();
+            if values.is_empty() && what != "recovered" {
+                continue;
+            }
             values.sort_by(f64::total_cmp);
             let cell = |value: Option<f64>| value.map(|s| format!("{s:.2} s")).unwrap_or_default();
             table.row(vec![
@@ -55,7 +80,11 @@ fn summarise(text: &str) -> anyhow::Result<String> {
             ]);
         }
     }
-    Ok(table.render())
+    let mut text = table.render();
+    if unplayed > 0 {
+        text.push_str(&format!("{unplayed} demos could not be played to their end.\n"));
+    }
+    Ok(text)
 }
 
 /// The middle of sorted values, or the mean of the middle two.
@@ -77,6 +106,7 @@ mod tests {
             .into_iter()
             .map(|s| serde_json::to_string(&example(Fail::NodePower, Some(s))).unwrap() + "\n")
             .chain([serde_json::to_string(&example(Fail::NodeLink, None)).unwrap()])
+            .chain([r#"{"error":"no room","exit":4}"#.to_owned()])
             .collect();
         let table = summarise(&documents).unwrap();
         let line = |case: &str, what: &str| {
@@ -92,6 +122,7 @@ mod tests {
             ["3", "0", "recovered", "1.00", "s", "2.00", "s", "3.00", "s"]
         );
         assert_eq!(line("node-link", "recovered")[2..], ["1", "0", "recovered", "-", "-", "-"]);
+        assert!(table.ends_with("1 demos could not be played to their end.\n"), "{table}");
         assert!(summarise("").is_err() && summarise("{}").is_err());
     }
 

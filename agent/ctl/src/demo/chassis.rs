@@ -191,7 +191,10 @@ async fn run(path: &Path) -> Result<()> {
         }
     }
     // Whatever won't die is tried again: nothing of the demo may outlive it.
-    while let Err(error) = machine.lock().kill() {
+    loop {
+        // A statement of its own, so that the lock is not held while this waits.
+        let killed = machine.lock().kill();
+        let Err(error) = killed else { break };
         tell(&Happened::Failed { why: format!("{error:#}") });
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -6,6 +6,7 @@ mod bench;
 mod chassis;
 mod clients;
 mod counter;
+mod judgement;
 mod machine;
 mod network;
 mod outcome;
@@ -14,6 +15,7 @@ mod story;
 mod timeline;
 mod witness;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -47,12 +49,17 @@ fn monotonic_ns() -> u64 {
 /// When the demo can't be played, or a check fails.
 pub async fn demo_main(args: DemoArgs, json: bool) -> Result<(), Failure> {
     let timeline = Timeline::new(json);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::demo)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::demo)?;
-    let mut stage = Stage::new(&args, timeline.clone()).await.map_err(Failure::demo)?;
+    let mut stage = Stage::new(timeline.clone()).map_err(Failure::demo)?;
     let played = tokio::select! {
-        played = story::play(&args, &mut stage) => played,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow!("terminated")),
+        played = story::play(&args, &mut stage) => Some(played),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    };
+    let Some(played) = played else {
+        stage.end(false).await.map_err(Failure::demo)?;
+        return Err(Failure::demo(anyhow!("interrupted")));
     };
     if let Ok(outcome) = &played {
         show(outcome, &timeline, json)?;
@@ -60,7 +67,7 @@ pub async fn demo_main(args: DemoArgs, json: bool) -> Result<(), Failure> {
     if args.keep && played.is_ok() {
         timeline.say(&stage.how_to_look());
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     }
@@ -72,14 +79,16 @@ pub async fn demo_main(args: DemoArgs, json: bool) -> Result<(), Failure> {
     if outcome.failures.is_empty() {
         Ok(())
     } else {
-        Err(Failure::demo(anyhow!("the demo failed: {}", outcome.failures.join("; "))))
+        Err(Failure::documented_demo(anyhow!("the demo failed: {}", outcome.failures.join("; "))))
     }
 }
 
 fn show(outcome: &Outcome, timeline: &Timeline, json: bool) -> Result<(), Failure> {
     timeline.say(&outcome.to_string());
     if json {
-        println!("{}", serde_json::to_string(outcome).map_err(Failure::demo)?);
+        let document = serde_json::to_string(outcome).map_err(Failure::demo)?;
+        // Nobody may be reading any more; the stage is still to be tidied up.
+        let _unread = writeln!(std::io::stdout(), "{document}");
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tempfile::TempDir;
+use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_pipeline::profile::Profile;
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -27,7 +28,9 @@ use super::timeline::Timeline;
 use crate::connection::Connection;
 
 /// The cluster's name.
-pub const CLUSTER: &str = "demo";
+const CLUSTER: &str = "demo";
+/// The protected resource's name.
+pub const COUNTER: &str = "counter";
 /// The appliance's name.
 pub const APPLIANCE: &str = "pi";
 /// The nodes' names.
@@ -42,6 +45,8 @@ const BOOT: Duration = Duration::from_secs(3);
 /// Added to the watchdog's time for [`reboot`].
 const REBOOT_MARGIN: Duration = Duration::from_secs(5);
 const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at a starting daemon.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 const DAEMON_WITHIN: Duration = Duration::from_secs(30);
 /// News of machines that wait to be heard.
 const NEWS_MAX: usize = 256;
@@ -65,6 +70,7 @@ pub struct Stage {
     pub network: Network,
     /// News of the machines.
     pub news: mpsc::Receiver<News>,
+    say: mpsc::Sender<News>,
     /// What is printed.
     pub timeline: Timeline,
     nodes: Vec<NodePlace>,
@@ -76,34 +82,31 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the folders. Nothing runs yet.
+    /// An empty stage: a folder, and nothing in it.
     ///
     /// # Errors
-    /// When the system doesn't give what is needed.
-    pub async fn new(args: &DemoArgs, timeline: Timeline) -> Result<Self> {
+    /// When there is no room for a folder.
+    pub fn new(timeline: Timeline) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("tiebreaker-demo-").tempdir().context("making a folder")?;
         let (say, news) = mpsc::channel(NEWS_MAX);
-        let mut stage = Self {
+        Ok(Self {
             dir,
             network: Network::new(),
             news,
+            say,
             timeline,
             nodes: Vec::new(),
             appliance: String::new(),
             tokens: Vec::new(),
             machines: BTreeMap::new(),
-        };
-        if let Err(error) = stage.set_up(args, say).await {
-            // What was started must not outlive the failure.
-            if let Err(other) = stage.end(true).await {
-                bail!("{error:#}; then, tidying up: {other:#}");
-            }
-            return Err(error);
-        }
-        Ok(stage)
+        })
     }
 
-    async fn set_up(&mut self, args: &DemoArgs, say: mpsc::Sender<News>) -> Result<()> {
+    /// Sets everything up, and switches it on. Whatever comes of it, [`Stage::end`] tidies up.
+    ///
+    /// # Errors
+    /// When the system doesn't give what is needed, or a daemon doesn't start.
+    pub async fn set_up(&mut self, args: &DemoArgs) -> Result<()> {
         for (number, name) in (1..).zip(NODES) {
             let host = Host::Node(number);
             let place = NodePlace { name, host, data: self.path(name), port: free_port(Ipv4Addr::LOCALHOST)? };
@@ -114,8 +117,8 @@ impl Stage {
             let path = self.path(folder);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        let bmcs = self.start_machines(args, &say).await?;
-        self.start_appliance(args, &bmcs, &say).await?;
+        let bmcs = self.start_machines(args).await?;
+        self.start_appliance(args, &bmcs).await?;
         for place in 0..self.nodes.len() {
             self.join(place).await?;
         }
@@ -128,11 +131,7 @@ impl Stage {
     }
 
     /// The nodes' machines, still without power; gives the addresses of their BMCs.
-    async fn start_machines(
-        &mut self,
-        args: &DemoArgs,
-        say: &mpsc::Sender<News>,
-    ) -> Result<BTreeMap<&'static str, SocketAddr>> {
+    async fn start_machines(&mut self, args: &DemoArgs) -> Result<BTreeMap<&'static str, SocketAddr>> {
         let mut bmcs = BTreeMap::new();
         let secrets = self.path(APPLIANCE).join("secrets");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&secrets).context("making the folder of secrets")?;
@@ -159,7 +158,7 @@ impl Stage {
                 bmc,
                 boot_ms: u64::try_from(BOOT.as_millis()).context("the time to boot")?,
             };
-            let (machine, ready) = Machine::start(name, &config, self.dir.path(), say.clone()).await?;
+            let (machine, ready) = Machine::start(name, &config, self.dir.path(), self.say.clone()).await?;
             self.machines.insert(name, machine);
             if let Happened::Ready { bmc: Some(address) } = ready {
                 bmcs.insert(name, address);
@@ -168,12 +167,7 @@ impl Stage {
         Ok(bmcs)
     }
 
-    async fn start_appliance(
-        &mut self,
-        args: &DemoArgs,
-        bmcs: &BTreeMap<&'static str, SocketAddr>,
-        say: &mpsc::Sender<News>,
-    ) -> Result<()> {
+    async fn start_appliance(&mut self, args: &DemoArgs, bmcs: &BTreeMap<&'static str, SocketAddr>) -> Result<()> {
         let data = self.path(APPLIANCE);
         let listen = SocketAddr::from((Host::Appliance.address(), free_port(Host::Appliance.address())?));
         let address = self.network.proxy(Host::Appliance, listen).await.context("opening a proxy's port")?;
@@ -202,27 +196,29 @@ impl Stage {
             bmc: None,
             boot_ms: 0,
         };
-        let (machine, _) = Machine::start(APPLIANCE, &config, self.dir.path(), say.clone()).await?;
+        let (machine, _) = Machine::start(APPLIANCE, &config, self.dir.path(), self.say.clone()).await?;
         self.machines.insert(APPLIANCE, machine);
         self.tell(APPLIANCE, Order::On).await?;
-        self.wait_for_daemon(&data.join("control.sock")).await?;
+        self.wait_for_daemon(&data.join("control.sock"), args.profile).await?;
         self.timeline.now(&format!("the appliance {APPLIANCE} runs"));
         Ok(())
     }
 
-    async fn wait_for_daemon(&mut self, socket: &Path) -> Result<()> {
+    /// Waits until the daemon serves its cluster, before which it lets nobody join, and has set the profile, by which
+    /// a node that joins chooses its watchdog's time.
+    async fn wait_for_daemon(&mut self, socket: &Path, profile: Profile) -> Result<()> {
         let end = Instant::now() + DAEMON_WITHIN;
         loop {
-            match Connection::local(socket, None).await {
-                Ok(_) => return Ok(()),
-                Err(failure) if Instant::now() >= end => {
-                    bail!("the daemon did not start within {DAEMON_WITHIN:?}: {failure}")
+            match leads(socket, profile).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= end => {
+                    bail!("the daemon did not start within {DAEMON_WITHIN:?}: {error:#}")
                 }
                 Err(_) => {}
             }
-            // Its end would be news; else the socket is looked at again soon.
+            // Its end would be news; else it is asked again soon.
             if let Ok(Some(News { machine, what: Happened::Ended { status }, .. })) =
-                timeout(Duration::from_millis(50), self.news.recv()).await
+                timeout(LOOK_EVERY, self.news.recv()).await
             {
                 bail!("the daemon of {machine} ended ({status})");
             }
@@ -368,6 +364,20 @@ impl Stage {
 /// so that it is that time which proves the node silent.
 fn reboot(profile: Profile) -> Duration {
     profile.watchdog() + REBOOT_MARGIN
+}
+
+/// Whether the appliance leads and has the profile, by what its daemon says.
+async fn leads(socket: &Path, profile: Profile) -> Result<()> {
+    let reply = Connection::local(socket, Some(CLUSTER.to_owned())).await?.ask(Request::Status).await?;
+    let Reply::Status(status) = reply else { bail!("it answers something else than was asked") };
+    let leads = status.leader.as_ref().is_some_and(|leader| leader.as_str() == APPLIANCE);
+    if !leads || status.quorum_lease_ms.is_none_or(|ms| ms == 0) {
+        bail!("it doesn't lead yet");
+    }
+    if status.profile != profile {
+        bail!("the profile is still {}", status.profile);
+    }
+    Ok(())
 }
 
 /// This very program, also when its file was replaced meanwhile.

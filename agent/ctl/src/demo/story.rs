@@ -1,6 +1,5 @@
 //! The demo's story: set up, break, watch, judge.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,16 +19,15 @@ use super::args::{DemoArgs, Fail};
 use super::chassis::Order;
 use super::clients::{Ack, Clients};
 use super::counter::{Instance, Ledger, Line};
+use super::judgement::{Before, Judgement, Played};
 use super::monotonic_ns;
 use super::network::Host;
-use super::outcome::{Outcome, rounded};
-use super::stage::{APPLIANCE, NODES, Stage};
+use super::outcome::Outcome;
+use super::stage::{APPLIANCE, COUNTER, NODES, Stage};
 use super::witness::{Seen, Witness};
 use crate::connection::Connection;
 use crate::render;
 
-/// The resource.
-const COUNTER: &str = "counter";
 /// Counts before anything breaks.
 const COUNTS_FIRST: usize = 20;
 /// Everything is set up within this time on any machine that could play the demo at all.
@@ -50,6 +48,7 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it can't be played to its end. What went wrong in the cluster is in the outcome.
 pub async fn play(args: &DemoArgs, stage: &mut Stage) -> Result<Outcome> {
+    stage.set_up(args).await?;
     let mut witness = Witness::start(stage.sockets(), stage.timeline.clone());
     witness.until(stage, "all members are online", SET_UP_WITHIN, |seen| all_well(seen, args).then_some(())).await?;
     add_counter(stage).await?;
@@ -69,34 +68,8 @@ pub async fn play(args: &DemoArgs, stage: &mut Stage) -> Result<Outcome> {
     played.after = witness.seen.status_since(played.broken).cloned();
     let acknowledged = clients.stop().await;
     let ledger = Ledger::read(&stage.path("shared"))?;
-    Ok(Judgement { args, before: &before, played: &played, seen: &witness.seen, died_ns: watched.died() }
-        .outcome(&ledger, &acknowledged))
-}
-
-/// How things stood before the break.
-struct Before {
-    status: Status,
-    instance: Instance,
-    /// Counts acknowledged so far.
-    counts: usize,
-}
-
-impl Before {
-    /// Decisions after this log index came after the break.
-    fn index(&self) -> u64 {
-        self.status.commit
-    }
-}
-
-/// What came of the break.
-struct Played {
-    broken: Instant,
-    /// The first count by a new instance.
-    recovered: Option<Ack>,
-    /// For `appliance`: when a node led. For `agent-crash` and `appliance`: when all was as before.
-    led: Option<Instant>,
-    restored: Option<Instant>,
-    after: Option<Status>,
+    let judgement = Judgement { args, before: &before, played: &played, seen: &witness.seen, died_ns: watched.died() };
+    Ok(judgement.outcome(&ledger, &acknowledged))
 }
 
 fn all_well(seen: &Seen, args: &DemoArgs) -> bool {
@@ -328,146 +301,5 @@ impl DeathWatch {
     /// When it was dead at the latest, by CLOCK_MONOTONIC; `None` while it lives.
     fn died(&self) -> Option<u64> {
         self.died.get().copied()
-    }
-}
-
-/// All that the judgement rests on.
-struct Judgement<'a> {
-    args: &'a DemoArgs,
-    before: &'a Before,
-    played: &'a Played,
-    seen: &'a Seen,
-    died_ns: Option<u64>,
-}
-
-impl Judgement<'_> {
-    fn outcome(&self, ledger: &Ledger, acknowledged: &[Line]) -> Outcome {
-        let Self { args, before, played, seen, .. } = self;
-        let from = before.instance.node.clone();
-        let verdict = ledger.judge(acknowledged);
-        let newest = ledger.newest().unwrap_or(&before.instance);
-        let since = |at: Instant| rounded(at.saturating_duration_since(played.broken).as_secs_f64());
-        let decided = |wanted: fn(&Decision) -> bool| {
-            seen.lines_after(before.index()).find(|(_, line)| wanted(&line.decision)).map(|(at, _)| since(*at))
-        };
-        let evidence = seen.lines_after(before.index()).find_map(|(_, line)| match &line.decision {
-            Decision::Fenced { evidence, .. } => Some(evidence.grade().to_owned()),
-            _ => None,
-        });
-        let recovered = played.recovered.as_ref().map(|ack| ack.at).or(played.restored);
-        let leader = |status: &Status| status.leader.as_ref().map(ToString::to_string);
-        let mut outcome = Outcome {
-            fail: args.fail,
-            profile: args.profile,
-            no_bmc: args.no_bmc,
-            resource: COUNTER.to_owned(),
-            from,
-            to: newest.node.clone(),
-            detected_s: decided(|d| matches!(d, Decision::FenceWanted { .. })).or(played.led.map(since)),
-            fenced_s: decided(|d| matches!(d, Decision::Fenced { .. })),
-            evidence,
-            recovered_s: recovered.map(since),
-            leader_before: leader(&before.status),
-            leader_after: played.after.as_ref().and_then(leader),
-            lost_counts: verdict.lost_counts,
-            double_runs: verdict.double_runs,
-            leases_lost: self.leases_lost(),
-            counts: acknowledged.len() as u64,
-            failures: verdict.faults.clone(),
-        };
-        let failures = self.failures(&outcome, newest);
-        outcome.failures.extend(failures);
-        outcome
-    }
-
-    /// Leases that ran out after the break, on nodes that weren't broken themselves.
-    fn leases_lost(&self) -> u64 {
-        let counts = |status: &Status| -> BTreeMap<String, u64> {
-            let lost = |member: &tiebreaker_member::core::MemberStatus| {
-                member.leases_lost.map(|lost| (member.name.to_string(), lost))
-            };
-            status.members.iter().filter_map(lost).collect()
-        };
-        let (before, after) = (counts(&self.before.status), self.played.after.as_ref().map(counts).unwrap_or_default());
-        let well = |node: &str| !(self.args.fail.breaks_the_node() && node == self.before.instance.node);
-        after
-            .iter()
-            .filter(|(node, _)| well(node))
-            // A count that went back belongs to an agent that was started again, which is another fault and is told so.
-            .map(|(node, after)| after.saturating_sub(before.get(node).copied().unwrap_or(0)))
-            .sum()
-    }
-
-    fn failures(&self, outcome: &Outcome, newest: &Instance) -> Vec<String> {
-        let mut failures = Vec::new();
-        let mut must = |holds: bool, what: &dyn Fn() -> String| {
-            if !holds {
-                failures.push(what());
-            }
-        };
-        let fail = self.args.fail;
-        must(outcome.lost_counts == 0, &|| format!("{} acknowledged counts were lost", outcome.lost_counts));
-        must(outcome.double_runs == 0, &|| format!("the counter ran twice at once ({} signs)", outcome.double_runs));
-        must(outcome.leases_lost == 0, &|| format!("{} leases of nodes that were well ran out", outcome.leases_lost));
-        must(outcome.leader_after.is_some(), &|| "nobody led in the end".to_owned());
-        must(outcome.leader_after.as_deref() == Some(APPLIANCE), &|| {
-            "the appliance did not lead in the end".to_owned()
-        });
-        must(self.all_reported(), &|| "a node that was well did not report in the end".to_owned());
-        let fenced: Vec<String> = self.fenced().collect();
-        if fail.fences() {
-            must(fenced == [outcome.from.clone()], &|| {
-                format!("fenced were [{}], not {}", fenced.join(", "), outcome.from)
-            });
-            must(outcome.to != outcome.from, &|| format!("the counter is still on {}", outcome.from));
-            let grade = if self.args.no_bmc { "watchdog-time" } else { "bmc-off" };
-            must(outcome.evidence.as_deref() == Some(grade), &|| {
-                format!("the evidence was {}, not {grade}", outcome.evidence.as_deref().unwrap_or("none"))
-            });
-            let limit = Fail::recovered_within(self.args.profile, self.args.no_bmc).as_secs_f64();
-            must(outcome.recovered_s.is_some_and(|s| s <= limit), &|| {
-                format!("the recovery took {:.2} s, more than {limit} s", outcome.recovered_s.unwrap_or(f64::INFINITY))
-            });
-            must(self.died_ns.is_some_and(|died| died <= newest.started_ns), &|| {
-                "the first instance was not dead when the second started".to_owned()
-            });
-        } else {
-            must(fenced.is_empty(), &|| format!("{} was fenced needlessly", fenced.join(", ")));
-            must(*newest == self.before.instance, &|| {
-                format!("the counter was started again: {} instead of {}", newest, self.before.instance)
-            });
-            must(self.died_ns.is_none(), &|| "the counter's process died".to_owned());
-            must(!self.moved(), &|| "the counter was moved".to_owned());
-        }
-        failures
-    }
-
-    fn fenced(&self) -> impl Iterator<Item = String> {
-        self.seen.lines_after(self.before.index()).filter_map(|(_, line)| match &line.decision {
-            Decision::FenceWanted { node, .. } => Some(node.to_string()),
-            _ => None,
-        })
-    }
-
-    fn moved(&self) -> bool {
-        self.seen.lines_after(self.before.index()).any(|(_, line)| {
-            matches!(line.decision, Decision::Released { .. } | Decision::Assigned { .. } | Decision::GivenUp { .. })
-        })
-    }
-
-    /// Every node that wasn't broken is online in the end, under the life that it had: else its lost leases are unknown.
-    fn all_reported(&self) -> bool {
-        let Some(after) = &self.played.after else { return false };
-        let life = |status: &Status, node: &str| {
-            status
-                .members
-                .iter()
-                .find(|member| member.name.as_str() == node)
-                .and_then(|member| member.leases_lost.and(member.incarnation))
-        };
-        NODES
-            .iter()
-            .filter(|node| !(self.args.fail.breaks_the_node() && **node == self.before.instance.node))
-            .all(|node| life(after, node).is_some() && life(after, node) == life(&self.before.status, node))
     }
 }

@@ -22,8 +22,9 @@ use crate::render;
 
 /// Between two looks at one member: how exactly the demo knows when something was decided.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// A member that doesn't answer within this time is asked anew.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// A member that doesn't answer within this time is asked anew: it may have passed the question on to a leader that has
+/// died, and wait for that.
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// The end of the timeline that is asked for.
 const LAST_LINES: usize = 100;
 /// Sightings that wait to be looked at.

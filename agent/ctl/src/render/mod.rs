@@ -5,5 +5,7 @@ mod status;
 mod table;
 
 pub use log::log;
+#[cfg(test)]
+pub use status::example_status;
 pub use status::{resources, status};
 pub use table::Table;

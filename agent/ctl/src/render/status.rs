@@ -206,6 +206,9 @@ fn fence(open: &FenceStatus) -> String {
 }
 
 #[cfg(test)]
+pub use tests::example as example_status;
+
+#[cfg(test)]
 mod tests {
     use tiebreaker_pipeline::fence::{Fence, FenceId, FenceReason};
     use tiebreaker_pipeline::name::MemberName;
@@ -221,7 +224,7 @@ mod tests {
         vec![text.to_owned()]
     }
 
-    fn example() -> Status {
+    pub fn example() -> Status {
         let promise = WatchdogPromise { driver: "simulated".into(), promised_ms: 10_000, trust: Trust::Accepted };
         let node = |text: &str| MemberStatus {
             name: name(text),

@@ -761,7 +761,14 @@ impl Core {
         let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
         let mut bytes = Vec::new();
         ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
-        match self.raft.propose(bytes) {
+        let proposed = self.raft.propose(bytes);
+        // What never came near the log can't commit later: a life whose fence was not even proposed goes on.
+        if let (Err(_), Command::FenceWanted { node, incarnation, .. }, Some(leading)) =
+            (&proposed, &entry.command, &mut self.leading)
+        {
+            leading.leases.pardon(node, *incarnation);
+        }
+        match proposed {
             Ok(()) => {
                 if asker != Asker::Nobody {
                     self.tickets.insert(ticket, (asker, moment.now.after(ASK_WITHIN)));

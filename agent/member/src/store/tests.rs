@@ -15,7 +15,7 @@ fn entry(index: u64, term: u64) -> Entry {
 
 fn batch(number: u64, term: u64, commit: u64, entries: Vec<Entry>) -> Batch {
     let hard_state = Some(HardState { term, vote: Some(RaftId(1)), commit });
-    Batch { number, hard_state, snapshot: None, entries, two_phase: number % 2 == 0 }
+    Batch { number, hard_state, snapshot: None, entries, two_phase: number.is_multiple_of(2) }
 }
 
 fn snapshot(index: u64, term: u64) -> Snapshot {

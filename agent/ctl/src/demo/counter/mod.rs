@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub use here::{Here, MACHINE_VARIABLE};
+#[cfg(test)]
+pub use ledger::{Event, Happening};
 pub use ledger::{Instance, Ledger, Line};
 
 /// The exit code of `status` for "stopped", as LSB has it.

@@ -1,0 +1,194 @@
+use super::*;
+use crate::command::{Command, ENTRY_VERSION, Entry};
+use crate::fence::{Evidence, FenceReason};
+use crate::fixture::{Log, member, promise, proven, report, spec, web};
+use crate::report::{Answer, LeaseVerdict, Observed, Refusal, Renew};
+use crate::resource::{Driver, MoveReason, Phase, Requested, ResourceSpec};
+
+fn hex(bytes: &[u8]) -> String {
+    // 60 bytes to a line, so that a change shows where it is.
+    bytes.chunks(60).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n").collect()
+}
+
+fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: String = text.split_whitespace().collect();
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
+}
+
+/// Compares with the pinned file. `PIN=1` writes it anew, which only a new version of the format may do.
+fn pinned(name: &str, found: &str) -> String {
+    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("PIN").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, text, "the encoding in {name} has changed: members of one cluster would not understand each other");
+    text
+}
+
+/// One of every command, in the order of their declaration.
+fn commands() -> Vec<Command> {
+    let ocf = Driver::Ocf {
+        provider: "heartbeat".into(),
+        agent: "IPaddr2".into(),
+        params: BTreeMap::from([("ip".to_owned(), "192.0.2.7".to_owned())]),
+    };
+    let db = ResourceName::new("db").unwrap();
+    let mut unproven = proven("pdu");
+    (unproven.proven, unproven.why) = (false, Some("login refused".into()));
+    vec![
+        Log::add("c", Role::Node),
+        Command::RemoveMember { name: member("c"), raft_id: 4 },
+        Command::AddOperator { name: "alice".into(), key: "aa".into() },
+        Log::admit("a", 1, "boot-a1", 0),
+        Log::admit("b", 1, "boot-b1", 0),
+        Log::add_web(),
+        Command::AddResource {
+            name: db.clone(),
+            spec: ResourceSpec::with_defaults(ocf.clone()),
+            requested: Requested::Stopped,
+        },
+        Command::Assign { resource: web(), generation: 1, to: member("a"), incarnation: 1 },
+        Command::Assign { resource: db.clone(), generation: 2, to: member("a"), incarnation: 1 },
+        Command::SetResource { name: web(), spec: Some(spec()), requested: Requested::Started },
+        Command::Release {
+            resource: web(),
+            generation: 5,
+            to: Some(member("b")),
+            why: MoveReason::Failed { why: "it died".into() },
+        },
+        Command::GiveUp { resource: db.clone(), generation: 4, why: "it is hopeless".into() },
+        Command::SetDevices { node: member("a"), devices: vec![proven("bmc"), unproven] },
+        Command::FenceWanted { node: member("a"), incarnation: 1, reason: FenceReason::Lost { silent_ms: 2_000 } },
+        Command::FenceFailed { id: FenceId(1), why: "no answer".into() },
+        Command::Fenced { id: FenceId(1), evidence: Evidence::BmcOff { device: "bmc".into() } },
+        Command::Closed { id: FenceId(1) },
+        Command::SetProfile { profile: Profile::Patient },
+        Command::SettleProfile { profile: Profile::Patient, since: 22 },
+        Command::SetProfile { profile: Profile::Fast },
+        Command::RemoveResource { name: db },
+        Command::FenceWanted { node: member("b"), incarnation: 1, reason: FenceReason::Asked { by: "alice".into() } },
+    ]
+}
+
+fn everything() -> State {
+    let mut log = Log::joined(Rules::ALL, &["a", "b"]);
+    let index = log.state.applied + 1;
+    log.state.apply_voters(index, BTreeSet::from([1]));
+    for command in commands() {
+        log.must(command);
+    }
+    log.state
+}
+
+#[test]
+fn the_encoded_state_is_pinned() {
+    let state = everything();
+    let text = pinned("state-v1.hex", &hex(&state.encode()));
+    assert_eq!(State::decode(&unhex(&text)).unwrap(), state);
+}
+
+#[test]
+fn every_encoded_entry_is_pinned() {
+    let entries = commands().into_iter().map(|command| Entry { version: ENTRY_VERSION, ticket: 7, at_ms: 8, command });
+    let found: String = entries.clone().map(|entry| hex(&bytes(&entry)) + "\n").collect();
+    let text = pinned("entries-v1.hex", &found);
+    for (block, entry) in text.split("\n\n").zip(entries) {
+        let read: Entry = ciborium::from_reader(&unhex(block)[..]).unwrap();
+        assert_eq!(read, entry);
+    }
+}
+
+#[test]
+fn renewals_and_answers_are_pinned() {
+    let observed = |why: &str| Observed::Unknown { why: why.into() };
+    let renews = [
+        Observed::Stopped,
+        Observed::Running,
+        Observed::Starting,
+        Observed::Stopping,
+        observed("no answer"),
+        Observed::Failed { why: "it died".into() },
+        Observed::StopFailed { why: "it hangs".into() },
+    ]
+    .map(|seen| Renew {
+        seq: 1,
+        term: 2,
+        incarnation: 3,
+        boot: "boot-a1".into(),
+        watchdog: Some(promise(Trust::Drilled)),
+        report: report(4, Some(seen)),
+    });
+    let refusals = [
+        Refusal::NoQuorumLease,
+        Refusal::NotAdmitted,
+        Refusal::Condemned,
+        Refusal::Outdated,
+        Refusal::Twin,
+        Refusal::NotAMember,
+    ];
+    let verdicts = refusals.map(|why| LeaseVerdict::Refused { why }).into_iter().chain([
+        LeaseVerdict::Granted { ttl_ms: 5_000, commit: 9 },
+        LeaseVerdict::NotLeader { leader: Some(member("pi")) },
+        LeaseVerdict::NotLeader { leader: None },
+    ]);
+    let answers = verdicts.map(|verdict| Answer { seq: 1, incarnation: 3, term: 2, verdict });
+    let found: String =
+        renews.iter().map(|renew| hex(&bytes(renew))).chain(answers.map(|answer| hex(&bytes(&answer)))).collect();
+    pinned("leases-v1.hex", &found);
+}
+
+#[test]
+fn a_state_survives_its_encoding_and_keeps_its_digest() {
+    let state = everything();
+    let read = State::decode(&state.encode()).unwrap();
+    assert_eq!(read, state);
+    assert_eq!(read.digest(), state.digest());
+}
+
+#[test]
+fn the_same_log_gives_the_same_digest_and_another_gives_another() {
+    assert_eq!(everything().digest(), everything().digest());
+    let mut other = everything();
+    other.apply_nothing(other.applied + 1);
+    assert_ne!(other.digest(), everything().digest());
+}
+
+#[cfg(feature = "mutations")]
+#[test]
+fn the_rules_are_no_part_of_the_digest() {
+    let odd = everything().with_rules(Rules::without("late_commands_are_void").unwrap());
+    assert_eq!(odd.digest(), everything().digest());
+}
+
+#[test]
+fn a_newer_state_and_garbage_are_refused() {
+    let mut state = everything();
+    state.version = STATE_VERSION + 1;
+    assert!(matches!(State::decode(&state.encode()), Err(StateError::Version { found }) if found == STATE_VERSION + 1));
+    assert!(matches!(State::decode(b"garbage"), Err(StateError::Decode(_))));
+    let encoded = everything().encode();
+    assert!(State::decode(&encoded[..encoded.len() - 1]).is_err(), "half a state is none");
+}
+
+#[test]
+fn in_service_means_a_life_and_no_open_fence() {
+    let mut log = Log::joined(Rules::ALL, &["a", "b"]);
+    assert!(log.state.in_service(&member("pi")) && !log.state.in_service(&member("a")));
+    log.must(Log::admit("a", 1, "boot-a1", 0));
+    assert!(log.state.in_service(&member("a")) && !log.state.in_service(&member("stranger")));
+    log.must(Log::admit("b", 1, "boot-b1", 0));
+    log.must(Log::fence("a", 1));
+    assert!(!log.state.in_service(&member("a")));
+    log.must(Log::fenced(1));
+    assert!(!log.state.in_service(&member("a")));
+    assert_eq!(log.state.owned_by(&member("a")).count(), 0);
+    let (phases, owner) = ([Phase::New, Phase::Free { from: member("a") }], None);
+    assert!(phases.iter().all(|phase| phase.owner() == owner));
+}

@@ -1,0 +1,152 @@
+//! The appliance: set up by the real command, run as the real daemon.
+
+use std::{
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_member::ask::LocalRequest;
+
+use crate::{
+    Operator, Program, Ran,
+    node::{end, placed, spawn},
+    run, until,
+};
+
+/// An appliance, `pi`. Its daemon ends when this is dropped.
+#[derive(Debug)]
+pub struct Appliance {
+    folder: PathBuf,
+    address: SocketAddr,
+    place: Vec<OsString>,
+    child: Option<Child>,
+}
+
+impl Appliance {
+    /// Sets an appliance up in a folder of its own. `place` is put before its commands.
+    ///
+    /// # Errors
+    /// It can't be set up.
+    pub fn init(folder: &Path, address: SocketAddr, place: Vec<OsString>) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let appliance = Self { folder: folder.to_owned(), address, place, child: None };
+        let listen = address.to_string();
+        appliance.command(&["init", "--name", "pi", "--listen", &listen, "--address", &listen])?.done()?;
+        Ok(appliance)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// An operator on the appliance.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        Operator::at(&self.data())
+    }
+
+    /// Adds to its configuration.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        let mut file = OpenOptions::new().append(true).open(self.data().join("server.toml"))?;
+        Ok(file.write_all(more.as_bytes())?)
+    }
+
+    /// Runs one of its daemon's commands to its end.
+    ///
+    /// # Errors
+    /// It can't be run; whether it succeeded is in the result.
+    pub fn command(&self, words: &[&str]) -> Result<Ran> {
+        let mut command = placed(&self.place, Program::Server.path()?.as_os_str());
+        command.args(words).arg("--data").arg(self.data());
+        run(command)
+    }
+
+    /// A token for a node of a cluster, which is created where it is new.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn token(&self, cluster: &str) -> Result<String> {
+        Ok(self.command(&["token", "create", "--cluster", cluster])?.done()?.trim().to_owned())
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub fn start(&mut self) -> Result<()> {
+        let mut command = placed(&self.place, Program::Server.path()?.as_os_str());
+        command.arg("run").arg("--data").arg(self.data());
+        let mut child = spawn(command, &self.folder)?;
+        let operator = self.operator();
+        let up = until("answer of the appliance", Duration::from_secs(30), || operator.ask(&LocalRequest::Clusters));
+        if let Err(error) = up {
+            end(&mut child);
+            bail!("{error:#}; its log: {}", self.log());
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Kills the daemon as a power cut does.
+    ///
+    /// # Errors
+    /// It doesn't run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Asks the daemon to end, and waits until it has.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            end(&mut child);
+        }
+    }
+
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Errors
+    /// It doesn't run, or doesn't end in time.
+    pub fn until_ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the daemon does not run")?;
+        let ended = until("end of the daemon", within, || child.try_wait()?.context("it runs"));
+        if ended.is_err() {
+            self.child = Some(child);
+        }
+        ended
+    }
+
+    /// What the daemon logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(self.folder.join("log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        self.stop();
+        if !std::thread::panicking() {
+            assert!(!self.log().contains("panicked"), "the appliance panicked: {}", self.log());
+        }
+    }
+}

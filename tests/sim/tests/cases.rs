@@ -1,0 +1,114 @@
+//! What the demo shows, as scripts in virtual time whose transcripts can be read (`--nocapture`).
+
+use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_sim::{Fault, Kind, Outcome, Schedule, Switches, run};
+
+const MS: u64 = 1_000_000;
+const SEC: u64 = 1_000 * MS;
+/// When the fault strikes: long after everything runs.
+const AT: u64 = 12 * SEC;
+
+/// Runs a case for several seeds and hands each outcome to `judge`.
+fn case(profile: Profile, node: Kind, fault: &Fault, judge: impl Fn(&Outcome)) {
+    for seed in 1..=10 {
+        let faults = vec![(AT, fault.clone())];
+        let outcome = run(Schedule::scripted(seed, profile, node, faults, AT + 60 * SEC), Switches::default(), true);
+        println!("--- seed {seed}\n{}", outcome.trace.join("\n"));
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        judge(&outcome);
+    }
+}
+
+/// The time of the first line after `from` that holds `text`, in milliseconds.
+fn when(outcome: &Outcome, from: u64, text: &str) -> Option<u64> {
+    outcome.trace.iter().find_map(|line| {
+        let (time, what) = line.trim_start().split_once(' ')?;
+        let (seconds, millis) = time.split_once('.')?;
+        let at = seconds.parse::<u64>().ok()? * 1000 + millis.parse::<u64>().ok()?;
+        (at >= from / MS && what.contains(text)).then_some(at)
+    })
+}
+
+fn recovered_within(outcome: &Outcome, evidence: &str, limit_ms: u64) {
+    let fault = AT / MS;
+    let wanted = when(outcome, AT, "node1 shall be fenced").expect("the fence is wanted");
+    let fenced = when(outcome, AT, evidence).expect("the evidence is the expected one");
+    let started = when(outcome, AT, "node2     begins to start web").expect("the survivor starts it");
+    let runs = when(outcome, AT, "node2     web runs").expect("it runs on the survivor");
+    assert!(wanted <= fenced && fenced <= started && started <= runs);
+    assert!(started - fault <= limit_ms, "recovered after {} ms", started - fault);
+    assert_eq!((outcome.fences, outcome.recovered), (1, 1));
+}
+
+fn untouched(outcome: &Outcome) {
+    assert_eq!((outcome.fences, outcome.leases_lost, outcome.recovered), (0, 0, 0));
+    assert_eq!(when(outcome, AT, "begins to stop web"), None);
+    assert_eq!(when(outcome, AT, "begins to start web"), None);
+}
+
+#[test]
+fn a_node_dies_and_its_bmc_proves_it() {
+    let fault = Fault::PowerCut { who: 1, for_ns: 30 * SEC, bmc: false };
+    for (profile, limit) in [(Profile::Fast, 3_500), (Profile::Balanced, 5_000)] {
+        case(profile, Kind::SERVER, &fault, |outcome| recovered_within(outcome, "read off twice", limit));
+    }
+}
+
+#[test]
+fn a_frozen_agent_without_a_bmc_is_recovered_by_time() {
+    let fault = Fault::Stop { who: 1, for_ns: 40 * SEC };
+    for (profile, limit) in [(Profile::Fast, 10_000), (Profile::Balanced, 17_000)] {
+        case(profile, Kind::PLAIN, &fault, |outcome| {
+            recovered_within(outcome, "its watchdog's time passed", limit);
+            let reset = when(outcome, AT, "node1     its watchdog resets it").expect("the watchdog fires");
+            assert!(reset <= when(outcome, AT, "node2     begins to start web").expect("it is recovered"));
+        });
+    }
+}
+
+#[test]
+fn an_agent_crash_touches_nothing() {
+    let fault = Fault::Crash { who: 1, back_ns: 500 * MS, after_actions: 0 };
+    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| {
+        assert_eq!((outcome.fences, outcome.recovered), (0, 0));
+        assert_eq!(when(outcome, AT, "begins to stop web"), None);
+        assert_eq!(when(outcome, AT, "begins to start web"), None);
+        assert!(when(outcome, AT, "node1 was admitted as incarnation 2, the same boot").is_some());
+    });
+}
+
+#[test]
+fn a_cut_between_the_nodes_is_invisible() {
+    let fault = Fault::Cut { from: 1, to: 2, both: true, for_ns: 40 * SEC };
+    case(Profile::Balanced, Kind::SERVER, &fault, untouched);
+}
+
+#[test]
+fn a_killed_appliance_costs_no_lease_and_leads_again() {
+    let fault = Fault::PowerCut { who: 0, for_ns: 8 * SEC, bmc: false };
+    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| {
+        untouched(outcome);
+        let node = when(outcome, AT, "and may grant").expect("a node leads");
+        let back = when(outcome, AT + 8 * SEC, "appliance leads term").expect("the appliance leads again");
+        assert!(node < back);
+    });
+}
+
+#[test]
+fn an_isolated_node_is_fenced_by_its_bmc() {
+    let fault = Fault::Isolate { who: 1, for_ns: 40 * SEC };
+    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| recovered_within(outcome, "read off twice", 5_000));
+}
+
+#[test]
+fn a_move_stops_before_it_starts() {
+    let fault = Fault::Move { resource: 0, to: 2 };
+    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| {
+        assert_eq!((outcome.fences, outcome.leases_lost, outcome.recovered), (0, 0, 0));
+        let released = when(outcome, AT, "web has to leave node1").expect("it is released");
+        let stops = when(outcome, AT, "node1     begins to stop web").expect("it is stopped");
+        let placed = when(outcome, AT, "web is placed on node2").expect("it is placed");
+        let starts = when(outcome, AT, "node2     begins to start web").expect("it is started");
+        assert!(released <= stops && stops < placed && placed <= starts);
+    });
+}

@@ -1,0 +1,23 @@
+//! Fixed seeds, and those that once broke something.
+
+use tiebreaker_sim::{Schedule, Switches, run};
+
+fn holds(seed: u64) {
+    let outcome = run(Schedule::draw(seed, None), Switches::default(), false);
+    assert_eq!(outcome.violation, None, "tiebreaker-sim replay {seed} --trace");
+}
+
+#[test]
+fn fifty_fixed_seeds_hold() {
+    (1..=50).for_each(holds);
+}
+
+#[test]
+fn seeds_that_once_broke_something_hold() {
+    let lines = include_str!("seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let seeds: Vec<u64> = lines
+        .map(|line| line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed"))
+        .collect();
+    assert!(!seeds.is_empty());
+    seeds.into_iter().for_each(holds);
+}
