@@ -207,7 +207,9 @@ impl Fencer {
             .filter_map(|job| match &job.step {
                 Step::Wait { .. } if job.devices.is_empty() => None,
                 // What waits for both clocks looks again now and then, once one has come.
-                Step::Wait { until, .. } if self.looked.reached_on_either(*until) => Some(self.looked.after(LOOK_EVERY)),
+                Step::Wait { until, .. } if self.looked.reached_on_either(*until) => {
+                    Some(self.looked.after(LOOK_EVERY))
+                }
                 Step::Wait { until, .. } => Some(*until),
                 Step::Reading { until, .. } | Step::Proving { until, .. } => Some(*until),
                 Step::Working { .. } => None,
@@ -234,7 +236,7 @@ impl Fencer {
             Step::Wait { .. } | Step::Proving { .. } | Step::Reading { .. }
                 if proven && !matches!(&job.step, Step::Reading { then: DeviceCommand::On, .. }) =>
             {
-                job.after_proof(now, token, &mut out);
+                job.after_proof(now, id, token, &mut out);
             }
             Step::Wait { until, then } => {
                 if now.reached_on_either(*until) && !job.devices.is_empty() {
@@ -262,10 +264,8 @@ impl Fencer {
                 }
             }
             Step::Closing { from } => {
-                if now.reached_on_both(*from) {
-                    out.push(Action::Propose(Command::Closed { id }));
-                    job.step = Step::Closing { from: now.after(REPEAT) };
-                }
+                let from = *from;
+                job.close(now, id, from, &mut out);
             }
         }
         self.actions.extend(out);
@@ -371,14 +371,25 @@ impl Job {
                 self.switched.remove(&self.device);
                 self.step = Step::Wait { until: now, then: DeviceCommand::On };
             }
-            (DeviceCommand::Off, DeviceResult::Unanswered { why }) => {
-                self.lands_until = Some(now.after(LANDS_WITHIN));
+            (DeviceCommand::Off, result) => {
+                // What it did with the command is anybody's guess, but where it refused.
+                let why = match result {
+                    DeviceResult::Refused { why } => why,
+                    DeviceResult::Unanswered { why } => {
+                        self.lands_until = Some(now.after(LANDS_WITHIN));
+                        why
+                    }
+                    DeviceResult::Taken | DeviceResult::IsOn | DeviceResult::IsOff => {
+                        self.lands_until = Some(now.after(LANDS_WITHIN));
+                        "it answered something else".to_owned()
+                    }
+                };
                 self.fails(now, id, why, out);
             }
-            (DeviceCommand::Look, DeviceResult::Refused { why } | DeviceResult::Unanswered { why })
-            | (DeviceCommand::Off, DeviceResult::Refused { why }) => self.fails(now, id, why, out),
-            (DeviceCommand::Look, DeviceResult::Taken)
-            | (DeviceCommand::Off, DeviceResult::IsOn | DeviceResult::IsOff) => {
+            (DeviceCommand::Look, DeviceResult::Refused { why } | DeviceResult::Unanswered { why }) => {
+                self.fails(now, id, why, out);
+            }
+            (DeviceCommand::Look, DeviceResult::Taken) => {
                 self.fails(now, id, "it answered something else".to_owned(), out);
             }
         }
@@ -400,10 +411,10 @@ impl Job {
     }
 
     /// The fence is proven: power on again what this job switched off, then close.
-    fn after_proof(&mut self, now: Reading, token: u64, out: &mut Vec<Action>) {
+    fn after_proof(&mut self, now: Reading, id: FenceId, token: u64, out: &mut Vec<Action>) {
         let from = self.nothing_lands_from(now);
         let Some(device) = self.switched.first().copied() else {
-            self.step = Step::Closing { from };
+            self.close(now, id, from, out);
             return;
         };
         if now.reached_on_both(from) {
@@ -414,6 +425,15 @@ impl Job {
             // An "off" that lands after the "on" would leave the node off for good.
             self.step = Step::Wait { until: from, then: DeviceCommand::On };
         }
+    }
+
+    /// Proposes the closing once `from` has come on both clocks.
+    fn close(&mut self, now: Reading, id: FenceId, from: Reading, out: &mut Vec<Action>) {
+        let reached = now.reached_on_both(from);
+        if reached {
+            out.push(Action::Propose(Command::Closed { id }));
+        }
+        self.step = Step::Closing { from: if reached { now.after(REPEAT) } else { from } };
     }
 }
 

@@ -11,7 +11,8 @@ use crate::name::{MemberName, ResourceName};
 use crate::report::WatchdogPromise;
 use crate::resource::{MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::state::{
-    ADDRESSES_MAX, CLOSED_FENCES_MAX, DEVICES_MAX, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, RESOURCES_MAX, Role, State,
+    ADDRESSES_MAX, CLOSED_FENCES_MAX, DEVICES_MAX, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, RESOURCES_MAX,
+    Role, State,
 };
 
 impl State {

@@ -261,8 +261,7 @@ impl View<'_> {
         // A lease never shrinks, so a long one that was given before the change runs on at a life that has applied it.
         let ended = self.leases.longer_grants_ended(settings.profile.lease(), self.now);
         if applied && ended {
-            plan.proposals
-                .push(Command::SettleProfile { profile: settings.profile, since: settings.profile_since });
+            plan.proposals.push(Command::SettleProfile { profile: settings.profile, since: settings.profile_since });
         }
     }
 

@@ -597,8 +597,14 @@ impl Node {
             // What runs against the promise, or by a driver that is not the configured one any more, goes down first.
             let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
             if let Some(in_flight) = &mut work.in_flight {
-                // A start whose lease or placement is gone is cancelled; its end is awaited all the same.
-                if in_flight.kind == OperationKind::Start && wish == Wish::Down && !in_flight.cancelled {
+                // A start whose lease or placement is gone is cancelled; its end is awaited all the same. So is a probe
+                // that may hang for longer than the watchdog waits, while what it looks after has to be stopped.
+                let in_the_way = match in_flight.kind {
+                    OperationKind::Start => true,
+                    OperationKind::Probe => !lease && !adopting && work.seen != Seen::Stopped,
+                    OperationKind::Stop => false,
+                };
+                if in_the_way && wish == Wish::Down && !in_flight.cancelled {
                     in_flight.cancelled = true;
                     self.actions.push_back(Action::Cancel(in_flight.id));
                 }
@@ -671,10 +677,12 @@ impl Node {
                 Outcome::Done => None,
                 Outcome::Failed { why } => Some(why.clone()),
             };
-            work.seen = if !probes_count && in_flight.kind == OperationKind::Stop && outcome == Outcome::Done {
-                Seen::Stopped
-            } else {
-                Seen::Unprobed("an operation has ended, its probe is due")
+            work.seen = match in_flight.kind {
+                OperationKind::Stop if !probes_count && outcome == Outcome::Done => Seen::Stopped,
+                OperationKind::Start | OperationKind::Stop => {
+                    Seen::Unprobed("an operation has ended, its probe is due")
+                }
+                OperationKind::Probe => Seen::Unknown("the probe was cut off".into()),
             };
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tiebreaker_member::ask::LocalRequest;
 
 use crate::{
@@ -95,8 +95,11 @@ impl Appliance {
         command.arg("run").arg("--data").arg(self.data());
         let mut child = spawn(command, &self.folder)?;
         let operator = self.operator();
-        let up = until("answer of the appliance", Duration::from_secs(30), || operator.ask(&LocalRequest::Clusters));
-        if let Err(error) = up {
+        let up = until("answer of the appliance", Duration::from_secs(30), || match child.try_wait()? {
+            Some(status) => Ok(Err(anyhow!("it ended: {status}"))),
+            None => operator.ask(&LocalRequest::Clusters).map(Ok),
+        });
+        if let Err(error) = up.flatten() {
             end(&mut child);
             bail!("{error:#}; its log: {}", self.log());
         }

@@ -5,6 +5,7 @@
 
 mod appliance;
 mod ask;
+mod cluster;
 pub mod ipmi_sim;
 mod machine;
 mod network;
@@ -16,6 +17,7 @@ mod workload;
 
 pub use appliance::Appliance;
 pub use ask::{Look, Operator};
+pub use cluster::{Cluster, SOON};
 pub use machine::Machine;
 pub use network::{Network, require_root};
 pub use node::{Node, Supervised};

@@ -88,7 +88,7 @@ fn build() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut command = Command::new(cargo);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["build", "--quiet", "--profile", profile, "--target-dir"]).arg(target);
+    command.args(["build", "--workspace", "--quiet", "--profile", profile, "--target-dir"]).arg(target);
     for program in Program::ALL {
         command.args(["--bin", program.name()]);
     }
@@ -169,11 +169,11 @@ pub fn run(mut command: Command) -> Result<Ran> {
 /// An address of loopback that nobody else has: tests run side by side, and ports are given away.
 #[must_use]
 pub fn loopback() -> SocketAddr {
-    static LAST: AtomicU32 = AtomicU32::new(0);
+    static LAST: AtomicU32 = AtomicU32::new(1);
     let last = LAST.fetch_add(1, Ordering::Relaxed);
     let pid = std::process::id();
     // 127.64.0.0/10: two octets from the process, one from the count.
     let [_, _, high, low] = pid.to_be_bytes();
     let [_, _, _, count] = last.to_be_bytes();
-    SocketAddr::from((Ipv4Addr::new(127, 64 | (high & 0x3f), low, count.max(1)), 8405))
+    SocketAddr::from((Ipv4Addr::new(127, 64 | (high & 0x3f), low, count), 8405))
 }

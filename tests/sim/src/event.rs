@@ -10,7 +10,9 @@ use crate::fault::Who;
 #[derive(Clone, Debug)]
 pub(crate) enum Cargo {
     /// A ping of the links, and whether its sender hears the receiver directly.
-    Ping { hears_you: bool },
+    Ping {
+        hears_you: bool,
+    },
     Message(Box<Message>),
 }
 
@@ -44,39 +46,100 @@ pub(crate) enum Event {
     /// Arrives at its end.
     Arrive(Parcel),
     /// Arrives at the member that relays it, at that process.
-    Hop { relay: Who, relay_instance: u64, parcel: Parcel },
+    Hop {
+        relay: Who,
+        relay_instance: u64,
+        parcel: Parcel,
+    },
     /// A process pings the others and learns whom it heard.
-    Ping { who: Who, instance: u64 },
+    Ping {
+        who: Who,
+        instance: u64,
+    },
     /// The oldest batch is durable.
-    Durable { who: Who, instance: u64 },
+    Durable {
+        who: Who,
+        instance: u64,
+    },
     /// A process is told something by its machine.
-    Told { who: Who, instance: u64, event: node::Event },
-    LeftoversKilled { who: Who, instance: u64 },
-    Arm { who: Who, instance: u64 },
-    Disarm { who: Who, instance: u64 },
+    Told {
+        who: Who,
+        instance: u64,
+        event: node::Event,
+    },
+    LeftoversKilled {
+        who: Who,
+        instance: u64,
+    },
+    Arm {
+        who: Who,
+        instance: u64,
+    },
+    Disarm {
+        who: Who,
+        instance: u64,
+    },
     /// The petter looks at the lease.
-    Check { who: Who, instance: u64 },
+    Check {
+        who: Who,
+        instance: u64,
+    },
     /// The petter pets.
-    Pet { who: Who, instance: u64 },
+    Pet {
+        who: Who,
+        instance: u64,
+    },
     /// An operation does what it does.
-    Effect { who: Who, epoch: u64, key: u64 },
+    Effect {
+        who: Who,
+        epoch: u64,
+        key: u64,
+    },
     /// An operation ends.
-    End { who: Who, epoch: u64, key: u64 },
+    End {
+        who: Who,
+        epoch: u64,
+        key: u64,
+    },
     /// An operation is killed.
-    Kill { who: Who, epoch: u64, key: u64 },
+    Kill {
+        who: Who,
+        epoch: u64,
+        key: u64,
+    },
     /// The kernel is up.
-    Booted { who: Who, epoch: u64 },
+    Booted {
+        who: Who,
+        epoch: u64,
+    },
     /// The service manager starts the agent or daemon.
-    Start { who: Who, epoch: u64 },
+    Start {
+        who: Who,
+        epoch: u64,
+    },
     /// A command reaches a BMC.
-    Command { node: Who, token: u64, instance: u64, command: DeviceCommand },
+    Command {
+        node: Who,
+        token: u64,
+        instance: u64,
+        command: DeviceCommand,
+    },
     /// A BMC switches off, some time after it took the command; `offs` are the node's power-offs until then, if an
     /// earlier one makes this one void.
-    LateOff { node: Who, offs: Option<u64> },
+    LateOff {
+        node: Who,
+        offs: Option<u64>,
+    },
     /// The appliance's daemon hears from a BMC.
-    Device { instance: u64, token: u64, result: DeviceResult },
+    Device {
+        instance: u64,
+        token: u64,
+        result: DeviceResult,
+    },
     /// Power comes on: a node's own setting, or somebody's finger.
-    PowerOn { who: Who },
+    PowerOn {
+        who: Who,
+    },
     Fault(usize),
     Relief(Relief),
     Heal,

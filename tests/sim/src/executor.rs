@@ -32,8 +32,7 @@ impl World {
                 let epoch = self.machines[who].epoch;
                 let machine = &mut self.machines[who];
                 let mood = if self.healed { crate::workload::Mood::GOOD } else { machine.mood };
-                let course =
-                    machine.workloads.begin(&mut self.dice, mood, instance, id, resource.clone(), kind, &spec);
+                let course = machine.workloads.begin(&mut self.dice, mood, instance, id, resource.clone(), kind, &spec);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
                 self.after(course.ends_in, Event::End { who, epoch, key: course.key });
                 if kind != OperationKind::Probe {

@@ -170,13 +170,6 @@ pub enum Fault {
         /// Started or stopped.
         started: bool,
     },
-    /// An operator moves a resource to another node.
-    Move {
-        /// Which.
-        resource: usize,
-        /// Where to.
-        to: Who,
-    },
     /// An operator takes a resource out.
     Drop {
         /// Which.

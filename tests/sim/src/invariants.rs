@@ -156,8 +156,7 @@ impl World {
         }
         for (other, machine) in self.machines.iter().enumerate() {
             if other != who && machine.workloads.is_alive(resource) {
-                let what =
-                    format!("{} begins to start {resource}, alive on {}", self.machines[who].name, machine.name);
+                let what = format!("{} begins to start {resource}, alive on {}", self.machines[who].name, machine.name);
                 return self.violated("no start without proof", what);
             }
         }
@@ -300,7 +299,8 @@ impl World {
                 })
         });
         if let Some(other) = second {
-            let what = format!("{} and {} both hold a quorum lease", self.machines[who].name, self.machines[other].name);
+            let what =
+                format!("{} and {} both hold a quorum lease", self.machines[who].name, self.machines[other].name);
             self.violated("one leader grants", what);
         }
     }

@@ -67,7 +67,8 @@ impl World {
             let machine = &self.machines[*who];
             let Some(process) = &machine.process else { return Some(format!("{} doesn't run", machine.name)) };
             let reading = machine.clock.reading(self.now);
-            if *who == 0 && !matches!(process.core.leadership(reading).role, RaftRole::Leader { lease_until: Some(_) }) {
+            if *who == 0 && !matches!(process.core.leadership(reading).role, RaftRole::Leader { lease_until: Some(_) })
+            {
                 return Some("the appliance doesn't lead".into());
             }
             if process.core.node().is_some_and(|node| !node.has_lease(reading)) {
@@ -75,7 +76,12 @@ impl World {
                 return Some(format!("{} has no lease: {why:?}", machine.name));
             }
             if process.core.state().applied != state.applied {
-                return Some(format!("{} has applied {} of {}", machine.name, process.core.state().applied, state.applied));
+                return Some(format!(
+                    "{} has applied {} of {}",
+                    machine.name,
+                    process.core.state().applied,
+                    state.applied
+                ));
             }
         }
         if let Some((id, fence)) = state.fences.iter().find(|(_, fence)| fence.is_open()) {
@@ -103,7 +109,10 @@ impl World {
             };
             if !well {
                 let on: Vec<_> = runs.iter().map(|who| self.machines[*who].name.to_string()).collect();
-                return Some(format!("{name} is {:?}, wanted {:?}, runs on {on:?}", resource.phase, resource.requested));
+                return Some(format!(
+                    "{name} is {:?}, wanted {:?}, runs on {on:?}",
+                    resource.phase, resource.requested
+                ));
             }
         }
         None

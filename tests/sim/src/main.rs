@@ -131,7 +131,9 @@ fn replay(seed: u64, trace: bool, without: Option<&str>, focus: Option<&str>) ->
 }
 
 fn no_rule(rule: &str) -> ExitCode {
-    eprintln!("there is no rule {rule:?} that this build can leave out; build with --features mutations, and choose of:");
+    eprintln!(
+        "there is no rule {rule:?} that this build can leave out; build with --features mutations, and choose of:"
+    );
     for (name, row) in Switches::table() {
         eprintln!("{row:>4} {name}");
     }

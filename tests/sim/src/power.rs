@@ -9,6 +9,7 @@ use crate::dice::{MS, SEC};
 use crate::event::{Event, Relief};
 use crate::fault::Who;
 use crate::machine::{Halt, Power};
+use crate::schedule::Style;
 use crate::world::World;
 
 impl World {
@@ -25,7 +26,11 @@ impl World {
 
     pub(crate) fn device_command(&mut self, node: Who, token: u64, instance: u64, command: DeviceCommand) {
         let bmc = self.machines[node].bmc;
-        let answer_in = if self.dice.one_in(10) { self.dice.between(500 * MS, 2 * SEC) } else { self.dice.between(10 * MS, 300 * MS) };
+        let answer_in = if self.schedule.style == Style::Mixed && self.dice.one_in(10) {
+            self.dice.between(500 * MS, 2 * SEC)
+        } else {
+            self.dice.between(10 * MS, 300 * MS)
+        };
         let unanswered = || DeviceResult::Unanswered { why: "no answer within 2 s".into() };
         if !self.machines[node].bmc_has_power || bmc.mode == BmcMode::Unreachable {
             return self.after(2 * SEC, Event::Device { instance, token, result: unanswered() });

@@ -62,8 +62,11 @@ impl World {
         let armed = machine.dog.is_armed();
         // What the device runs at is what this boot has promised, until it is disarmed.
         let factor = if self.switches.shell.device_at_half_the_promise { 2 } else { 1 };
-        let promised =
-            if armed { Duration::from_nanos(machine.dog.timeout() * factor) } else { state.settings.profile.watchdog() };
+        let promised = if armed {
+            Duration::from_nanos(machine.dog.timeout() * factor)
+        } else {
+            state.settings.profile.watchdog()
+        };
         if armed && !self.switches.shell.descriptor_is_kept {
             machine.dog.pet(now);
         }

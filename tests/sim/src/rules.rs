@@ -31,7 +31,11 @@ impl Default for Switches {
             pipeline: Rules::ALL,
             #[cfg(feature = "mutations")]
             consensus: tiebreaker_consensus::Rules::default(),
-            shell: ShellRules { descriptor_is_kept: true, device_at_half_the_promise: true, leftovers_are_killed: true },
+            shell: ShellRules {
+                descriptor_is_kept: true,
+                device_at_half_the_promise: true,
+                leftovers_are_killed: true,
+            },
         }
     }
 }

@@ -191,8 +191,22 @@ impl Schedule {
 
     fn step(&mut self, dice: &mut Dice, lean: &Lean, at: u64) {
         let weights = [
-            lean.links, lean.slow, lean.crash, lean.stop, lean.in_pet, lean.still, lean.power, lean.disk, lean.clock,
-            lean.dies, lean.bmc, lean.scripts, lean.operators, lean.profile, lean.pair, lean.appliance,
+            lean.links,
+            lean.slow,
+            lean.crash,
+            lean.stop,
+            lean.in_pet,
+            lean.still,
+            lean.power,
+            lean.disk,
+            lean.clock,
+            lean.dies,
+            lean.bmc,
+            lean.scripts,
+            lean.operators,
+            lean.profile,
+            lean.pair,
+            lean.appliance,
         ];
         let mut throw = dice.below(weights.iter().sum());
         let mut which = 0;
@@ -285,8 +299,7 @@ impl Schedule {
     fn operator(&self, dice: &mut Dice) -> Fault {
         let resource = dice.index(4);
         let who = self.node(dice);
-        match dice.below(14) {
-            12 | 13 => Fault::Move { resource, to: who },
+        match dice.below(12) {
             0..=2 => Fault::Add { resource, runs_on: dice.one_in(2).then_some(who) },
             3..=5 => Fault::Set { resource, started: !dice.one_in(3) },
             6 => Fault::Drop { resource },
@@ -307,7 +320,8 @@ impl Schedule {
     fn pair(&mut self, dice: &mut Dice, at: u64) {
         let who = self.node(dice);
         if self.machines[who].bmc {
-            let mode = dice.pick(&[BmcMode::Stuck, BmcMode::Unreachable, BmcMode::Queues, BmcMode::Mute, BmcMode::Lags]);
+            let mode =
+                dice.pick(&[BmcMode::Stuck, BmcMode::Unreachable, BmcMode::Queues, BmcMode::Mute, BmcMode::Lags]);
             let before = dice.below(SEC);
             let fault = Fault::Bmc { who, mode, for_ns: dice.between(2 * SEC, 40 * SEC) };
             self.faults.push((at - before, fault));

@@ -3,7 +3,7 @@
 use tiebreaker_member::core::Request;
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fence::Progress;
-use tiebreaker_pipeline::resource::{MoveReason, Requested};
+use tiebreaker_pipeline::resource::Requested;
 use tiebreaker_pipeline::state::DeviceStatus;
 
 use crate::bmc::BmcMode;
@@ -125,7 +125,6 @@ impl World {
                 let requested = if started { Requested::Started } else { Requested::Stopped };
                 self.ask(Request::Propose(Command::SetResource { name, spec: None, requested }));
             }
-            Fault::Move { resource, to } => self.move_to(resource, to),
             Fault::Drop { resource } => {
                 let name = self.resources[resource].clone();
                 self.ask(Request::Propose(Command::RemoveResource { name }));
@@ -155,27 +154,9 @@ impl World {
             Fault::Proven { who, proven } => {
                 let node = self.machines[who].name.clone();
                 let device = DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven, why: None };
-                self.ask(Request::Propose(Command::SetDevices { node, devices: vec![device] }));
+                self.ask_at(0, Request::Propose(Command::SetDevices { node, devices: vec![device] }));
             }
         }
-    }
-
-    /// A move is a release; where the rule about that is left out, an assignment at once.
-    fn move_to(&mut self, resource: usize, to: Who) {
-        let name = self.resources[resource].clone();
-        let to = self.machines[to].name.clone();
-        let state = &self.watch.committed;
-        let (Some(placed), Some(life)) = (state.resources.get(&name), state.life(&to)) else { return };
-        let (generation, incarnation) = (placed.generation, life.incarnation);
-        if placed.phase.owner().is_none_or(|owner| *owner == to) {
-            return;
-        }
-        let command = if self.switches.pipeline.release_then_assign() {
-            Command::Release { resource: name, generation, to: Some(to), why: MoveReason::Asked }
-        } else {
-            Command::Assign { resource: name, generation, to, incarnation }
-        };
-        self.ask(Request::Propose(command));
     }
 
     fn cut(&mut self, from: Who, to: Who, for_ns: u64) {
@@ -192,8 +173,16 @@ impl World {
             return;
         }
         let who = up[self.dice.index(up.len())];
+        self.ask_at(who, request);
+    }
+
+    /// Somebody asks this member, if it is up.
+    fn ask_at(&mut self, who: Who, request: Request) {
+        if !self.machines[who].moves() {
+            return;
+        }
         let id = self.next_request();
-        self.say(who, || format!("an operator asks: {request:?}"));
+        self.say(who, || format!("is asked: {request:?}"));
         self.enter(who, |core, moment| core.request(moment, id, request));
     }
 
@@ -227,9 +216,10 @@ impl World {
                 }
             }
             Relief::Mood { who, moods } => {
+                let usual = self.usual_mood();
                 let machine = &mut self.machines[who];
                 if machine.moods == moods {
-                    machine.mood = Mood::USUAL;
+                    machine.mood = usual;
                 }
             }
         }

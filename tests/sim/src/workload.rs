@@ -81,8 +81,7 @@ impl Workloads {
 
     /// It runs, or a start is under way that may still bring it up.
     pub(crate) fn is_alive(&self, resource: &ResourceName) -> bool {
-        self.runs(resource)
-            || self.operations.values().any(|op| op.effect == Effect::Runs && op.resource == *resource)
+        self.runs(resource) || self.operations.values().any(|op| op.effect == Effect::Runs && op.resource == *resource)
     }
 
     /// What the cluster has put here and is alive.

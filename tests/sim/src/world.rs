@@ -16,7 +16,7 @@ use crate::machine::{Halt, Kind, Machine, Power};
 use crate::network::Network;
 use crate::queue::Queue;
 use crate::rules::Switches;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Style};
 use crate::trace::Trace;
 use crate::watchdog::Watchdog;
 use crate::workload::{Mood, Workloads};
@@ -143,6 +143,7 @@ impl World {
             steps: 0,
         };
         for who in 0..world.machines.len() {
+            world.machines[who].mood = world.usual_mood();
             let after = world.dice.between(0, 200 * MS);
             world.queue.push(after, Event::Booted { who, epoch: 0 });
         }
@@ -151,6 +152,14 @@ impl World {
         }
         world.queue.push(world.schedule.heal_at, Event::Heal);
         world
+    }
+
+    /// How programs behave while nothing makes them misbehave.
+    pub(crate) const fn usual_mood(&self) -> Mood {
+        match self.schedule.style {
+            Style::Mixed | Style::OneCut => Mood::USUAL,
+            Style::Scripted => Mood::GOOD,
+        }
     }
 
     /// Runs to the end, or to the first violation.

@@ -8,15 +8,25 @@ const SEC: u64 = 1_000 * MS;
 /// When the fault strikes: long after everything runs.
 const AT: u64 = 12 * SEC;
 
-/// Runs a case for several seeds and hands each outcome to `judge`.
+/// Runs a case for several seeds and hands each outcome to `judge`. The cases break node1: seeds that put the resource
+/// on the other node tell nothing about them.
 fn case(profile: Profile, node: Kind, fault: &Fault, judge: impl Fn(&Outcome)) {
-    for seed in 1..=10 {
-        let faults = vec![(AT, fault.clone())];
+    cases(profile, node, &[(AT, fault.clone())], judge);
+}
+
+fn cases(profile: Profile, node: Kind, faults: &[(u64, Fault)], judge: impl Fn(&Outcome)) {
+    let mut judged = 0;
+    for seed in 1..=16 {
+        let faults = faults.to_vec();
         let outcome = run(Schedule::scripted(seed, profile, node, faults, AT + 60 * SEC), Switches::default(), true);
         println!("--- seed {seed}\n{}", outcome.trace.join("\n"));
         assert_eq!(outcome.violation, None, "seed {seed}");
-        judge(&outcome);
+        if when(&outcome, 0, "web is placed on node1").is_some_and(|at| at < AT / MS) {
+            judged += 1;
+            judge(&outcome);
+        }
     }
+    assert!(judged >= 4, "only {judged} seeds put the resource on node1");
 }
 
 /// The time of the first line after `from` that holds `text`, in milliseconds.
@@ -49,7 +59,8 @@ fn untouched(outcome: &Outcome) {
 #[test]
 fn a_node_dies_and_its_bmc_proves_it() {
     let fault = Fault::PowerCut { who: 1, for_ns: 30 * SEC, bmc: false };
-    for (profile, limit) in [(Profile::Fast, 3_500), (Profile::Balanced, 5_000)] {
+    // The device's own time: a look, the command, and two looks, of up to 330 ms each.
+    for (profile, limit) in [(Profile::Fast, 3_500 + 4 * 330), (Profile::Balanced, 5_000)] {
         case(profile, Kind::SERVER, &fault, |outcome| recovered_within(outcome, "read off twice", limit));
     }
 }
@@ -59,7 +70,13 @@ fn a_frozen_agent_without_a_bmc_is_recovered_by_time() {
     let fault = Fault::Stop { who: 1, for_ns: 40 * SEC };
     for (profile, limit) in [(Profile::Fast, 10_000), (Profile::Balanced, 17_000)] {
         case(profile, Kind::PLAIN, &fault, |outcome| {
-            recovered_within(outcome, "its watchdog's time passed", limit);
+            // A machine that boots quickly reports in before the watchdog's time has passed.
+            let evidence = if when(outcome, AT, "reported in and runs nothing").is_some() {
+                "reported in and runs nothing"
+            } else {
+                "its watchdog's time passed"
+            };
+            recovered_within(outcome, evidence, limit);
             let reset = when(outcome, AT, "node1     its watchdog resets it").expect("the watchdog fires");
             assert!(reset <= when(outcome, AT, "node2     begins to start web").expect("it is recovered"));
         });
@@ -101,14 +118,15 @@ fn an_isolated_node_is_fenced_by_its_bmc() {
 }
 
 #[test]
-fn a_move_stops_before_it_starts() {
-    let fault = Fault::Move { resource: 0, to: 2 };
-    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| {
+fn a_resource_that_keeps_failing_is_released_before_it_is_placed_elsewhere() {
+    let dies = Fault::Dies { resource: 0 };
+    let faults = vec![(AT, dies.clone()), (AT + 5 * SEC, dies)];
+    cases(Profile::Balanced, Kind::SERVER, &faults, |outcome| {
         assert_eq!((outcome.fences, outcome.leases_lost, outcome.recovered), (0, 0, 0));
-        let released = when(outcome, AT, "web has to leave node1").expect("it is released");
-        let stops = when(outcome, AT, "node1     begins to stop web").expect("it is stopped");
+        let again = when(outcome, AT, "node1     begins to start web").expect("it is restarted where it was");
+        let released = when(outcome, AT, "web has to leave node1").expect("it is released after the second death");
         let placed = when(outcome, AT, "web is placed on node2").expect("it is placed");
         let starts = when(outcome, AT, "node2     begins to start web").expect("it is started");
-        assert!(released <= stops && stops < placed && placed <= starts);
+        assert!(again < released && released <= placed && placed <= starts);
     });
 }

@@ -16,7 +16,9 @@ fn fifty_fixed_seeds_hold() {
 fn seeds_that_once_broke_something_hold() {
     let lines = include_str!("seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let seeds: Vec<u64> = lines
-        .map(|line| line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed"))
+        .map(|line| {
+            line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed")
+        })
         .collect();
     assert!(!seeds.is_empty());
     seeds.into_iter().for_each(holds);

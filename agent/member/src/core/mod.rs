@@ -858,3 +858,6 @@ impl Core {
         alarms
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,8 +212,7 @@ fn every_decision_about_a_resource_has_a_generation_of_its_own() {
 #[test]
 fn a_decision_of_an_older_generation_is_void() {
     let mut log = placed();
-    let late =
-        [log.assign("b", 1), log.release(None, MoveReason::Asked), log.give_up()];
+    let late = [log.assign("b", 1), log.release(None, MoveReason::Asked), log.give_up()];
     log.must(Log::set_web(Requested::Started));
     for command in late {
         assert_eq!(log.void(command), Void::Outdated);
@@ -288,7 +287,10 @@ fn setting_a_resource_clears_its_error_back_to_where_it_may_run() {
     log.must(log.give_up());
     log.must(Log::fence("a", 1));
     log.must(Log::fenced(1));
-    assert!(matches!(log.phase(), Phase::Error { node: None, .. }), "a fence doesn't undo an error, but frees its node");
+    assert!(
+        matches!(log.phase(), Phase::Error { node: None, .. }),
+        "a fence doesn't undo an error, but frees its node"
+    );
     log.must(Log::set_web(Requested::Started));
     assert_eq!(*log.phase(), Phase::New, "nobody knows who runs it: every node is asked");
 }
@@ -299,7 +301,10 @@ fn setting_a_resource_keeps_its_place() {
     let mut other = spec();
     other.driver = driver("web2");
     log.must(Command::SetResource { name: web(), spec: Some(other.clone()), requested: Requested::Stopped });
-    assert_eq!((log.phase().owner(), &log.web().spec, log.web().requested), (Some(&member("a")), &other, Requested::Stopped));
+    assert_eq!(
+        (log.phase().owner(), &log.web().spec, log.web().requested),
+        (Some(&member("a")), &other, Requested::Stopped)
+    );
     log.must(log.release(Some("b"), MoveReason::Asked));
     log.must(Log::set_web(Requested::Started));
     assert!(matches!(log.phase(), Phase::Releasing { to: Some(_), .. }), "a release under way goes on");

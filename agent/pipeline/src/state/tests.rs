@@ -28,7 +28,10 @@ fn pinned(name: &str, found: &str) -> String {
         std::fs::write(&path, found).unwrap();
     }
     let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(found, text, "the encoding in {name} has changed: members of one cluster would not understand each other");
+    assert_eq!(
+        found, text,
+        "the encoding in {name} has changed: members of one cluster would not understand each other"
+    );
     text
 }
 

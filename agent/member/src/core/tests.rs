@@ -1,0 +1,260 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tiebreaker_consensus::{Config, Membership, Stored, bootstrap};
+use tiebreaker_pipeline::name::ClusterName;
+use tiebreaker_pipeline::node::NodeConfig;
+use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::report::{Trust, WatchdogPromise};
+
+use super::*;
+
+/// Members in one machine's memory: messages arrive at once, disks are quick.
+struct Net {
+    cores: BTreeMap<MemberName, Core>,
+    disks: BTreeMap<MemberName, Stored>,
+    first: Stored,
+    state: State,
+    now: u64,
+    replies: Vec<(RequestId, Reply)>,
+    stops: Vec<(MemberName, String)>,
+}
+
+fn name(text: &str) -> MemberName {
+    MemberName::new(text).unwrap()
+}
+
+fn change(profile: Profile) -> Request {
+    Request::Propose(Command::SetProfile { profile })
+}
+
+impl Net {
+    /// `pi` and these nodes, of whom all vote if there are two or more. Nobody is up yet.
+    fn new(nodes: &[&str]) -> Self {
+        let mut state = State::new(ClusterName::new("home").unwrap(), name("pi"), vec!["pi:5404".into()], "00".into());
+        for node in nodes {
+            let command = Command::AddMember {
+                name: name(node),
+                role: Role::Node,
+                addresses: vec![format!("{node}:5404")],
+                key: (*node).into(),
+            };
+            state.apply(1, Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 0, command }).unwrap();
+        }
+        let all: BTreeSet<u64> = state.members.values().map(|member| member.raft_id).collect();
+        let voters = if nodes.len() < 2 { BTreeSet::from([1]) } else { all.clone() };
+        state.apply_voters(1, voters.clone());
+        let learners = all.difference(&voters).map(|id| RaftId(*id)).collect();
+        let first = bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
+        let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
+        Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new() }
+    }
+
+    fn up(nodes: &[&str]) -> Self {
+        let mut net = Self::new(nodes);
+        for member in nodes.iter().chain(&["pi"]) {
+            net.start(member);
+        }
+        net.pass(10_000);
+        net
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: Reading::both(self.now * 1_000_000), wall_ms: self.now }
+    }
+
+    /// Starts a member from what is on its disk.
+    fn start(&mut self, text: &str) {
+        let member = name(text);
+        let stored = self.disks.entry(member.clone()).or_insert_with(|| self.first.clone()).clone();
+        let raft_id = RaftId(self.state.members[&member].raft_id);
+        let last_index = stored.last_index();
+        let mut state = State::decode(&stored.snapshot.as_ref().unwrap().state).unwrap();
+        state.applied = stored.snapshot_index();
+        let config = Config::new(raft_id, Rank::new(0, 3).unwrap(), raft_id.0, Profile::Balanced.tick());
+        let moment = self.moment();
+        let raft = Raft::new(config, stored, moment.now).unwrap();
+        let fences = text == "pi";
+        let node = (!fences).then(|| {
+            let watchdog = WatchdogPromise { driver: "iTCO_wdt".into(), promised_ms: 10_000, trust: Trust::Drilled };
+            let config = NodeConfig {
+                name: member.clone(),
+                incarnation: 1,
+                boot: format!("boot of {text}"),
+                watchdog: Some(watchdog),
+                armed: false,
+                rules: Rules::ALL,
+            };
+            Node::new(moment.now, config)
+        });
+        let config = CoreConfig {
+            name: member.clone(),
+            raft_id,
+            raft,
+            state,
+            last_index,
+            node,
+            fences,
+            takeback: Duration::from_secs(60),
+            rules: Rules::ALL,
+        };
+        self.cores.insert(member, Core::new(moment, config));
+        self.settle();
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.now += 25;
+            let moment = self.moment();
+            for core in self.cores.values_mut() {
+                core.advance(moment);
+            }
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        let moment = self.moment();
+        loop {
+            let mut mail = VecDeque::new();
+            for (from, core) in &mut self.cores {
+                while let Some(action) = core.poll_action() {
+                    match action {
+                        Action::Send { to, message, .. } => mail.push_back((from.clone(), to, message)),
+                        Action::Persist(batch) => {
+                            if let Some(disk) = self.disks.get_mut(from) {
+                                disk.write(&batch);
+                            }
+                            core.persisted(moment, batch.number);
+                        }
+                        Action::Reply { request, reply } => self.replies.push((request, reply)),
+                        Action::Stop { why } => self.stops.push((from.clone(), why)),
+                        Action::Node(_) | Action::Device { .. } | Action::Changed => {}
+                    }
+                }
+            }
+            if mail.is_empty() {
+                return;
+            }
+            for (from, to, message) in mail {
+                if let Some(core) = self.cores.get_mut(&to) {
+                    core.message(moment, &from, message);
+                }
+            }
+        }
+    }
+
+    /// Asks a member, and waits for the answer at most so long.
+    fn ask(&mut self, member: &str, request: Request, ms: u64) -> Option<Reply> {
+        let moment = self.moment();
+        self.cores.get_mut(&name(member)).unwrap().request(moment, RequestId(7), request);
+        self.settle();
+        if self.replies.is_empty() {
+            self.pass(ms);
+        }
+        assert!(self.replies.len() <= 1, "a request ends in one reply: {:?}", self.replies);
+        self.replies.pop().map(|(id, reply)| {
+            assert_eq!(id, RequestId(7));
+            reply
+        })
+    }
+
+    fn status(&mut self, member: &str) -> Status {
+        match self.ask(member, Request::Status, 1_000) {
+            Some(Reply::Status(status)) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_cluster_of_one_node_protects_nothing_and_says_so() {
+    let mut net = Net::up(&["a"]);
+    let status = net.status("pi");
+    assert_eq!(status.leader, Some(name("pi")));
+    assert!(status.alarms.iter().any(|alarm| alarm.contains("nothing is protected")), "{:?}", status.alarms);
+    assert!(status.alarms.iter().any(|alarm| alarm.contains("the appliance alone votes")), "{:?}", status.alarms);
+}
+
+#[test]
+fn two_nodes_and_the_appliance_protect_and_raise_no_alarm() {
+    let mut net = Net::up(&["a", "b"]);
+    let status = net.status("pi");
+    assert_eq!((status.leader, status.votes, status.alarms), (Some(name("pi")), (3, 3), vec![]));
+    for node in ["a", "b"] {
+        let core = &net.cores[&name(node)];
+        assert!(core.node().unwrap().has_lease(net.moment().now), "{node} was admitted and renews");
+    }
+}
+
+#[test]
+fn a_request_to_a_follower_is_decided_by_the_leader_and_answered_where_it_was_asked() {
+    let mut net = Net::up(&["a", "b"]);
+    assert!(matches!(net.ask("b", change(Profile::Patient), 1_000), Some(Reply::Done { .. })));
+    net.pass(1_000);
+    for core in net.cores.values() {
+        assert_eq!(core.state().settings.profile, Profile::Patient, "{}", core.name());
+    }
+    let status = net.status("a");
+    assert_eq!(status.answered_by, name("pi"), "what only the leader knows comes from it");
+}
+
+#[test]
+fn a_void_change_is_told_with_its_reason() {
+    let mut net = Net::up(&["a", "b"]);
+    let web = tiebreaker_pipeline::name::ResourceName::new("web").unwrap();
+    let remove = Request::Propose(Command::RemoveResource { name: web });
+    assert!(matches!(net.ask("a", remove, 1_000), Some(Reply::Void { why: Void::Unknown { .. } })));
+}
+
+#[test]
+fn a_request_whose_leader_vanished_ends_in_time() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("pi"));
+    let reply = net.ask("a", change(Profile::Fast), 5_100);
+    assert!(matches!(reply, Some(Reply::NoLeader { .. })), "{reply:?}");
+}
+
+#[test]
+fn without_a_leader_what_is_known_here_is_told_and_nothing_is_changed() {
+    let mut net = Net::new(&["a", "b"]);
+    net.start("a");
+    net.pass(10_000);
+    assert_eq!(net.status("a").leader, None);
+    assert!(matches!(net.ask("a", change(Profile::Fast), 1_000), Some(Reply::NoLeader { .. })));
+    assert!(!net.cores[&name("a")].node().unwrap().has_lease(net.moment().now));
+}
+
+#[test]
+fn a_member_that_lost_what_it_acknowledged_stops() {
+    let mut net = Net::up(&["a", "b"]);
+    net.disks.remove(&name("b"));
+    net.start("b");
+    net.pass(5_000);
+    assert_eq!(net.stops.len(), 1, "once: {:?}", net.stops);
+    let (who, why) = &net.stops[0];
+    assert_eq!(*who, name("b"));
+    assert!(why.contains("amnesia") && why.contains("join again"), "{why}");
+}
+
+#[test]
+fn a_member_that_restarts_with_its_disk_goes_on() {
+    let mut net = Net::up(&["a", "b"]);
+    net.start("b");
+    net.pass(5_000);
+    assert_eq!(net.stops, []);
+    assert_eq!(net.cores[&name("b")].state().digest(), net.cores[&name("pi")].state().digest());
+}
+
+#[test]
+fn when_the_appliance_is_gone_a_node_leads_and_its_peer_keeps_its_lease() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("pi"));
+    for _ in 0..400 {
+        net.pass(25);
+        for core in net.cores.values() {
+            assert!(core.node().unwrap().has_lease(net.moment().now), "{} lost its lease", core.name());
+        }
+    }
+    assert!(net.status("a").leader.is_some_and(|leader| leader != name("pi")));
+}

@@ -1,0 +1,105 @@
+//! A whole cluster on loopback.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::{Appliance, Look, Node, Operator, Supervised, loopback};
+
+/// Anything that has to come has come by then, also in a debug build on a busy machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// An appliance and nodes as processes on loopback, with simulated watchdogs. They end when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes' supervisors, which end first.
+    running: Vec<Supervised>,
+    nodes: Vec<Node>,
+    /// The appliance.
+    pub appliance: Appliance,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// An appliance that serves the cluster `home`, without nodes so far.
+    ///
+    /// # Errors
+    /// It doesn't start.
+    pub fn appliance() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("tiebreaker").tempdir()?;
+        let mut appliance = Appliance::init(&folder.path().join("pi"), loopback(), Vec::new())?;
+        appliance.start()?;
+        Ok(Self { running: Vec::new(), nodes: Vec::new(), appliance, folder })
+    }
+
+    /// An appliance with nodes, all online.
+    ///
+    /// # Errors
+    /// They don't get so far.
+    pub fn start(names: &[&str]) -> Result<Self> {
+        let mut cluster = Self::appliance()?;
+        for name in names {
+            cluster.add(name)?;
+        }
+        cluster.all_online()?;
+        Ok(cluster)
+    }
+
+    /// Joins a node and starts it.
+    ///
+    /// # Errors
+    /// It is refused or doesn't start.
+    pub fn add(&mut self, name: &str) -> Result<()> {
+        let node = Node::new(self.folder.path(), name)?;
+        let token = self.appliance.token("home")?;
+        node.must_join(&[], self.appliance.address(), &token, loopback())?;
+        self.running.push(node.start()?);
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Waits until all its nodes are online.
+    ///
+    /// # Errors
+    /// They aren't in time.
+    pub fn all_online(&self) -> Result<()> {
+        let nodes = self.nodes.len();
+        self.operator().until("all nodes online", SOON, |status| status.online() == nodes).map(drop)
+    }
+
+    /// An operator on the appliance.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.appliance.operator()
+    }
+
+    /// Where the appliance listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.appliance.address()
+    }
+
+    /// A folder for whatever else the test needs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.name() == name).with_context(|| format!("there is no node {name}"))
+    }
+
+    /// A node's supervisor.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn running(&self, name: &str) -> Result<&Supervised> {
+        let at = self.nodes.iter().position(|node| node.name() == name);
+        at.and_then(|at| self.running.get(at)).with_context(|| format!("there is no node {name}"))
+    }
+}
