@@ -451,7 +451,7 @@ impl View<'_> {
             } else if !self.leases.is_heard(self.state, node, self.now) {
                 why.push(format!("{node} is not heard"));
             } else if let Some(reason) = self.state.unprotectable(node) {
-                why.push(reason);
+                why.push(format!("{node}: {reason}"));
             } else {
                 fit.push(node);
             }

@@ -7,7 +7,7 @@ use crate::dice::{MS, SEC};
 use crate::event::{Event, Relief};
 use crate::fault::Who;
 use crate::watchdog::Petter;
-use crate::workload::End;
+use crate::workload::{End, Order};
 use crate::world::World;
 
 impl World {
@@ -32,7 +32,8 @@ impl World {
                 let epoch = self.machines[who].epoch;
                 let machine = &mut self.machines[who];
                 let mood = if self.healed { crate::workload::Mood::GOOD } else { machine.mood };
-                let course = machine.workloads.begin(&mut self.dice, mood, instance, id, resource.clone(), kind, &spec);
+                let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec };
+                let course = machine.workloads.begin(&mut self.dice, mood, order);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
                 self.after(course.ends_in, Event::End { who, epoch, key: course.key });
                 if kind != OperationKind::Probe {

@@ -90,8 +90,12 @@ impl World {
         if !state.settings.unsettled.is_empty() {
             return Some("the profile is not settled".into());
         }
-        let can_run = state.nodes.keys().any(|node| state.unprotectable(node).is_none());
         for (name, resource) in &state.resources {
+            // Where it failed it doesn't go again, and where nothing can be proven it never goes.
+            let can_run = state
+                .nodes
+                .keys()
+                .any(|node| state.unprotectable(node).is_none() && !resource.failed_on.contains(node));
             let runs: Vec<Who> =
                 (0..self.machines.len()).filter(|who| self.machines[*who].workloads.runs(name)).collect();
             let well = match (&resource.phase, resource.requested) {
@@ -105,7 +109,7 @@ impl World {
                     runs.iter().any(|who| state.unprotectable(&self.machines[*who].name).is_some())
                 }
                 (Phase::New | Phase::Free { .. }, _) => !can_run,
-                (Phase::Releasing { .. }, _) => false,
+                (Phase::Releasing { .. }, _) => !can_run && runs.is_empty(),
             };
             if !well {
                 let on: Vec<_> = runs.iter().map(|who| self.machines[*who].name.to_string()).collect();

@@ -48,6 +48,16 @@ pub(crate) struct Operation {
     found: Found,
 }
 
+/// What an agent wants done.
+pub(crate) struct Order<'a> {
+    /// The process that wants it.
+    pub(crate) instance: u64,
+    pub(crate) id: OperationId,
+    pub(crate) resource: ResourceName,
+    pub(crate) kind: OperationKind,
+    pub(crate) spec: &'a ResourceSpec,
+}
+
 /// How an operation will go, in spans from now.
 pub(crate) struct Course {
     pub(crate) key: u64,
@@ -115,16 +125,8 @@ impl Workloads {
         self.operations.clear();
     }
 
-    pub(crate) fn begin(
-        &mut self,
-        dice: &mut Dice,
-        mood: Mood,
-        instance: u64,
-        id: OperationId,
-        resource: ResourceName,
-        kind: OperationKind,
-        spec: &ResourceSpec,
-    ) -> Course {
+    pub(crate) fn begin(&mut self, dice: &mut Dice, mood: Mood, order: Order<'_>) -> Course {
+        let Order { instance, id, resource, kind, spec } = order;
         let key = self.next_key;
         self.next_key += 1;
         let (timeout_ms, effect) = match kind {

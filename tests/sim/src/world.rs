@@ -108,7 +108,7 @@ fn first_state(schedule: &Schedule, names: &[MemberName], resources: &[ResourceN
 
 impl World {
     pub(crate) fn new(schedule: Schedule, switches: Switches, trace: bool) -> Self {
-        let mut dice = Dice::new(schedule.seed ^ 0x5eed_0f_7e57);
+        let mut dice = Dice::new(schedule.seed ^ 0x005e_ed0f_7e57);
         let names: Vec<MemberName> = (0..schedule.machines.len())
             .map(|who| if who == 0 { name("appliance") } else { name(&format!("node{who}")) })
             .collect();

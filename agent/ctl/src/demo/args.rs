@@ -21,6 +21,9 @@ pub struct DemoArgs {
     /// Leave it running afterwards, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
+    /// Report times without judging them, for machines that are busy with other things.
+    #[arg(long)]
+    pub no_time_limit: bool,
 }
 
 /// What breaks.

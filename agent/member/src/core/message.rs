@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tiebreaker_consensus as consensus;
 use tiebreaker_pipeline::command::{Command, Void};
 use tiebreaker_pipeline::decision::LogLine;
+use tiebreaker_pipeline::fence::FenceId;
 use tiebreaker_pipeline::manager::Why;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::{Answer, Renew};
@@ -54,10 +55,12 @@ pub enum Request {
         /// Who asks.
         by: String,
     },
-    /// An operator's word that the open fence of a node is carried out.
+    /// An operator's word that a node runs nothing. It is given for one fence and void for any other.
     Confirm {
         /// Whom.
         node: MemberName,
+        /// For which fence, as `status` showed it.
+        id: FenceId,
         /// Who says so.
         by: String,
     },
@@ -101,6 +104,22 @@ pub enum Origin {
 }
 
 impl Request {
+    /// The same request, signed by who really asks: what a client writes about itself is no signature.
+    #[must_use]
+    pub fn signed(self, by: String) -> Self {
+        match self {
+            Self::Fence { node, .. } => Self::Fence { node, by },
+            Self::Confirm { node, id, .. } => Self::Confirm { node, id, by },
+            other @ (Self::Propose(_)
+            | Self::Remove { .. }
+            | Self::Status
+            | Self::Log { .. }
+            | Self::Why { .. }
+            | Self::ReadIndex
+            | Self::RenewCertificate { .. }) => other,
+        }
+    }
+
     /// Whether this may be asked on behalf of `origin`. What the manager and the fencer alone decide can't be asked for.
     ///
     /// # Errors

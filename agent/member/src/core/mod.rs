@@ -105,6 +105,14 @@ enum Asker {
     Nobody,
 }
 
+/// A request that went to another member.
+#[derive(Clone, Debug)]
+struct Asked {
+    asker: Asker,
+    of: MemberName,
+    until: Reading,
+}
+
 /// What a member is started with.
 pub struct CoreConfig {
     /// Its name.
@@ -143,7 +151,7 @@ pub struct Core {
     compacted: u64,
     next_ask: u64,
     /// Requests that went to the leader: who waits, and until when.
-    asked: BTreeMap<u64, (Asker, Reading)>,
+    asked: BTreeMap<u64, Asked>,
     /// Proposals of this leader by ticket.
     tickets: BTreeMap<u128, (Asker, Reading)>,
     next_ticket: u64,
@@ -164,6 +172,8 @@ impl Core {
     pub fn new(moment: Moment, config: CoreConfig) -> Self {
         let CoreConfig { name, raft_id, raft, state, last_index, node, fences, takeback, rules } = config;
         let state = state.with_rules(rules);
+        // Answers to an earlier process of this member, and its commands in the log, must not be taken for this one's.
+        let first = moment.now.boottime_ns.max(1);
         let mut core = Self {
             name,
             raft_id,
@@ -177,10 +187,10 @@ impl Core {
             takeback,
             flaps: Flaps::default(),
             hears: BTreeSet::new(),
-            next_ask: 1,
+            next_ask: first,
             asked: BTreeMap::new(),
             tickets: BTreeMap::new(),
-            next_ticket: 1,
+            next_ticket: first,
             reads: BTreeMap::new(),
             next_read: 1,
             read_waits: Vec::new(),
@@ -273,8 +283,11 @@ impl Core {
                 }
             }
             Message::Told { id, reply } => {
-                if let Some((asker, _)) = self.asked.remove(&id) {
-                    self.tell(moment, asker, reply);
+                // Only the member that was asked can answer.
+                if self.asked.get(&id).is_some_and(|asked| asked.of == *from)
+                    && let Some(asked) = self.asked.remove(&id)
+                {
+                    self.tell(moment, asked.asker, reply);
                 }
             }
         }
@@ -624,7 +637,8 @@ impl Core {
                     Some(to) if self.asked.len() < ASKED_MAX => {
                         let id = self.next_ask;
                         self.next_ask += 1;
-                        self.asked.insert(id, (asker, moment.now.after(ASK_WITHIN)));
+                        let asked = Asked { asker, of: to.clone(), until: moment.now.after(ASK_WITHIN) };
+                        self.asked.insert(id, asked);
                         self.send(&to, Message::Ask { id, request }, true);
                     }
                     Some(_) => {
@@ -672,10 +686,14 @@ impl Core {
                 }
                 Err(why) => self.tell(moment, asker, Reply::Void { why }),
             },
-            Request::Confirm { node, by } => match self.state.open_fence(&node) {
-                Some((id, _)) => {
+            Request::Confirm { node, id, by } => match self.state.open_fence(&node) {
+                Some((open, _)) if open == id => {
                     let evidence = tiebreaker_pipeline::fence::Evidence::Operator { by };
                     self.propose(moment, asker, Command::Fenced { id, evidence });
+                }
+                Some((open, _)) => {
+                    let why = format!("fence {id} of {node} is over, fence {open} is open now: look at {node} again");
+                    self.tell(moment, asker, Reply::Refused { why });
                 }
                 None => {
                     let why = format!("no fence of {node} is open: there is nothing to confirm");

@@ -44,7 +44,8 @@ impl Net {
         let voters = if nodes.len() < 2 { BTreeSet::from([1]) } else { all.clone() };
         state.apply_voters(1, voters.clone());
         let learners = all.difference(&voters).map(|id| RaftId(*id)).collect();
-        let first = bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
+        let first =
+            bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
         let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
         Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new() }
     }

@@ -335,7 +335,7 @@ fn a_node_that_cant_be_fenced_gets_nothing_and_the_reason_is_said() {
     log.must(Log::add_web());
     let mut lead = Lead::new(log);
     lead.hear_that("a", Observed::Stopped);
-    let why = "it has no power-fencing device and no watchdog: add one of the two".to_owned();
+    let why = "a: it has no power-fencing device and no watchdog: add one of the two".to_owned();
     assert_eq!(lead.why(), Why::NoNode { why: vec![why] });
     lead.log.must(Command::SetDevices { node: member("a"), devices: vec![proven("bmc")] });
     lead.hear_that("a", Observed::Stopped);
