@@ -136,14 +136,18 @@ impl Session<'_> {
     async fn fence(&self, args: FenceArgs) -> Result<(), Failure> {
         match (args.command, args.node) {
             (Some(FenceCommand::Confirm { node, yes }), _) => {
+                let mut connection = self.open().await?;
+                let status = self.status(&mut connection).await?;
+                let Some(id) = status.fences.iter().find(|open| open.fence.node == node).map(|open| open.id) else {
+                    return Err(Failure::refused(anyhow::anyhow!("no fence of {node} is open: there is nothing to confirm")));
+                };
                 let question = format!(
-                    "You give your word that {node} runs nothing: you have seen it without power, or pulled its cord \
+                    "Fence {id} of {node} is open. You give your word that {node} runs nothing: you have seen it without power, or pulled its cord \
                      yourself.\nIf that is wrong, its resources will run twice and their data will be lost."
                 );
                 confirm(&node, &question, yes)?;
-                let mut connection = self.open().await?;
                 let by = connection.by().to_owned();
-                let reply = connection.ask(Request::Confirm { node: node.clone(), by }).await?;
+                let reply = connection.ask(Request::Confirm { node: node.clone(), id, by }).await?;
                 self.done(reply, &format!("{node} counts as fenced; its resources are recovered."))
             }
             (None, Some(node)) => {

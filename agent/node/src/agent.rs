@@ -184,7 +184,8 @@ async fn execute(mut executor: Executor, mut wants: mpsc::Receiver<Want>) -> Res
 /// Requests through the node's own socket.
 async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> Result<()> {
     while let Some(incoming) = incoming.recv().await {
-        let Incoming::Request { bytes, reply, .. } = incoming else { continue };
+        let Incoming::Request { from, bytes, reply } = incoming else { continue };
+        let by = from.to_string();
         let member = member.clone();
         tokio::spawn(async move {
             let request = match ciborium::from_reader(&bytes[..]) {
@@ -197,7 +198,7 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
                     return;
                 }
             };
-            let answer = answer(&member, request).await;
+            let answer = answer(&member, request, by).await;
             let mut bytes = Vec::new();
             ciborium::into_writer(&answer, &mut bytes)
                 .expect("writing to memory can't fail, and every field is encodable");
@@ -207,13 +208,13 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
     Ok(())
 }
 
-async fn answer(member: &MemberHandle, request: LocalRequest) -> LocalReply {
+async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> LocalReply {
     let cluster_name = member.state().borrow().cluster.to_string();
     match request {
         LocalRequest::Cluster { cluster: Some(other), .. } if other != cluster_name => {
             LocalReply::Refused { why: format!("this node belongs to {cluster_name}, not to {other}") }
         }
-        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(request).await),
+        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(request, by).await),
         LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),

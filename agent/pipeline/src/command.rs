@@ -57,6 +57,11 @@ pub enum Command {
         /// SHA-256 of its public key, in hex.
         key: String,
     },
+    /// An operator's certificate is refused from now on.
+    RemoveOperator {
+        /// Its name.
+        name: String,
+    },
     /// A life begins.
     Admit {
         /// Whose.

@@ -39,6 +39,11 @@ pub enum Decision {
         /// Who.
         name: String,
     },
+    /// An operator's key was refused from then on.
+    OperatorRemoved {
+        /// Who.
+        name: String,
+    },
     /// Who votes has changed.
     VotersChanged {
         /// The voters' names.
@@ -151,6 +156,7 @@ impl fmt::Display for Decision {
             Self::Joined { name } => write!(f, "{name} joined"),
             Self::Removed { name } => write!(f, "{name} was removed"),
             Self::OperatorAdded { name } => write!(f, "operator {name} was admitted"),
+            Self::OperatorRemoved { name } => write!(f, "operator {name} was removed"),
             Self::VotersChanged { voters } => write!(f, "the voters are {}", voters.join(", ")),
             Self::Admitted { node, incarnation, new_boot } => {
                 let boot = if *new_boot { "a new boot" } else { "the same boot" };

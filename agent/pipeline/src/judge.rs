@@ -31,6 +31,13 @@ impl State {
             Command::AddMember { name, role, addresses, key } => self.add_member(at, name, role, addresses, key),
             Command::RemoveMember { name, raft_id } => self.remove_member(at, &name, raft_id),
             Command::AddOperator { name, key } => self.add_operator(at, name, key),
+            Command::RemoveOperator { name } => {
+                if self.operators.remove(&name).is_none() {
+                    return Err(Void::Unknown { name });
+                }
+                self.say(at, Decision::OperatorRemoved { name });
+                Ok(())
+            }
             Command::Admit { node, incarnation, boot, watchdog, closed } => {
                 self.admit(at, node, incarnation, boot, watchdog, closed)
             }

@@ -31,6 +31,21 @@ pub enum Driver {
     },
 }
 
+/// Programs, arguments and parameters of one resource, in bytes at most: every member holds all of them.
+pub const DRIVER_MAX: usize = 16 * 1024;
+
+impl Driver {
+    /// The bytes of its texts.
+    fn size(&self) -> usize {
+        match self {
+            Self::Command { start, stop, status } => [start, stop, status].into_iter().flatten().map(String::len).sum(),
+            Self::Ocf { provider, agent, params } => {
+                provider.len() + agent.len() + params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+        }
+    }
+}
+
 /// What an operator wants of a resource.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +105,10 @@ impl ResourceSpec {
         bounded("stop_timeout_ms", self.stop_timeout_ms, 100, 3_600_000)?;
         bounded("monitor_every_ms", self.monitor_every_ms, 100, 3_600_000)?;
         bounded("monitor_timeout_ms", self.monitor_timeout_ms, 100, 600_000)?;
+        let size = self.driver.size();
+        if size > DRIVER_MAX {
+            return Err(SpecError::TooLarge { size });
+        }
         match &self.driver {
             Driver::Command { start, stop, status } => {
                 for (key, argv) in [("start", start), ("stop", stop), ("status", status)] {
@@ -131,6 +150,12 @@ pub enum SpecError {
         from: u64,
         /// The most allowed.
         to: u64,
+    },
+    /// Too much text.
+    #[error("its programs, arguments and parameters have {size} bytes, more than {DRIVER_MAX}: put them into a script")]
+    TooLarge {
+        /// How much.
+        size: usize,
     },
     /// A program that is missing or not an absolute path.
     #[error("the program for {key} must be given by its absolute path")]

@@ -183,6 +183,18 @@ impl State {
         }
     }
 
+    /// The same new cluster with another first number. An appliance that lost its disk founds the cluster anew under a
+    /// number that nobody ever had, so members of the lost one never take it for its former self.
+    #[must_use]
+    pub fn founded_as(mut self, raft_id: u64) -> Self {
+        for member in self.members.values_mut() {
+            member.raft_id = raft_id;
+        }
+        self.voters = BTreeSet::from([raft_id]);
+        self.next_raft_id = raft_id + 1;
+        self
+    }
+
     /// The same state under other rules: for mutation runs.
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Self {

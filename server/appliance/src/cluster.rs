@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::config::ClusterConfig;
 use crate::devices::Devices;
 use crate::joins::SharedGate;
-use crate::layout::{FIRST_RAFT_ID, Layout, appliance_subject, unix_seconds};
+use crate::layout::{Layout, appliance_subject, unix_seconds};
 
 /// A running cluster.
 pub struct Cluster {
@@ -37,12 +37,14 @@ impl Cluster {
         gate: &SharedGate,
         acceptor: &Acceptor,
     ) -> Result<Self> {
-        let (identity, identity_rx) = watch::channel(Arc::new(layout.identity(name)?));
+        let identity = layout.identity(name)?;
+        let raft_id = identity.cert().subject.raft_id.context("the appliance's certificate names no number")?;
+        let (identity, identity_rx) = watch::channel(Arc::new(identity));
         let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
         let member = MemberConfig {
             cluster: name.clone(),
             name: appliance.clone(),
-            raft_id: FIRST_RAFT_ID,
+            raft_id,
             store: layout.store(name),
             identity: identity_rx,
             time,
@@ -57,7 +59,7 @@ impl Cluster {
         let devices = Devices::new(config.devices);
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.prove(handle.clone())));
-        tasks.spawn(forever(renew_own(layout.clone(), name.clone(), appliance.clone(), Arc::clone(gate), identity)));
+        tasks.spawn(forever(renew_own(layout.clone(), name.clone(), appliance.clone(), raft_id, Arc::clone(gate), identity)));
         if let Some(profile) = config.profile {
             tasks.spawn(forever(set_profile(handle.clone(), profile)));
         }
@@ -151,6 +153,7 @@ async fn renew_own(
     layout: Layout,
     cluster: ClusterName,
     appliance: MemberName,
+    raft_id: u64,
     gate: SharedGate,
     identity: watch::Sender<Arc<Identity>>,
 ) {
@@ -160,7 +163,7 @@ async fn renew_own(
         if !identity.borrow().renewal_due(unix_seconds()) {
             continue;
         }
-        let subject = appliance_subject(&cluster, &appliance);
+        let subject = appliance_subject(&cluster, &appliance, raft_id);
         let renewed = gate.ca().issue(&subject, unix_seconds(), LEAF_VALIDITY).context("signing").and_then(|new| {
             new.store(&layout.cluster(&cluster))?;
             Ok(new)

@@ -79,7 +79,7 @@ impl Daemon {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                Some(LocalAsk { request, answer }) = asked.recv() => self.answer(request, answer).await,
+                Some(ask) = asked.recv() => self.answer(ask).await,
                 Some(failed) = self.failures.join_next() => {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");
@@ -92,7 +92,8 @@ impl Daemon {
         }
     }
 
-    async fn answer(&mut self, request: LocalRequest, answer: tokio::sync::oneshot::Sender<LocalReply>) {
+    async fn answer(&mut self, ask: LocalAsk) {
+        let LocalAsk { request, by, answer } = ask;
         let refused = |why: String| LocalReply::Refused { why };
         let reply = match request {
             LocalRequest::Clusters => {
@@ -106,7 +107,7 @@ impl Daemon {
                 Ok(member) => {
                     // The cluster may take seconds: other requests don't wait for it.
                     tokio::spawn(async move {
-                        let reply: Reply = member.ask_for_operator(request).await;
+                        let reply: Reply = member.ask_for_operator(request, by).await;
                         let _ = answer.send(LocalReply::Cluster(reply));
                     });
                     return;

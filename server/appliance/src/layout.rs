@@ -10,9 +10,6 @@ use tiebreaker_member::{Ca, Identity, LEAF_VALIDITY, PeerId, Role, Subject};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::state::State;
 
-/// The number of the appliance in a cluster that it creates.
-pub const FIRST_RAFT_ID: u64 = 1;
-
 /// The data folder.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -105,13 +102,15 @@ impl Layout {
         if half.exists() {
             std::fs::remove_dir_all(&half).with_context(|| format!("removing the leftover {}", half.display()))?;
         }
-        let subject = appliance_subject(cluster, appliance);
+        let raft_id = first_raft_id()?;
+        let subject = appliance_subject(cluster, appliance, raft_id);
         let identity =
             ca.issue(&subject, unix_seconds(), LEAF_VALIDITY).context("making the appliance's certificate")?;
         std::fs::create_dir_all(&half).with_context(|| format!("creating {}", half.display()))?;
         identity.store(&half)?;
         let state = State::new(cluster.clone(), appliance.clone(), addresses.to_vec(), String::new());
-        let voters = Membership { voters: [RaftId(FIRST_RAFT_ID)].into(), learners: [].into() };
+        let state = state.founded_as(raft_id);
+        let voters = Membership { voters: [RaftId(raft_id)].into(), learners: [].into() };
         drop(RaftStore::create(half.join("raft.redb"), &bootstrap(voters, state.encode()))?);
         std::fs::rename(&half, &done).with_context(|| format!("finishing {}", done.display()))?;
         let clusters = self.root.join("clusters");
@@ -132,9 +131,16 @@ impl Layout {
 
 const HALF_MADE: &str = ".new";
 
+/// The appliance's number in a cluster that it founds: drawn at random, with room above it for all who join, because no
+/// number may ever be used again, and an appliance that lost its disk remembers none.
+fn first_raft_id() -> Result<u64> {
+    let random = u64::from(getrandom::u32().context("drawing a number for the appliance")?);
+    Ok((random << 20) | 1)
+}
+
 /// What the appliance's certificate in a cluster says.
 #[must_use]
-pub fn appliance_subject(cluster: &ClusterName, appliance: &MemberName) -> Subject {
+pub fn appliance_subject(cluster: &ClusterName, appliance: &MemberName, raft_id: u64) -> Subject {
     let peer = PeerId { cluster: cluster.clone(), role: Role::Appliance, name: appliance.clone() };
-    Subject { peer, raft_id: Some(FIRST_RAFT_ID) }
+    Subject { peer, raft_id: Some(raft_id) }
 }

@@ -9,6 +9,8 @@ use tracing::warn;
 pub struct LocalAsk {
     /// What is asked.
     pub request: LocalRequest,
+    /// Who asks: the user of the process at the other end.
+    pub by: String,
     /// Where the answer goes.
     pub answer: oneshot::Sender<LocalReply>,
 }
@@ -17,8 +19,8 @@ pub struct LocalAsk {
 pub async fn serve(mut incoming: mpsc::Receiver<Incoming>, asks: mpsc::Sender<LocalAsk>) {
     while let Some(incoming) = incoming.recv().await {
         match incoming {
-            Incoming::Request { bytes, reply, .. } => {
-                tokio::spawn(one(bytes, reply, asks.clone()));
+            Incoming::Request { from, bytes, reply } => {
+                tokio::spawn(one(from.to_string(), bytes, reply, asks.clone()));
             }
             Incoming::Message { .. } | Incoming::Join { .. } => {
                 warn!("something other than a request came through the control socket");
@@ -27,7 +29,7 @@ pub async fn serve(mut incoming: mpsc::Receiver<Incoming>, asks: mpsc::Sender<Lo
     }
 }
 
-async fn one(bytes: Vec<u8>, reply: Reply, asks: mpsc::Sender<LocalAsk>) {
+async fn one(by: String, bytes: Vec<u8>, reply: Reply, asks: mpsc::Sender<LocalAsk>) {
     let request = match ciborium::from_reader(&bytes[..]) {
         Ok(request) => request,
         Err(error) => {
@@ -39,7 +41,7 @@ async fn one(bytes: Vec<u8>, reply: Reply, asks: mpsc::Sender<LocalAsk>) {
     };
     let (answer, answered) = oneshot::channel();
     let stopping = || LocalReply::Refused { why: "the daemon is stopping".into() };
-    let answer = if asks.send(LocalAsk { request, answer }).await.is_ok() {
+    let answer = if asks.send(LocalAsk { request, by, answer }).await.is_ok() {
         answered.await.unwrap_or_else(|_| stopping())
     } else {
         stopping()

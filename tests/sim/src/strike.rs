@@ -140,10 +140,11 @@ impl World {
                     .watch
                     .committed
                     .open_fence(&machine.name)
-                    .is_some_and(|(_, fence)| fence.progress == Progress::Wanted);
-                if machine.power == Power::Off && wanted {
+                    .filter(|(_, fence)| fence.progress == Progress::Wanted)
+                    .map(|(id, _)| id);
+                if let (Power::Off, Some(id)) = (machine.power, wanted) {
                     let node = machine.name.clone();
-                    self.ask(Request::Confirm { node, by: "op".into() });
+                    self.ask(Request::Confirm { node, id, by: "op".into() });
                 }
             }
             Fault::Profile(profile) => self.ask(Request::Propose(Command::SetProfile { profile })),

@@ -106,6 +106,7 @@ fn subject(command: &Command) -> Option<Subject> {
         Command::AddMember { .. }
         | Command::RemoveMember { .. }
         | Command::AddOperator { .. }
+        | Command::RemoveOperator { .. }
         | Command::AddResource { .. }
         | Command::SetResource { .. }
         | Command::RemoveResource { .. }

@@ -130,6 +130,7 @@ impl Request {
                 Command::AddResource { .. }
                 | Command::SetResource { .. }
                 | Command::RemoveResource { .. }
+                | Command::RemoveOperator { .. }
                 | Command::SetProfile { .. } => return Ok(()),
                 Command::AddMember { .. }
                 | Command::AddOperator { .. }

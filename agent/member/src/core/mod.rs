@@ -342,7 +342,10 @@ impl Core {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Reading> {
         let asked =
-            self.asked.values().chain(self.tickets.values()).map(|(_, until)| *until).reduce(Reading::earlier_of);
+            {
+            let asked = self.asked.values().map(|asked| asked.until);
+            asked.chain(self.tickets.values().map(|(_, until)| *until)).reduce(Reading::earlier_of)
+        };
         [
             self.raft.poll_timeout(),
             self.node.as_ref().and_then(Node::poll_timeout),
@@ -815,10 +818,10 @@ impl Core {
 
     fn give_up_waiting(&mut self, moment: Moment) {
         let over = |until: &Reading| moment.now.reached_on_either(*until);
-        let asked: Vec<u64> = self.asked.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
+        let asked: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(&asked.until)).map(|(id, _)| *id).collect();
         let tickets: Vec<u128> = self.tickets.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
         let mut lost: Vec<Asker> =
-            asked.iter().filter_map(|id| self.asked.remove(id)).map(|(asker, _)| asker).collect();
+            asked.iter().filter_map(|id| self.asked.remove(id)).map(|asked| asked.asker).collect();
         lost.extend(tickets.iter().filter_map(|id| self.tickets.remove(id)).map(|(asker, _)| asker));
         for asker in lost {
             let why = "no answer within 5 s: the change may still be carried out, look at `status`".to_owned();

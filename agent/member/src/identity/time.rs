@@ -72,7 +72,8 @@ impl TrustedTime {
     /// Seconds since 1970 by the later of the two.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.wall.unix_seconds().max(self.floor.get())
+        let wall = self.wall.unix_seconds();
+        if wall >= EARLIEST_PLAUSIBLE { wall } else { wall.max(self.floor.get()) }
     }
 
     /// The floor, to raise it.

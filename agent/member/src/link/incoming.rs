@@ -96,6 +96,16 @@ pub enum Requester {
     },
 }
 
+impl fmt::Display for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certified(peer) => write!(f, "{} {}", peer.role, peer.name),
+            Self::Local { uid: 0, .. } => f.write_str("root"),
+            Self::Local { uid, .. } => write!(f, "user {uid}"),
+        }
+    }
+}
+
 /// What a joiner sends.
 #[derive(Debug)]
 pub struct JoinRequest {

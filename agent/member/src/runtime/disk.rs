@@ -1,6 +1,7 @@
 //! The disk beside the loop: a thread that makes batches durable in order, so that a slow card delays commits but
 //! neither heartbeats nor leadership.
 
+use std::collections::VecDeque;
 use std::thread;
 
 use tiebreaker_consensus::Batch;
@@ -16,6 +17,8 @@ const BATCHES_MAX: usize = 256;
 pub(super) struct Disk {
     write: mpsc::Sender<Batch>,
     done: mpsc::Receiver<Result<u64, StoreError>>,
+    /// Results that came while a batch waited for room.
+    early: VecDeque<Result<u64, StoreError>>,
 }
 
 impl Disk {
@@ -34,20 +37,33 @@ impl Disk {
                 }
             })
             .expect("a thread can be started while the daemon starts");
-        Self { write, done }
+        Self { write, done, early: VecDeque::new() }
     }
 
-    /// Hands a batch over.
+    /// Hands a batch over. While there is no room, results are taken in: the thread must never wait for the loop that
+    /// waits for it.
     pub async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        if self.write.send(batch).await.is_ok() {
-            return Ok(());
-        }
+        let gone = loop {
+            tokio::select! {
+                room = self.write.reserve() => match room {
+                    Ok(room) => {
+                        room.send(batch);
+                        break false;
+                    }
+                    Err(_) => break true,
+                },
+                Some(result) = self.done.recv() => self.early.push_back(result),
+            }
+        };
         // The thread ends only after it has reported its failure.
-        self.done().await.map(|_| ())
+        if gone { self.done().await.map(|_| ()) } else { Ok(()) }
     }
 
     /// The number of the next durable batch.
     pub async fn done(&mut self) -> Result<u64, StoreError> {
+        if let Some(result) = self.early.pop_front() {
+            return result;
+        }
         match self.done.recv().await {
             Some(result) => result,
             // Only after a failure was reported and handled; the loop has ended by then.

@@ -166,10 +166,10 @@ impl MemberHandle {
         self.tell.send(what).await.is_ok()
     }
 
-    /// Asks the cluster on behalf of a local operator.
-    pub async fn ask_for_operator(&self, request: Request) -> Reply {
+    /// Asks the cluster on behalf of a local operator; `by` says who that is.
+    pub async fn ask_for_operator(&self, request: Request, by: String) -> Reply {
         match request.permitted(Origin::Operator) {
-            Ok(()) => self.ask(request).await,
+            Ok(()) => self.ask(request.signed(by)).await,
             Err(why) => Reply::Refused { why },
         }
     }
@@ -301,7 +301,6 @@ impl Member {
             let now = clock::now();
             let left = self.core.poll_timeout().map_or(HEARD_EVERY, |at| now.left_until(at));
             tokio::select! {
-                biased;
                 done = self.disk.done() => {
                     let number = done?;
                     self.core.persisted(moment(), number);
@@ -346,8 +345,9 @@ impl Member {
                         self.want(Want::Renewal { from, csr, reply: answer }).await;
                         send_reply(answered, reply);
                     }
-                    (Ok(request), Requester::Certified(from)) => match permitted(&request, &from) {
+                    (Ok(request), Requester::Certified(from)) => match self.permitted(&request, &from) {
                         Ok(()) => {
+                            let request = request.signed(Requester::Certified(from.clone()).to_string());
                             let (answer, answered) = oneshot::channel();
                             self.request(request, answer);
                             send_reply(answered, reply);
@@ -369,6 +369,25 @@ impl Member {
                 }
             }
             Incoming::Join { from, request, reply } => self.want(Want::Join { from, request, reply }).await,
+        }
+    }
+
+    /// What the holder of a certificate may ask.
+    fn permitted(&self, request: &Request, from: &identity::PeerId) -> Result<(), String> {
+        let reads = matches!(request, Request::Status | Request::Log { .. } | Request::Why { .. });
+        match from.role {
+            // A certificate alone is not enough: an operator that was removed keeps it until it expires.
+            identity::Role::Operator if !self.core.state().operators.contains_key(from.name.as_str()) => {
+                Err(format!("{} is no operator of this cluster any more", from.name))
+            }
+            identity::Role::Operator => request.permitted(Origin::Operator),
+            identity::Role::Observer | identity::Role::Node | identity::Role::Appliance if reads => Ok(()),
+            identity::Role::Observer
+            | identity::Role::Node
+            | identity::Role::Appliance
+            | identity::Role::FenceClient => {
+                Err(format!("a certificate of the role {} may not ask for this: use an operator's", from.role))
+            }
         }
     }
 
@@ -489,18 +508,6 @@ fn is_urgent(message: &Message) -> bool {
             | Body::Ack { .. } => true,
         },
         Message::Ask { .. } | Message::Told { .. } => false,
-    }
-}
-
-/// What a certificate's role may ask.
-fn permitted(request: &Request, from: &identity::PeerId) -> Result<(), String> {
-    let reads = matches!(request, Request::Status | Request::Log { .. } | Request::Why { .. });
-    match from.role {
-        identity::Role::Operator => request.permitted(Origin::Operator),
-        identity::Role::Observer | identity::Role::Node | identity::Role::Appliance if reads => Ok(()),
-        identity::Role::Observer | identity::Role::Node | identity::Role::Appliance | identity::Role::FenceClient => {
-            Err(format!("a certificate of the role {} may not ask for this: use an operator's", from.role))
-        }
     }
 }
 
