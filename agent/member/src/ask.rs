@@ -31,7 +31,7 @@ pub enum LocalRequest {
 }
 
 /// The answer through the local socket.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LocalReply {
     /// The cluster's.
@@ -55,4 +55,18 @@ pub enum LocalReply {
         /// Why, and the way out.
         why: String,
     },
+}
+
+impl std::fmt::Debug for LocalReply {
+    /// A token is a secret, so it is never shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cluster(reply) => f.debug_tuple("Cluster").field(reply).finish(),
+            Self::Token { expires, created, .. } => {
+                f.debug_struct("Token").field("expires", expires).field("created", created).finish_non_exhaustive()
+            }
+            Self::Clusters { names } => f.debug_struct("Clusters").field("names", names).finish(),
+            Self::Refused { why } => f.debug_struct("Refused").field("why", why).finish(),
+        }
+    }
 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
-use tiebreaker_member::{Ca, Client, LinkError, TokenBook};
+use tiebreaker_member::{Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::daemon;
 use crate::joins::Gate;
-use crate::layout::Layout;
+use crate::layout::{Layout, unix_seconds};
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -134,7 +134,12 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
     }
     std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
     let text = Config::first(&name, listen, addresses)?;
-    let ca = Ca::create(data)?;
+    // An authority without a configuration is what a crash between the two leaves: it is finished, not made again.
+    let ca = match Ca::load(data) {
+        Ok(ca) => ca,
+        Err(CaError::File(FileError::Missing { .. })) => Ca::create(data)?,
+        Err(error) => return Err(error.into()),
+    };
     // The configuration comes last: where it is, the rest is whole.
     let tmp = data.join("server.toml.new");
     std::fs::write(&tmp, text).with_context(|| format!("writing {}", tmp.display()))?;
@@ -200,11 +205,14 @@ fn no_daemon(error: &std::io::Error) -> bool {
 /// Without a daemon the files are worked on directly; the daemon finds the result when it starts.
 async fn offline_token(layout: &Layout, cluster: &ClusterName, kind: &str, ttl_s: u64) -> Result<LocalReply> {
     let config = Config::load(&layout.config())?;
+    // The daemon's own lock: one that starts just now must not overwrite what is written here.
+    let (lock, _nobody_asks) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let gate = Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?);
     let created = !layout.cluster(cluster).exists();
     if created {
         layout.create_cluster(gate.ca(), cluster, &config.name, &config.addresses)?;
     }
-    let (token, expires) = gate.create_token(cluster, kind, ttl_s).await?;
-    Ok(LocalReply::Token { token, expires, created })
+    let (token, expires) = gate.create_token(cluster, kind, unix_seconds(), ttl_s).await?;
+    drop(lock);
+    Ok(LocalReply::Token { token: token.to_string(), expires, created })
 }

@@ -128,7 +128,7 @@ async fn serve(
                 let _ = reply.send(answer);
             }
             // The appliance runs no workloads, so its member has no executor.
-            Want::Node(action) => error!(?action, "an action of a node's executor on the appliance"),
+            Want::Node(_) => error!("an action of a node's executor on the appliance"),
         }
     }
     Ok(())

@@ -19,7 +19,8 @@ struct RawConfig {
     listen: Vec<String>,
     #[serde(default)]
     addresses: Vec<String>,
-    #[serde(default)]
+    // Left out while it is empty: its heading would swallow whatever is added below it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     clusters: BTreeMap<String, RawCluster>,
 }
 

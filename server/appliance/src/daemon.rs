@@ -148,7 +148,8 @@ impl Daemon {
             self.start(&name)?;
             info!(cluster = %name, "created");
         }
-        let (token, expires) = self.gate.create_token(&name, kind, ttl_s).await?;
-        Ok(LocalReply::Token { token, expires, created })
+        let member = self.clusters.get(&name).with_context(|| format!("cluster {name} has just stopped"))?;
+        let (token, expires) = self.gate.create_token(&name, kind, self.gate.now(member), ttl_s).await?;
+        Ok(LocalReply::Token { token: token.to_string(), expires, created })
     }
 }

@@ -67,9 +67,7 @@ impl Devices {
         }
         let mut due: BTreeMap<(MemberName, String), (Instant, DeviceStatus)> = BTreeMap::new();
         for (node, name) in self.devices.keys() {
-            let why = Some("not tried yet".to_owned());
-            let status = DeviceStatus { name: name.clone(), kind: "ipmi".into(), proven: false, why };
-            due.insert((node.clone(), name.clone()), (Instant::now(), status));
+            due.insert((node.clone(), name.clone()), (Instant::now(), known(&member, node, name)));
         }
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -82,12 +80,12 @@ impl Devices {
                         continue;
                     };
                     // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
-                    if Instant::now() < *at || !in_service(&member, node) {
+                    if Instant::now() < *at || !is_up(&member, node) {
                         continue;
                     }
                     let proof = prove(device.as_ref()).await;
                     // The node may have gone while the device was asked: then its answer proves nothing.
-                    if !in_service(&member, node) {
+                    if !is_up(&member, node) {
                         continue;
                     }
                     status.proven = proof.is_ok();
@@ -105,8 +103,23 @@ impl Devices {
     }
 }
 
-fn in_service(member: &MemberHandle, node: &MemberName) -> bool {
-    member.state().borrow().in_service(node)
+/// Whether a node is up for certain: admitted, not being fenced, and heard just now. A device is proven, and loses its
+/// proof, only then: after an outage a device that reads off is the very evidence that is needed.
+fn is_up(member: &MemberHandle, node: &MemberName) -> bool {
+    member.hears(node) && member.state().borrow().in_service(node)
+}
+
+/// What the cluster already knows of a device; of a new one, nothing.
+fn known(member: &MemberHandle, node: &MemberName, name: &str) -> DeviceStatus {
+    let state = member.state();
+    let state = state.borrow();
+    let known = state.nodes.get(node).and_then(|node| node.devices.iter().find(|device| device.name == name));
+    known.cloned().unwrap_or_else(|| DeviceStatus {
+        name: name.to_owned(),
+        kind: "ipmi".into(),
+        proven: false,
+        why: Some("not tried yet".to_owned()),
+    })
 }
 
 /// Puts what is known into the replicated state, where it differs.

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
-use tiebreaker_member::{Ca, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key, signing_time};
+use tiebreaker_member::{Address, Ca, EARLIEST_PLAUSIBLE, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key, signing_time};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::state;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use crate::layout::unix_seconds;
 
@@ -41,20 +42,32 @@ impl Gate {
         &self.ca
     }
 
-    /// Makes a token; it is durable when this returns.
+    /// Now, for tokens and certificates: the clock, or where that was never set the newest time that the cluster knows. A
+    /// token is made and judged by the same clock, never by the joiner's.
+    pub fn now(&self, member: &MemberHandle) -> u64 {
+        let clock = unix_seconds();
+        if clock >= EARLIEST_PLAUSIBLE { clock } else { clock.max(member.state().borrow().newest_ms / 1000) }
+    }
+
+    /// Makes a token that counts from `now` (seconds since 1970); it is durable when this returns.
     ///
     /// # Errors
     /// When kind or time are not allowed, or the file can't be written.
-    pub async fn create_token(&self, cluster: &ClusterName, kind: &str, ttl_s: u64) -> Result<(String, u64)> {
+    pub async fn create_token(
+        &self,
+        cluster: &ClusterName,
+        kind: &str,
+        now: u64,
+        ttl_s: u64,
+    ) -> Result<(Zeroizing<String>, u64)> {
         let role = match kind {
             "node" => Role::Node,
             "operator" => Role::Operator,
             other => bail!("there is no token of the kind {other:?}: use node or operator"),
         };
-        let now = unix_seconds();
         let mut tokens = self.tokens.lock().await;
         let token = tokens.create(self.ca.certificate().fingerprint(), cluster, role, now, ttl_s)?;
-        Ok((token.to_text().to_string(), now + ttl_s))
+        Ok((token.to_text(), now + ttl_s))
     }
 
     /// Lets a joiner in: uses the token up, makes it a member through the log, signs its certificate.
@@ -66,15 +79,21 @@ impl Gate {
         if info.addresses.len() > ADDRESSES_MAX {
             bail!("a member may have {ADDRESSES_MAX} addresses at most");
         }
+        for address in &info.addresses {
+            address.parse::<Address>().with_context(|| format!("the joiner's address {address:?} can't be used"))?;
+        }
         let key = request_key(&request.csr).context("the certificate request is not valid")?;
-        let now = signing_time(unix_seconds(), request.clock);
+        let now = signing_time(self.now(member), request.clock);
         let redeemed = {
             let mut tokens = self.tokens.lock().await;
             // A name that is taken must not cost the token.
             self.check_name(member, &request, &key)?;
-            tokens.redeem(cluster, &request.secret, &request.name, &request.csr, now)?
+            tokens.redeem(cluster, &request.secret, &request.name, &request.csr, self.now(member))?
         };
         let raft_id = match redeemed.role {
+            Role::Node if info.addresses.is_empty() => {
+                bail!("a node needs an address at which the other members reach it: give --address HOST:PORT")
+            }
             Role::Node => Some(self.add_node(member, &request, info.addresses, key).await?),
             Role::Operator => {
                 self.add_operator(member, &request, key).await?;
@@ -168,7 +187,8 @@ impl Gate {
                 bail!("certificates of the role {} are not renewed this way", from.role)
             }
         };
-        let now = unix_seconds().max(state.newest_ms / 1000);
+        drop(state);
+        let now = self.now(member);
         let subject = Subject { peer: from.clone(), raft_id };
         Ok(self.ca.sign(csr, &subject, now, LEAF_VALIDITY)?.to_vec())
     }

@@ -110,14 +110,18 @@ fn mistakes_in_configuration_files_are_named_with_file_and_place() -> Result<()>
 
 #[test]
 fn a_port_that_is_taken_and_a_daemon_that_runs_already_are_named() -> Result<()> {
-    let mut cluster = Cluster::start(&["node1"])?;
+    let mut cluster = Cluster::appliance()?;
     has(&must_refuse(Program::Server, &cluster.appliance.data())?, &["already", "control.sock"]);
-    let node = cluster.node("node1")?.clone();
+    let node = joined(&cluster, "node1", &[])?;
+    let _running = node.start()?;
+    let operator = cluster.operator();
+    let online = || operator.until("the node online", SOON, |status| status.online() == 1).map(drop);
+    online()?;
     has(&must_refuse(Program::Agent, &node.data())?, &["another agent"]);
     let mut supervise = Program::Agent.command()?;
     supervise.args(["supervise", "--data"]).arg(node.data());
     has(&run(supervise)?.refused()?, &["another supervisor", "run"]);
-    cluster.all_online().context("those that ran go on")?;
+    online().context("those that ran go on")?;
 
     cluster.appliance.stop();
     let taken = TcpListener::bind(cluster.address())?;
@@ -125,7 +129,7 @@ fn a_port_that_is_taken_and_a_daemon_that_runs_already_are_named() -> Result<()>
     has(&refused, &[&cluster.address().to_string(), "another program uses this port"]);
     drop(taken);
     cluster.appliance.start()?;
-    cluster.all_online()
+    online()
 }
 
 #[test]

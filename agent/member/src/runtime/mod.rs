@@ -161,6 +161,12 @@ impl MemberHandle {
         self.links.paths()
     }
 
+    /// Whether a member was heard just now, by any path.
+    #[must_use]
+    pub fn hears(&self, name: &MemberName) -> bool {
+        self.links.paths().get(name).is_some_and(|paths| recent(&paths.direct) || recent(&paths.relay))
+    }
+
     /// Tells the member something; waits while it is busy. False once it has stopped.
     pub async fn tell(&self, what: Tell) -> bool {
         self.tell.send(what).await.is_ok()
