@@ -33,8 +33,6 @@ use crate::operation::{Operations, OperationsConfig};
 use crate::supervisor::WATCHDOG_VARIABLE;
 use crate::watchdog::{KEPT_NAME, WatchdogSource};
 
-/// A node that leads hands over to the appliance after this time of its good health, if the configuration says nothing else.
-const TAKEBACK: Duration = Duration::from_secs(60);
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -86,7 +84,6 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
             source: config.source,
             node: Some(node),
             fences: false,
-            takeback: config.takeback.unwrap_or(TAKEBACK),
         },
         &acceptor,
     )?;

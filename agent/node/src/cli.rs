@@ -127,7 +127,6 @@ fn run(args: Args) -> Result<()> {
                 source,
                 watchdog: watchdog.parse()?,
                 accept,
-                takeback: None,
             };
             block_on(join::join_cluster(&data, &appliance, &token, &config))
         }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -20,8 +19,6 @@ struct RawConfig {
     watchdog: String,
     #[serde(default)]
     accept: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    takeback_s: Option<u64>,
 }
 
 /// Where the node's watchdog is.
@@ -50,9 +47,6 @@ pub struct Config {
     pub watchdog: WatchdogChoice,
     /// Watchdogs that an operator accepts by name though they are weaker.
     pub accept: Vec<String>,
-    /// When this node leads, it hands over to the appliance after this time of the appliance's good health; 60 s if
-    /// nothing else is said.
-    pub takeback: Option<Duration>,
 }
 
 impl std::str::FromStr for WatchdogChoice {
@@ -123,7 +117,6 @@ impl Config {
             source,
             watchdog: raw.watchdog.parse()?,
             accept: raw.accept,
-            takeback: raw.takeback_s.map(Duration::from_secs),
         })
     }
 
@@ -139,7 +132,6 @@ impl Config {
             source: self.source.map(|source| source.to_string()),
             watchdog: self.watchdog.to_string(),
             accept: self.accept.clone(),
-            takeback_s: self.takeback.map(|takeback| takeback.as_secs()),
         };
         Ok(toml::to_string(&raw)?)
     }

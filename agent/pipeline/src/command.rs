@@ -169,6 +169,11 @@ pub enum Command {
         /// Which.
         profile: Profile,
     },
+    /// How long the appliance has to be well before it leads again.
+    SetTakeback {
+        /// In seconds.
+        seconds: u64,
+    },
     /// Every life has applied the last change of profile: the shorter times hold.
     SettleProfile {
         /// The profile that was settled on.

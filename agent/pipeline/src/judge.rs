@@ -74,6 +74,10 @@ impl State {
                 }
                 Ok(())
             }
+            Command::SetTakeback { seconds } => {
+                self.settings.takeback_s = Some(seconds);
+                Ok(())
+            }
             Command::SettleProfile { profile, since } => {
                 let settings = &self.settings;
                 let late = profile != settings.profile || since != settings.profile_since;

@@ -27,6 +27,8 @@ pub const RESOURCES_MAX: usize = 2_000;
 pub const DEVICES_MAX: usize = 16;
 /// Addresses of a member at most.
 pub const ADDRESSES_MAX: usize = 16;
+/// How long the appliance has to be well before it leads again, where nothing else is set, in seconds.
+pub const TAKEBACK_S: u64 = 60;
 /// Operators at most.
 pub const OPERATORS_MAX: usize = 64;
 
@@ -101,6 +103,17 @@ pub struct Settings {
     pub unsettled: BTreeSet<Profile>,
     /// The log index of the last change of profile.
     pub profile_since: u64,
+    /// A node that leads hands over to the appliance after this many seconds of its good health; [`TAKEBACK_S`] if unset.
+    #[serde(default)]
+    pub takeback_s: Option<u64>,
+}
+
+impl Settings {
+    /// How long the appliance has to be well before it leads again.
+    #[must_use]
+    pub fn takeback(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.takeback_s.unwrap_or(TAKEBACK_S))
+    }
 }
 
 /// Everything that the members agree on.

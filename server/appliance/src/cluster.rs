@@ -1,6 +1,7 @@
 //! One cluster on the appliance: its member of consensus, its devices, and the doors that it serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tiebreaker_member::core::{Reply, Request};
@@ -8,6 +9,7 @@ use tiebreaker_member::runtime::{Member, MemberConfig, MemberError, MemberHandle
 use tiebreaker_member::{Acceptor, Identity, LEAF_VALIDITY, SystemClock, TimeFloor, TrustedTime};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::profile::Profile;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -51,7 +53,6 @@ impl Cluster {
             source: None,
             node: None,
             fences: true,
-            takeback: config.takeback,
         };
         let (member, handle, wants) = Member::open(member, acceptor)?;
         let mut tasks = JoinSet::new();
@@ -60,9 +61,7 @@ impl Cluster {
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.prove(handle.clone())));
         tasks.spawn(forever(renew_own(layout.clone(), name.clone(), appliance.clone(), raft_id, Arc::clone(gate), identity)));
-        if let Some(profile) = config.profile {
-            tasks.spawn(forever(set_profile(handle.clone(), profile)));
-        }
+        tasks.spawn(forever(set(handle.clone(), config.profile, config.takeback)));
         Ok(Self { member: handle, tasks })
     }
 
@@ -134,16 +133,16 @@ async fn serve(
     Ok(())
 }
 
-/// The configured profile is proposed once; afterwards the cluster remembers it.
-async fn set_profile(member: MemberHandle, profile: tiebreaker_pipeline::profile::Profile) {
-    loop {
-        if member.state().borrow().settings.profile == profile {
-            return;
-        }
-        match member.ask(Request::Propose(Command::SetProfile { profile })).await {
-            Reply::Done { .. } => return,
-            // No leader yet: a cluster may start in any order.
-            _ => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+/// What is configured is proposed once; afterwards the cluster remembers it.
+async fn set(member: MemberHandle, profile: Option<Profile>, takeback: Option<Duration>) {
+    let settings = member.state().borrow().settings.clone();
+    let profile = profile.filter(|profile| settings.profile != *profile);
+    let seconds = takeback.map(|takeback| takeback.as_secs()).filter(|seconds| settings.takeback_s != Some(*seconds));
+    let commands = profile.map(|profile| Command::SetProfile { profile }).into_iter();
+    for command in commands.chain(seconds.map(|seconds| Command::SetTakeback { seconds })) {
+        // No leader yet: a cluster may start in any order.
+        while !matches!(member.ask(Request::Propose(command.clone())).await, Reply::Done { .. }) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
@@ -157,7 +156,7 @@ async fn renew_own(
     gate: SharedGate,
     identity: watch::Sender<Arc<Identity>>,
 ) {
-    let mut hourly = tokio::time::interval(std::time::Duration::from_secs(3600));
+    let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         if !identity.borrow().renewal_due(unix_seconds()) {

@@ -58,20 +58,14 @@ pub struct Config {
 }
 
 /// What is configured for one cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterConfig {
     /// The profile to set, if any: the cluster remembers it.
     pub profile: Option<Profile>,
-    /// The lead is taken back after this time of good health.
-    pub takeback: Duration,
+    /// The time of good health after which the appliance leads again, to be set, if any.
+    pub takeback: Option<Duration>,
     /// Power devices.
     pub devices: Vec<DeviceConfig>,
-}
-
-impl Default for ClusterConfig {
-    fn default() -> Self {
-        Self { profile: None, takeback: Duration::from_secs(60), devices: Vec::new() }
-    }
 }
 
 /// One power device.
@@ -140,7 +134,7 @@ impl Config {
                 }
                 devices.push(device);
             }
-            let takeback = cluster.takeback_s.map_or(ClusterConfig::default().takeback, Duration::from_secs);
+            let takeback = cluster.takeback_s.map(Duration::from_secs);
             clusters.insert(key, ClusterConfig { profile, takeback, devices });
         }
         Ok(Self { name, listen, addresses: raw.addresses, clusters })

@@ -78,8 +78,6 @@ impl Cluster {
             let place = cluster.network.on(name);
             let token = cluster.appliance.token("home")?;
             node.must_join(&place, cluster.appliance.address(), &token, cluster.network.address(name)?)?;
-            let file = node.data().join("agent.toml");
-            fs::write(&file, format!("{}takeback_s = 2\n", fs::read_to_string(&file)?))?;
             let machine = Machine::new(&node, &place)?;
             cluster.bmcs.push(MachineBmc::start(&machine, bmc_address(number), &cluster.network.on("pi"))?);
             machine.on()?;

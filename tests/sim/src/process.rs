@@ -19,8 +19,6 @@ use crate::network::{DEAD_AFTER, HEARD_WITHIN, PING_EVERY};
 use crate::watchdog::Petter;
 use crate::world::World;
 
-/// The appliance takes the lead back after this time of good health: short, so that schedules see it.
-const TAKEBACK: Duration = Duration::from_secs(2);
 /// Wake-ups in a row without anything that was due: the core waits for a time that has passed.
 const SPINS_MAX: u32 = 50;
 
@@ -96,7 +94,6 @@ impl World {
                 last_index,
                 node,
                 fences: who == 0,
-                takeback: TAKEBACK,
                 rules,
             },
         );

@@ -84,6 +84,8 @@ pub(crate) fn specification() -> ResourceSpec {
 fn first_state(schedule: &Schedule, names: &[MemberName], resources: &[ResourceName]) -> State {
     let cluster = ClusterName::new("home").expect("a valid name");
     let mut state = State::new(cluster, names[0].clone(), vec!["127.0.0.1:1".into()], "00".into());
+    // Short, so that schedules see it.
+    state.settings.takeback_s = Some(2);
     state.settings.profile = schedule.profile;
     let mut apply = |command| {
         let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 0, command };

@@ -110,6 +110,7 @@ fn subject(command: &Command) -> Option<Subject> {
         | Command::AddResource { .. }
         | Command::SetResource { .. }
         | Command::RemoveResource { .. }
+        | Command::SetTakeback { .. }
         | Command::SetDevices { .. } => return None,
     })
 }
@@ -204,7 +205,7 @@ impl Core {
         let id = self.state.members.get(&appliance).map(|member| (member.role, RaftId(member.raft_id)));
         let Some((Role::Appliance, id)) = id else { return };
         let well = self.hears.contains(&appliance);
-        let takeback = self.takeback;
+        let takeback = self.state.settings.takeback();
         let Some(leading) = &mut self.leading else { return };
         if is_me || !well {
             if leading.appliance_well_since.take().is_some() && !is_me {

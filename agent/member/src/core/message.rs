@@ -131,6 +131,7 @@ impl Request {
                 | Command::SetResource { .. }
                 | Command::RemoveResource { .. }
                 | Command::RemoveOperator { .. }
+                | Command::SetTakeback { .. }
                 | Command::SetProfile { .. } => return Ok(()),
                 Command::AddMember { .. }
                 | Command::AddOperator { .. }

@@ -129,8 +129,6 @@ pub struct CoreConfig {
     pub node: Option<Node>,
     /// True on the appliance, which works the devices.
     pub fences: bool,
-    /// The appliance takes the lead back after this time of good health.
-    pub takeback: Duration,
     /// Which rules hold.
     pub rules: Rules,
 }
@@ -145,7 +143,6 @@ pub struct Core {
     leading: Option<Leading>,
     node: Option<Node>,
     fencer: Option<Fencer>,
-    takeback: Duration,
     flaps: Flaps,
     hears: BTreeSet<MemberName>,
     compacted: u64,
@@ -170,7 +167,7 @@ impl Core {
     /// A starting member.
     #[must_use]
     pub fn new(moment: Moment, config: CoreConfig) -> Self {
-        let CoreConfig { name, raft_id, raft, state, last_index, node, fences, takeback, rules } = config;
+        let CoreConfig { name, raft_id, raft, state, last_index, node, fences, rules } = config;
         let state = state.with_rules(rules);
         // Answers to an earlier process of this member, and its commands in the log, must not be taken for this one's.
         let first = moment.now.boottime_ns.max(1);
@@ -184,7 +181,6 @@ impl Core {
             leading: None,
             node,
             fencer: fences.then(|| Fencer::new(last_index, rules)),
-            takeback,
             flaps: Flaps::default(),
             hears: BTreeSet::new(),
             next_ask: first,

@@ -95,7 +95,6 @@ impl Net {
             last_index,
             node,
             fences,
-            takeback: Duration::from_secs(60),
             rules: Rules::ALL,
         };
         self.cores.insert(member, Core::new(moment, config));

@@ -87,8 +87,6 @@ pub struct MemberConfig {
     pub node: Option<node::NodeConfig>,
     /// True on the appliance.
     pub fences: bool,
-    /// The appliance takes the lead back after this time of good health.
-    pub takeback: Duration,
 }
 
 /// Something that the shell tells the member.
@@ -262,7 +260,6 @@ impl Member {
                 last_index,
                 node,
                 fences: config.fences,
-                takeback: config.takeback,
                 rules: Rules::ALL,
             },
         );
