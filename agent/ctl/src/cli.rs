@@ -74,6 +74,9 @@ pub enum Command {
     /// Changes the membership.
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Changes who may operate the cluster.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Sets the cluster's times.
     Profile {
         /// fast, balanced or patient.
@@ -203,6 +206,16 @@ pub enum MemberCommand {
     /// Removes a member; its certificate is refused at once. A node that is away must be fenced first.
     Remove {
         /// Whom.
+        name: MemberName,
+    },
+}
+
+/// Changes of who may operate the cluster.
+#[derive(Subcommand, Debug)]
+pub enum OperatorCommand {
+    /// Removes an operator; its certificate is refused at once.
+    Remove {
+        /// Whom, as `log` shows it.
         name: MemberName,
     },
 }

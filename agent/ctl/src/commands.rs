@@ -9,7 +9,7 @@ use tiebreaker_member::core::{Reply, Request, Status};
 use tiebreaker_pipeline::command::Command as Change;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 
-use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, ResourceCommand, TargetArgs};
+use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, OperatorCommand, ResourceCommand, TargetArgs};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::{render, spec};
@@ -41,6 +41,10 @@ impl Session<'_> {
             Command::Member(MemberCommand::Remove { name }) => {
                 let done = format!("{name} is removed: its certificate is refused from now on.");
                 self.change(Request::Remove { name }, &done).await
+            }
+            Command::Operator(OperatorCommand::Remove { name }) => {
+                let done = format!("Operator {name} is removed: its certificate is refused from now on.");
+                self.change(Request::Propose(Change::RemoveOperator { name: name.to_string() }), &done).await
             }
             Command::Profile { profile } => {
                 let done = format!("The profile is {profile}; longer times hold until every node has applied it.");

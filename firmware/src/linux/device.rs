@@ -137,6 +137,16 @@ impl LinuxWatchdog {
         Ok(BootStatus { reset_by_watchdog: bits.cast_unsigned() & ioctl::CARD_RESET != 0 })
     }
 
+    /// The timeout that the device runs at now. Reading it pets nothing.
+    pub fn timeout(&self) -> Result<Duration, LinuxWatchdogError> {
+        let seconds = ioctl::timeout(self.fd()?).map_err(request("WDIOC_GETTIMEOUT"))?;
+        match u64::try_from(seconds) {
+            Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+            // A timeout of zero or below is no timeout at all.
+            _ => Err(LinuxWatchdogError::Request { request: "a timeout that can be read", errno: Errno::INVAL }),
+        }
+    }
+
     /// Restarts the countdown; the kernel's answer as it came, so that nothing is allocated.
     pub fn keep_alive(&mut self) -> Result<(), Errno> {
         let Some(fd) = &self.fd else { return Err(Errno::BADF) };
@@ -283,5 +293,13 @@ mod tests {
         let (mut dog, _reader) = on_a_pipe(Some(true));
         assert!(matches!(dog.disarm(), Err(LinuxWatchdogError::NoWayOut)));
         assert!(dog.fd().is_ok());
+    }
+
+    #[test]
+    fn a_timeout_that_can_not_be_read_is_an_error_and_nothing_is_petted() {
+        let (dog, reader) = on_a_pipe(None);
+        assert!(matches!(dog.timeout(), Err(LinuxWatchdogError::Request { request: "WDIOC_GETTIMEOUT", .. })));
+        drop(dog);
+        assert_eq!(rustix::io::read(&reader, &mut [0; 8]).unwrap(), 0);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::core::Reply;
+use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,13 +21,16 @@ use crate::joins::{Gate, SharedGate};
 use crate::layout::Layout;
 use crate::local::{self, LocalAsk};
 
+/// A cluster that stopped, for instance because the disk was full, is started again this often.
+const START_AGAIN: Duration = Duration::from_secs(10);
+
 struct Daemon {
     layout: Layout,
     config: Config,
     gate: SharedGate,
     acceptor: Acceptor,
-    clusters: BTreeMap<ClusterName, tiebreaker_member::runtime::MemberHandle>,
-    failures: JoinSet<(ClusterName, tiebreaker_member::runtime::MemberError)>,
+    clusters: BTreeMap<ClusterName, MemberHandle>,
+    failures: JoinSet<(ClusterName, MemberError)>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -75,6 +80,8 @@ impl Daemon {
     async fn serve(&mut self, mut asked: mpsc::Receiver<LocalAsk>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+        let mut again: Vec<ClusterName> = Vec::new();
+        let mut look = tokio::time::interval(START_AGAIN);
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
@@ -87,7 +94,26 @@ impl Daemon {
                     if self.clusters.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
+                    match why {
+                        // It said itself that it can't go on under its number.
+                        MemberError::Stop { .. } => {}
+                        MemberError::Store(_)
+                        | MemberError::Start(_)
+                        | MemberError::State(_)
+                        | MemberError::Link(_)
+                        | MemberError::Empty { .. } => again.push(name),
+                    }
                 }
+                _ = look.tick() => again.retain(|name| match self.start(name) {
+                    Ok(()) => {
+                        info!(cluster = %name, "the cluster runs again");
+                        false
+                    }
+                    Err(error) => {
+                        warn!(cluster = %name, "the cluster can't be started again: {error:#}");
+                        true
+                    }
+                }),
             }
         }
     }
@@ -119,7 +145,7 @@ impl Daemon {
         let _ = answer.send(reply);
     }
 
-    fn find(&self, cluster: Option<String>) -> Result<tiebreaker_member::runtime::MemberHandle> {
+    fn find(&self, cluster: Option<String>) -> Result<MemberHandle> {
         let names = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match cluster {
             Some(text) => {

@@ -287,6 +287,7 @@ impl<'a> Supervisor<'a> {
             .args(arguments)
             .envs(self.config.env.iter().map(|(name, value)| (name, value)))
             .env("NOTIFY_SOCKET", &self.notify_path)
+            .env(fdstore::STORE_VARIABLE, fdstore::MAX_KEPT.to_string())
             .env(WATCHDOG_VARIABLE, &self.watchdog_path)
             .env(BOOT_ID_VARIABLE, &self.boot)
             .env(SUPERVISOR_VARIABLE, std::process::id().to_string())
@@ -400,6 +401,11 @@ impl<'a> Supervisor<'a> {
                 Report::Disarmed.print();
                 Some(Reply::Disarmed { nonce })
             }
+            (_, Request::Ask { nonce }) => {
+                let timeout = self.device.timeout().unwrap_or_default();
+                // It was armed with a number that fits.
+                Some(Reply::Runs { nonce, timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX) })
+            }
         };
         if let (Some(reply), Some(answer)) = (reply, answer) {
             // The connection may have gone; what was done stays done.
@@ -472,7 +478,7 @@ async fn serve(connection: OwnedFd, boot_number: u64, ask: mpsc::Sender<Asked>) 
         };
         let (answer, answered) = match request {
             Request::Pet { .. } => (None, None),
-            Request::Arm { .. } | Request::Disarm { .. } => {
+            Request::Arm { .. } | Request::Disarm { .. } | Request::Ask { .. } => {
                 let (answer, answered) = oneshot::channel();
                 (Some(answer), Some(answered))
             }

@@ -1,5 +1,6 @@
 //! The watchdogs that a node can have, behind one face.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,10 +40,16 @@ pub enum DogError {
     Simulated(#[from] SimulatedWatchdogError),
     /// Nobody would keep the descriptor across this agent's death, and closing a watchdog pets it.
     #[error(
-        "no service manager keeps the watchdog across the agent's death: run the agent under systemd with \
+        "no service manager keeps the watchdog across the agent's death ({why}): run the agent under systemd with \
          FileDescriptorStoreMax=1 and FileDescriptorStorePreserve=yes, or under `tiebreaker-agent supervise`"
     )]
-    NoKeeper,
+    NoKeeper {
+        /// What speaks against it.
+        why: String,
+    },
+    /// What the service manager kept could not be used.
+    #[error("the descriptor that the service manager kept could not be copied")]
+    Kept(#[source] io::Error),
     /// The service manager could not be asked to keep it.
     #[error("the service manager was not told to keep the watchdog")]
     Keep(#[from] FdStoreError),
@@ -63,7 +70,11 @@ impl WatchdogSource {
     /// call this is the closure that [`super::Feeder::start`] runs.
     pub fn open(&self, kept: Option<OwnedFd>, manager: Option<&ServiceManager>) -> Result<Box<dyn Dog>, DogError> {
         // Asked first: without a keeper the device must not even be opened.
-        let manager = manager.ok_or(DogError::NoKeeper)?;
+        let manager = manager.ok_or_else(|| DogError::NoKeeper { why: "NOTIFY_SOCKET is not set".into() })?;
+        if kept.is_none() {
+            // What was kept proves by itself that there is room.
+            manager.has_room().map_err(|why| DogError::NoKeeper { why })?;
+        }
         match self {
             Self::Linux(path) => {
                 let fresh = kept.is_none();
@@ -89,6 +100,16 @@ impl WatchdogSource {
                 };
                 Ok(Box::new(dog))
             }
+        }
+    }
+
+    /// The timeout that the watchdog behind `kept` runs at; `None` if it is known not to run. Pets nothing.
+    pub fn running_timeout(&self, kept: &OwnedFd) -> Result<Option<Duration>, DogError> {
+        // Closing a copy is no closing of the device.
+        let copy = kept.try_clone().map_err(DogError::Kept)?;
+        match self {
+            Self::Linux(_) => Ok(Some(LinuxWatchdog::from_fd(copy)?.timeout()?)),
+            Self::Simulated(_) => Ok(SimulatedWatchdog::from_fd(copy)?.timeout()?),
         }
     }
 }
@@ -123,6 +144,6 @@ mod tests {
     fn without_a_keeper_the_watchdog_is_not_even_opened() {
         // Opening would fail in another way: the path doesn't exist.
         let source = WatchdogSource::Linux("/dev/no-such-watchdog".into());
-        assert!(matches!(source.open(None, None), Err(DogError::NoKeeper)));
+        assert!(matches!(source.open(None, None), Err(DogError::NoKeeper { .. })));
     }
 }

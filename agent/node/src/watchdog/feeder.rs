@@ -47,6 +47,9 @@ pub struct FeederConfig {
     pub clock: fn() -> Reading,
     /// Locked memory and scheduling.
     pub realtime: Realtime,
+    /// The watchdog is opened anew, so nothing relies on it yet and a failed start stops it again. What an earlier
+    /// agent left armed runs on instead, unfed: something may still rely on it.
+    pub fresh: bool,
 }
 
 /// Why petting did not begin.
@@ -58,7 +61,8 @@ pub enum FeederError {
     /// The watchdog could not be opened or armed.
     #[error("the watchdog could not be armed")]
     Dog(#[source] DogError),
-    /// The device is faster than asked for, so an orderly stop at the lease's end would not fit. It was disarmed.
+    /// The device is faster than asked for, so an orderly stop at the lease's end would not fit. A fresh one was
+    /// disarmed.
     #[error("the watchdog took a timeout of {taken:?} instead of {asked:?}; it is too fast for this profile")]
     Faster {
         /// What was asked for.
@@ -80,7 +84,7 @@ pub enum DisarmError {
     /// The device did not answer. What it does is unknown, so it counts as armed.
     #[error("the watchdog did not answer")]
     Hung,
-    /// It was stopped or given up before.
+    /// It was given up before.
     #[error("the watchdog's thread has ended")]
     Ended,
 }
@@ -201,16 +205,27 @@ impl Feeder {
         config: FeederConfig,
         open: impl FnOnce() -> Result<Box<dyn Dog>, DogError>,
     ) -> Result<FeederHandle, FeederError> {
-        let FeederConfig { promised, lease_end, clock, realtime } = config;
+        let FeederConfig { promised, lease_end, clock, realtime, fresh } = config;
         if clock().reached_on_either(lease_end) {
             return Err(FeederError::NoLease);
         }
         let mut dog = open().map_err(FeederError::Dog)?;
         let asked = device_timeout(promised);
-        let taken = dog.arm(asked).map_err(FeederError::Dog)?;
+        let taken = match dog.arm(asked) {
+            Ok(taken) => taken,
+            Err(error) => {
+                if fresh {
+                    // The first error is the one to tell. If stopping fails too, it runs on unfed, which is safe.
+                    let _stopped = dog.disarm();
+                }
+                return Err(FeederError::Dog(error));
+            }
+        };
         // The kernel's devices count whole seconds, so what is lost to rounding is no fault of the device.
         if taken < Duration::from_secs(asked.as_secs()) {
-            dog.disarm().map_err(FeederError::Dog)?;
+            if fresh {
+                dog.disarm().map_err(FeederError::Dog)?;
+            }
             return Err(FeederError::Faster { asked, taken });
         }
         if realtime == Realtime::Try {
@@ -255,12 +270,13 @@ fn run(
             }
             DISARM => {
                 let result = dog.disarm();
-                // Unless the handle has gone meanwhile, which asks for more.
-                let _abandoned = shared.order.compare_exchange(DISARM, FEED, Ordering::AcqRel, Ordering::Acquire);
                 let stopped = result.is_ok();
+                // Before the order is taken back: whoever sees no order any more sees what became of it.
                 if stopped {
                     shared.phase.store(DISARMED, Ordering::Release);
                 }
+                // Unless the handle has gone meanwhile, which asks for more.
+                let _abandoned = shared.order.compare_exchange(DISARM, FEED, Ordering::AcqRel, Ordering::Acquire);
                 // Who asked may have given up waiting; the phase tells, too.
                 let _unheard = answer.try_send(result);
                 if stopped {
@@ -316,7 +332,22 @@ impl FeederHandle {
         if lease_end.boottime_ns >= known.boottime_ns && lease_end.raw_ns >= known.raw_ns {
             self.shared.lease_boottime_ns.store(lease_end.boottime_ns, Ordering::Release);
             self.shared.lease_raw_ns.store(lease_end.raw_ns, Ordering::Release);
+            // Under a new lease it pets at once, not only when its pause is over.
+            if self.shared.phase.load(Ordering::Acquire) == LEASE_ENDED
+                && let Some(thread) = &self.thread
+            {
+                thread.thread().unpark();
+            }
         }
+    }
+
+    /// Whether something may be started that relies on the watchdog: it is armed, fed under a valid lease, and nobody
+    /// has asked to stop it.
+    #[must_use]
+    pub fn guards(&self) -> bool {
+        // First the order: once it is taken back, the phase tells what became of it.
+        let stopping = self.shared.order.load(Ordering::Acquire) != FEED;
+        !stopping && matches!(self.state().phase, FeederPhase::Feeding | FeederPhase::LeaseEnded)
     }
 
     /// What the feeder does and has done.
@@ -338,23 +369,35 @@ impl FeederHandle {
 
     /// Disarms the watchdog and ends the thread; needs no lease. The caller has seen by probes that nothing protected
     /// runs, and has the service manager give up its copy of the descriptor afterwards: a device of the kernel stops
-    /// when the last copy is closed. On an error the watchdog is armed, and fed while the lease lasts.
+    /// when the last copy is closed. On an error the watchdog is armed, and fed while the lease lasts; after
+    /// [`DisarmError::Hung`] the answer may still come, and the next call tells. Disarmed, it stays so: every further
+    /// call succeeds.
     ///
     /// Blocks for as long as the device takes, at most 5 s.
     pub fn disarm(&mut self) -> Result<(), DisarmError> {
+        self.disarm_within(DISARM_LIMIT)
+    }
+
+    fn disarm_within(&mut self, limit: Duration) -> Result<(), DisarmError> {
+        if self.state().phase == FeederPhase::Disarmed {
+            self.join();
+            return Ok(());
+        }
         let thread = self.thread.as_ref().ok_or(DisarmError::Ended)?;
         // An answer that came too late for an earlier call is not the answer to this one.
         while self.answers.try_recv().is_ok() {}
         self.shared.order.store(DISARM, Ordering::Release);
         thread.thread().unpark();
-        match self.answers.recv_timeout(DISARM_LIMIT) {
-            Ok(Ok(())) => {
-                self.join();
-                Ok(())
-            }
+        let answer = self.answers.recv_timeout(limit);
+        // The phase counts, not the answer: that of an earlier call may have been thrown away just above.
+        if self.state().phase == FeederPhase::Disarmed {
+            self.join();
+            return Ok(());
+        }
+        match answer {
+            Ok(Ok(())) | Err(RecvTimeoutError::Disconnected) => Err(DisarmError::Ended),
             Ok(Err(error)) => Err(DisarmError::Dog(error)),
             Err(RecvTimeoutError::Timeout) => Err(DisarmError::Hung),
-            Err(RecvTimeoutError::Disconnected) => Err(DisarmError::Ended),
         }
     }
 

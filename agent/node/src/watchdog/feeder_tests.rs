@@ -15,6 +15,9 @@ struct Log {
     disarmed: AtomicBool,
     refuse_pets: AtomicBool,
     refuse_disarm: AtomicBool,
+    refuse_arm: AtomicBool,
+    /// A disarm waits here while it is set.
+    hang_disarm: AtomicBool,
 }
 
 struct TestDog {
@@ -24,6 +27,9 @@ struct TestDog {
 
 impl Dog for TestDog {
     fn arm(&mut self, _timeout: Duration) -> Result<Duration, DogError> {
+        if self.log.refuse_arm.load(Ordering::Acquire) {
+            return Err(DogError::NoKeeper { why: "a test".into() });
+        }
         Ok(self.taken)
     }
 
@@ -36,8 +42,11 @@ impl Dog for TestDog {
     }
 
     fn disarm(&mut self) -> Result<(), DogError> {
+        while self.log.hang_disarm.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
         if self.log.refuse_disarm.load(Ordering::Acquire) {
-            return Err(DogError::NoKeeper);
+            return Err(DogError::NoKeeper { why: "a test".into() });
         }
         self.log.disarmed.store(true, Ordering::Release);
         Ok(())
@@ -68,7 +77,7 @@ macro_rules! test_clock {
 fn start(log: &Arc<Log>, clock: fn() -> Reading, lease_end: Reading) -> Result<FeederHandle, FeederError> {
     // Ten milliseconds at the device: petted every 2.5 ms, so that tests are quick.
     let (promised, taken) = (Duration::from_millis(20), Duration::from_millis(10));
-    let config = FeederConfig { promised, lease_end, clock, realtime: Realtime::Off };
+    let config = FeederConfig { promised, lease_end, clock, realtime: Realtime::Off, fresh: true };
     Feeder::start(config, || Ok(Box::new(TestDog { log: Arc::clone(log), taken })))
 }
 
@@ -134,7 +143,8 @@ fn the_lease_end_never_moves_back() {
 fn without_a_lease_the_watchdog_is_not_even_opened() {
     test_clock!(BOOTTIME, RAW, clock);
     for lease_end in [Reading::default(), Reading::both(1_000), Reading { boottime_ns: 9_000, raw_ns: 1_000 }] {
-        let config = FeederConfig { promised: Duration::from_secs(10), lease_end, clock, realtime: Realtime::Off };
+        let promised = Duration::from_secs(10);
+        let config = FeederConfig { promised, lease_end, clock, realtime: Realtime::Off, fresh: true };
         let started = Feeder::start(config, || panic!("opened without a lease"));
         assert!(matches!(started, Err(FeederError::NoLease)));
     }
@@ -152,7 +162,9 @@ fn disarming_is_explicit_and_needs_no_lease() {
     assert!(log.disarmed.load(Ordering::Acquire));
     assert_eq!(feeder.state().phase, FeederPhase::Disarmed);
     assert!(!feeder.state().armed());
-    assert!(matches!(feeder.disarm(), Err(DisarmError::Ended)));
+    assert!(!feeder.guards());
+    // Asked again, it says so again: the node may have missed the first answer.
+    feeder.disarm().unwrap();
 }
 
 #[test]
@@ -196,10 +208,42 @@ fn a_device_faster_than_asked_for_is_refused_and_disarmed() {
         lease_end: Reading::both(5_000),
         clock,
         realtime: Realtime::Off,
+        fresh: true,
     };
     let dog = TestDog { log: Arc::clone(&log), taken: Duration::from_secs(2) };
     assert!(matches!(Feeder::start(config, || Ok(Box::new(dog))), Err(FeederError::Faster { .. })));
     assert!(log.disarmed.load(Ordering::Acquire));
+}
+
+#[test]
+fn a_failed_start_stops_what_it_opened_and_nothing_that_was_armed_before() {
+    test_clock!(BOOTTIME, RAW, clock);
+    for fresh in [true, false] {
+        let log = Arc::new(Log::default());
+        log.refuse_arm.store(true, Ordering::Release);
+        let (promised, lease_end) = (Duration::from_secs(10), Reading::both(5_000));
+        let config = FeederConfig { promised, lease_end, clock, realtime: Realtime::Off, fresh };
+        let dog = TestDog { log: Arc::clone(&log), taken: Duration::from_secs(5) };
+        assert!(matches!(Feeder::start(config, || Ok(Box::new(dog))), Err(FeederError::Dog(_))));
+        assert_eq!(log.disarmed.load(Ordering::Acquire), fresh);
+    }
+}
+
+#[test]
+fn a_disarm_that_hung_counts_when_it_comes_and_guards_nothing_meanwhile() {
+    test_clock!(BOOTTIME, RAW, clock);
+    let log = Arc::new(Log::default());
+    let mut feeder = start(&log, clock, Reading::both(5_000)).unwrap();
+    wait_until("pets", || feeder.state().pets > 0);
+    assert!(feeder.guards());
+    log.hang_disarm.store(true, Ordering::Release);
+    assert!(matches!(feeder.disarm_within(Duration::from_millis(1)), Err(DisarmError::Hung)));
+    // It may be disarmed at any moment now, so nothing may be started that relies on it.
+    assert!(!feeder.guards() && feeder.state().armed());
+    log.hang_disarm.store(false, Ordering::Release);
+    wait_until("the late end", || feeder.state().phase == FeederPhase::Disarmed);
+    assert!(!feeder.guards());
+    feeder.disarm().unwrap();
 }
 
 #[test]

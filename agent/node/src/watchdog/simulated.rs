@@ -30,6 +30,8 @@ pub(crate) enum Request {
     Pet { boottime_ns: u64 },
     /// Stop.
     Disarm { nonce: u32 },
+    /// Tell the timeout. Neither pets nor changes anything.
+    Ask { nonce: u32 },
 }
 
 /// What the supervisor answers to all but pets.
@@ -39,6 +41,8 @@ pub(crate) enum Reply {
     Armed { nonce: u32, timeout_ms: u32 },
     /// Stopped.
     Disarmed { nonce: u32 },
+    /// The timeout that it runs at; 0 if it is not armed.
+    Runs { nonce: u32, timeout_ms: u32 },
 }
 
 /// A packet: a letter and two numbers, big endian.
@@ -65,6 +69,7 @@ impl Request {
             Self::Arm { nonce, timeout_ms } => packet(b'A', nonce, timeout_ms.into()),
             Self::Pet { boottime_ns } => packet(b'P', 0, boottime_ns),
             Self::Disarm { nonce } => packet(b'V', nonce, 0),
+            Self::Ask { nonce } => packet(b'Q', nonce, 0),
         }
     }
 
@@ -73,6 +78,7 @@ impl Request {
             (b'A', nonce, value) => Some(Self::Arm { nonce, timeout_ms: u32::try_from(value).ok()? }),
             (b'P', 0, boottime_ns) => Some(Self::Pet { boottime_ns }),
             (b'V', nonce, 0) => Some(Self::Disarm { nonce }),
+            (b'Q', nonce, 0) => Some(Self::Ask { nonce }),
             _ => None,
         }
     }
@@ -83,6 +89,7 @@ impl Reply {
         match self {
             Self::Armed { nonce, timeout_ms } => packet(b'a', nonce, timeout_ms.into()),
             Self::Disarmed { nonce } => packet(b'v', nonce, 0),
+            Self::Runs { nonce, timeout_ms } => packet(b'q', nonce, timeout_ms.into()),
         }
     }
 
@@ -90,6 +97,7 @@ impl Reply {
         match unpack(bytes)? {
             (b'a', nonce, value) => Some(Self::Armed { nonce, timeout_ms: u32::try_from(value).ok()? }),
             (b'v', nonce, 0) => Some(Self::Disarmed { nonce }),
+            (b'q', nonce, value) => Some(Self::Runs { nonce, timeout_ms: u32::try_from(value).ok()? }),
             _ => None,
         }
     }
@@ -166,6 +174,19 @@ impl SimulatedWatchdog {
         self.fd.as_fd()
     }
 
+    /// The timeout that it runs at, if it is armed. Asking pets nothing.
+    pub fn timeout(&mut self) -> Result<Option<Duration>, SimulatedWatchdogError> {
+        let timeout_ms = self.ask(
+            "the question for its timeout",
+            |nonce| Request::Ask { nonce },
+            |wanted, reply| match reply {
+                Reply::Runs { nonce, timeout_ms } if nonce == wanted => Some(timeout_ms),
+                Reply::Armed { .. } | Reply::Disarmed { .. } | Reply::Runs { .. } => None,
+            },
+        )?;
+        Ok((timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into())))
+    }
+
     fn send(&self, request: Request) -> Result<(), Errno> {
         rustix::net::send(&self.fd, &request.encode(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
     }
@@ -222,7 +243,7 @@ impl Watchdog for SimulatedWatchdog {
             |nonce| Request::Arm { nonce, timeout_ms },
             |wanted, reply| match reply {
                 Reply::Armed { nonce, timeout_ms } if nonce == wanted => Some(timeout_ms),
-                Reply::Armed { .. } | Reply::Disarmed { .. } => None,
+                Reply::Armed { .. } | Reply::Disarmed { .. } | Reply::Runs { .. } => None,
             },
         )?;
         let taken = Duration::from_millis(taken.into());
@@ -239,7 +260,7 @@ impl Watchdog for SimulatedWatchdog {
             |nonce| Request::Disarm { nonce },
             |wanted, reply| match reply {
                 Reply::Disarmed { nonce } if nonce == wanted => Some(()),
-                Reply::Armed { .. } | Reply::Disarmed { .. } => None,
+                Reply::Armed { .. } | Reply::Disarmed { .. } | Reply::Runs { .. } => None,
             },
         )
     }
@@ -273,11 +294,16 @@ mod tests {
             Request::Arm { nonce: 7, timeout_ms: u32::MAX },
             Request::Pet { boottime_ns: u64::MAX },
             Request::Disarm { nonce: u32::MAX },
+            Request::Ask { nonce: 9 },
         ] {
             assert_eq!(Request::decode(&request.encode()), Some(request));
             assert_eq!(Request::decode(&request.encode()[..PACKET - 1]), None);
         }
-        for reply in [Reply::Armed { nonce: 1, timeout_ms: 2 }, Reply::Disarmed { nonce: 3 }] {
+        for reply in [
+            Reply::Armed { nonce: 1, timeout_ms: 2 },
+            Reply::Disarmed { nonce: 3 },
+            Reply::Runs { nonce: 4, timeout_ms: 5 },
+        ] {
             assert_eq!(Reply::decode(&reply.encode()), Some(reply));
             assert_eq!(Request::decode(&reply.encode()), None);
         }
