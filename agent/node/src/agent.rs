@@ -25,13 +25,15 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, WatchdogChoice};
-use crate::executor::{Executor, Guard};
+use crate::errors::chain;
+use crate::executor::Executor;
 use crate::fdstore::{ServiceManager, take_kept};
-use crate::join::{CONFIG_FILE, STORE_FILE};
+use crate::guard::{Guard, GuardConfig};
+use crate::join::{CONFIG_FILE, STORE_FILE, forget_joining_key};
 use crate::machine;
 use crate::operation::{Operations, OperationsConfig};
 use crate::supervisor::WATCHDOG_VARIABLE;
-use crate::watchdog::{KEPT_NAME, WatchdogSource};
+use crate::watchdog::{DogError, KEPT_NAME, Realtime, WatchdogSource};
 
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
@@ -43,6 +45,8 @@ const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result<()> {
     let config = Config::load(&data.join(CONFIG_FILE))?;
     let identity = Identity::load(data)?;
+    // The identity is whole, so joining was done, though it may have been cut off before its end.
+    forget_joining_key(data)?;
     let peer = identity.peer().clone();
     if peer.role != Role::Node || peer.name != config.name {
         bail!(
@@ -55,7 +59,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let boot = machine::boot_id(&config.watchdog)?;
     // The lock that Operations takes comes before anything else: one agent per node. What programs keep in its folder
     // must not outlive a boot, or probes would believe files of processes that are gone.
-    let runtime = machine::runtime_dir(data, &boot)?;
+    let runtime = machine::runtime_dir(&machine::runtime_root(data, &config.watchdog)?, &boot)?;
     let mut operations = OperationsConfig::new(runtime);
     operations.unit = operation_unit;
     let (operations, leftovers) = tokio::task::spawn_blocking(move || Operations::open(operations)).await??;
@@ -66,13 +70,20 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let mut kept = take_kept().context("taking over what the service manager kept")?;
     let kept = kept.remove(KEPT_NAME);
     let armed = kept.is_some();
-    let (watchdog, guard) = watchdog(&config, data, kept)?;
+    let (watchdog, guard) = tokio::task::block_in_place(|| watchdog(&config, data, kept))?;
     let acceptor = Acceptor::bind(&config.listen).await?;
     let (socket, local) = LocalSocket::start(&data.join("control.sock"), LocalAccess::default())?;
     let (identity, identity_rx) = watch::channel(Arc::new(identity));
     let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
-    let node =
-        NodeConfig { name: config.name.clone(), incarnation, boot: boot.clone(), watchdog, armed, rules: Rules::ALL };
+    let node = NodeConfig {
+        name: config.name.clone(),
+        incarnation,
+        boot: boot.clone(),
+        watchdog,
+        machine: machine::uuid(&config.watchdog),
+        armed,
+        rules: Rules::ALL,
+    };
     let (member, handle, wants) = Member::open(
         MemberConfig {
             cluster: peer.cluster.clone(),
@@ -139,10 +150,41 @@ fn watchdog(
         ),
     };
     // The stored profile decides; `status` says so where a later change waits for the agent's next start.
-    let promised = stored_profile(data)?.watchdog();
+    let wanted = stored_profile(data)?.watchdog();
+    // What an earlier agent armed runs on as it is until this one has a lease, and maybe never gets one.
+    let running = match &kept {
+        Some(kept) => source.running_timeout(kept).context(
+            "the timeout of the watchdog that an earlier agent left armed can't be read: nothing is promised",
+        )?,
+        None => None,
+    };
+    let promised = promise(wanted, running);
+    if promised > wanted {
+        info!(?running, ?promised, "the watchdog that an earlier agent left armed is slower than the profile asks for");
+    }
     let promised_ms = u64::try_from(promised.as_millis()).unwrap_or(u64::MAX);
-    let guard = Guard { source, promised, kept, manager: ServiceManager::from_env() };
+    let manager = ServiceManager::from_env();
+    if kept.is_none()
+        && let Some(manager) = &manager
+        && let Err(why) = manager.has_room()
+    {
+        warn!("nothing protected can be started here: {}", DogError::NoKeeper { why });
+    }
+    let guard = Guard::new(GuardConfig {
+        source,
+        promised: wanted,
+        kept,
+        manager,
+        clock: tiebreaker_member::clock::now,
+        realtime: Realtime::Try,
+    });
     Ok((Some(WatchdogPromise { driver, promised_ms, trust }), Some(guard)))
+}
+
+/// What this life may promise: what the profile wants, but never less than what a watchdog keeps that runs already. A
+/// feeder that was stopped between looking and petting may have started a second timeout of it.
+fn promise(wanted: Duration, running: Option<Duration>) -> Duration {
+    running.map_or(wanted, |timeout| wanted.max(timeout.saturating_mul(2)))
 }
 
 /// The profile as of the stored log: its snapshot, and what was committed after it.
@@ -235,11 +277,14 @@ async fn renew(
         }
         let current = Arc::clone(&identity.borrow());
         match renewed(&config, &member, &current, &time).await {
-            Ok(new) => {
-                new.store(&data)?;
-                info!("the certificate was renewed");
-                identity.send_replace(Arc::new(new));
-            }
+            // The one that is stored is good for a third of its life yet.
+            Ok(new) => match tokio::task::block_in_place(|| new.store(&data)) {
+                Ok(()) => {
+                    info!("the certificate was renewed");
+                    identity.send_replace(Arc::new(new));
+                }
+                Err(error) => warn!("the renewed certificate can't be stored now: {}", chain(&error)),
+            },
             Err(error) => warn!("the certificate can't be renewed now: {error:#}"),
         }
     }
@@ -261,5 +306,18 @@ async fn renewed(config: &Config, member: &MemberHandle, current: &Identity, tim
         Reply::Certificate { der } => Ok(current.renewed(&der)?),
         Reply::Refused { why } => bail!("{why}"),
         other => bail!("the appliance answered something else than was asked: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_life_promises_no_less_than_the_watchdog_that_runs() {
+        let [wanted, fast, slow] = [4, 1, 5].map(Duration::from_secs);
+        assert_eq!(promise(wanted, None), wanted);
+        assert_eq!(promise(wanted, Some(fast)), wanted);
+        assert_eq!(promise(wanted, Some(slow)), Duration::from_secs(10));
     }
 }

@@ -44,7 +44,8 @@ enum Subcommands {
         /// Where to listen, ADDRESS:PORT; may be given several times.
         #[arg(long, default_value = "[::]:8405")]
         listen: Vec<SocketAddr>,
-        /// Where the other members reach this machine, HOST:PORT, best first; may be given several times.
+        /// Where the other members reach this machine, HOST:PORT, best first; may be given several times. Where it
+        /// listens if left out, which must be a concrete address then.
         #[arg(long)]
         address: Vec<String>,
         /// Local address for outgoing connections.
@@ -110,7 +111,11 @@ fn own_command() -> Vec<OsString> {
 
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 fn run(args: Args) -> Result<()> {

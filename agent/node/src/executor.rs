@@ -1,7 +1,6 @@
 //! Carries out what the node's side of the pipeline decides: operations on resources, and the watchdog.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,33 +10,20 @@ use tiebreaker_pipeline::name::ResourceName;
 use tiebreaker_pipeline::node::{Action, Event, Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::resource::{Driver as DriverSpec, ResourceSpec};
 use tiebreaker_pipeline::time::Reading;
+use tokio::task::block_in_place;
 use tracing::{error, info, warn};
 
 use crate::drivers::{CommandSpec, Deadlines, Driver, DriverError, OcfRoot, OcfSpec, Probe, Resource};
-use crate::fdstore::ServiceManager;
+use crate::errors::chain;
+use crate::guard::Guard;
 use crate::operation::{Operations, Outcome as Ended};
-use crate::watchdog::{
-    Dog, Feeder, FeederConfig, FeederHandle, FeederPhase, KEPT_NAME, Realtime, SimulatedWatchdog, WatchdogSource,
-};
-
-/// The watchdog of this node, if it has one.
-pub struct Guard {
-    /// Where it is.
-    pub source: WatchdogSource,
-    /// Whatever ran is gone this long after the lease.
-    pub promised: Duration,
-    /// What an earlier agent left armed.
-    pub kept: Option<OwnedFd>,
-    /// Who keeps the descriptor.
-    pub manager: Option<ServiceManager>,
-}
+use crate::watchdog::{Dog, SimulatedWatchdog};
 
 /// The node's executor.
 pub struct Executor {
     member: MemberHandle,
     operations: Arc<Operations>,
     guard: Option<Guard>,
-    feeder: Option<FeederHandle>,
     lease_end: Option<Reading>,
     running: BTreeMap<OperationId, ResourceName>,
 }
@@ -46,14 +32,7 @@ impl Executor {
     /// An executor whose leftovers are killed already.
     #[must_use]
     pub fn new(member: MemberHandle, operations: Operations, guard: Option<Guard>) -> Self {
-        Self {
-            member,
-            operations: Arc::new(operations),
-            guard,
-            feeder: None,
-            lease_end: None,
-            running: BTreeMap::new(),
-        }
+        Self { member, operations: Arc::new(operations), guard, lease_end: None, running: BTreeMap::new() }
     }
 
     /// Carries out one action.
@@ -70,7 +49,7 @@ impl Executor {
                 let disarmed = self.disarm();
                 self.member.tell(Tell::Node(Event::Disarmed(disarmed))).await;
             }
-            Action::Begin { id, resource, kind, spec } => self.begin(id, resource, kind, &spec),
+            Action::Begin { id, resource, kind, spec } => self.begin(id, resource, kind, &spec).await,
             Action::Cancel(id) => {
                 if let Some(resource) = self.running.get(&id) {
                     self.operations.cancel(resource.as_str());
@@ -92,56 +71,51 @@ impl Executor {
 
     async fn extend(&mut self, end: Reading) {
         self.lease_end = Some(end);
-        match &self.feeder {
-            Some(feeder) => {
-                feeder.extend(end);
-                if let FeederPhase::Refused(errno) = feeder.state().phase {
-                    warn!(errno, "the watchdog refuses to be petted");
-                }
-            }
-            // An earlier agent of this boot left it armed: this one goes on petting it as soon as it may.
-            None if self.guard.as_ref().is_some_and(|guard| guard.kept.is_some()) => {
-                if let Err(why) = self.arm() {
-                    error!(
-                        why,
-                        "the watchdog that an earlier agent left armed can't be petted: this machine will be reset"
-                    );
-                }
-            }
-            None => {}
+        let news = self.guard.as_mut().and_then(|guard| block_in_place(|| guard.extend(end)));
+        if let Some(event) = news {
+            self.member.tell(Tell::Node(event)).await;
         }
     }
 
     fn arm(&mut self) -> Result<(), String> {
-        let Some(guard) = &mut self.guard else { return Err("this node has no watchdog".into()) };
-        let Some(lease_end) = self.lease_end else { return Err("the watchdog is armed only under a lease".into()) };
-        let config = FeederConfig { promised: guard.promised, lease_end, clock: clock::now, realtime: Realtime::Try };
-        let kept = guard.kept.take();
-        let feeder =
-            Feeder::start(config, || guard.source.open(kept, guard.manager.as_ref())).map_err(|e| chain(&e))?;
-        info!(timeout = ?feeder.state().device_timeout, "the watchdog is armed");
-        self.feeder = Some(feeder);
-        Ok(())
+        let guard = self.guard.as_mut().ok_or("this node has no watchdog")?;
+        let lease_end = self.lease_end;
+        block_in_place(|| guard.arm(lease_end))
     }
 
     fn disarm(&mut self) -> Result<(), String> {
-        let Some(feeder) = &mut self.feeder else {
-            return Err("the watchdog was armed by an earlier agent and can't be reached without a lease".into());
-        };
-        feeder.disarm().map_err(|error| chain(&error))?;
-        self.feeder = None;
-        if let Some(manager) = self.guard.as_ref().and_then(|guard| guard.manager.as_ref())
-            && let Err(error) = manager.remove(KEPT_NAME)
-        {
-            warn!("the service manager keeps a disarmed watchdog: {}", chain(&error));
-        }
-        info!("the watchdog is disarmed: nothing protected runs here");
-        Ok(())
+        let guard = self.guard.as_mut().ok_or("this node has no watchdog")?;
+        block_in_place(|| guard.disarm())
     }
 
-    fn begin(&mut self, id: OperationId, resource: ResourceName, kind: OperationKind, spec: &ResourceSpec) {
+    /// Why nothing may be started now, whatever the node believes. Tells the node what it doesn't know of its watchdog.
+    async fn refuses_to_start(&mut self) -> Option<String> {
+        if self.lease_end.is_none_or(|end| clock::now().reached_on_either(end)) {
+            return Some("the lease ended before it began".into());
+        }
+        let guard = self.guard.as_mut()?;
+        let news = guard.news();
+        let why = guard.stands().err()?;
+        // Whoever wants to start something believes the watchdog armed.
+        let unarmed = guard.is_unfed().then(|| Event::Armed(Err(why.clone())));
+        if let Some(event) = news.or(unarmed) {
+            self.member.tell(Tell::Node(event)).await;
+        }
+        Some(why)
+    }
+
+    async fn begin(&mut self, id: OperationId, resource: ResourceName, kind: OperationKind, spec: &ResourceSpec) {
+        if kind == OperationKind::Start
+            && let Some(why) = self.refuses_to_start().await
+        {
+            warn!(%resource, why, "a start was refused");
+            self.member.tell(Tell::Node(Event::Ended(id, Outcome::Failed { why }))).await;
+            return;
+        }
         self.running.retain(|_, other| *other != resource);
         self.running.insert(id, resource.clone());
+        // From here on a cancellation finds it, though its task may not have run yet.
+        let announced = self.operations.announce(resource.as_str());
         let driven = driven(&resource, spec);
         let operations = Arc::clone(&self.operations);
         let member = self.member.clone();
@@ -157,23 +131,14 @@ impl Executor {
                     Event::Ended(id, outcome("stop", driven.stop(&operations).await))
                 }
             };
+            // Before the node hears of it, and begins the next.
+            drop(announced);
             if let Event::Ended(_, Outcome::Failed { why }) = &event {
                 warn!(%resource, why, "an operation failed");
             }
             member.tell(Tell::Node(event)).await;
         });
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn driven(name: &ResourceName, spec: &ResourceSpec) -> Resource {

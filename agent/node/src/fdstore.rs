@@ -4,6 +4,8 @@
 //! Under systemd that is systemd (`FileDescriptorStoreMax=1`, `FileDescriptorStorePreserve=yes` in the unit), spoken
 //! to as in sd_notify(3) and sd_listen_fds(3); on a machine without it our own supervisor speaks the same protocol.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
@@ -18,6 +20,8 @@ use rustix::net::{
 };
 
 use crate::sys;
+
+pub(crate) use room::STORE_VARIABLE;
 
 /// The variable in which our own supervisor names what it hands over: `NUMBER=NAME`, separated by colons.
 pub(crate) const KEPT_VARIABLE: &str = "TIEBREAKER_KEPT_FDS";
@@ -73,13 +77,22 @@ pub enum FdStoreError {
 #[derive(Debug)]
 pub struct ServiceManager {
     address: OsString,
+    /// What it says of its room.
+    store: Option<OsString>,
 }
 
 impl ServiceManager {
     /// The service manager behind NOTIFY_SOCKET; `None` if this process has none.
     #[must_use]
     pub fn from_env() -> Option<Self> {
-        env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()).map(|address| Self { address })
+        let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
+        Some(Self { address, store: env::var_os(STORE_VARIABLE) })
+    }
+
+    /// One that listens here and has room.
+    #[cfg(test)]
+    pub(crate) fn at(address: &std::path::Path) -> Self {
+        Self { address: address.into(), store: Some("1".into()) }
     }
 
     /// Has the service manager keep a copy of `fd` under `name`, across deaths of this process.
@@ -95,6 +108,12 @@ impl ServiceManager {
     pub fn remove(&self, name: &str) -> Result<(), FdStoreError> {
         check_name(name)?;
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None)
+    }
+
+    /// Proves that the service manager has room for a descriptor, or says why that is not proven: one that has none
+    /// drops what it is given without a word. May ask systemd, for at most 5 s.
+    pub fn has_room(&self) -> Result<(), String> {
+        room::prove(self.store.as_deref())
     }
 
     /// Tells the service manager that this process is up.

@@ -31,6 +31,7 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
             data.display()
         );
     }
+    let config = &Config { addresses: addresses(config)?, ..config.clone() };
     let token: Token = token.parse()?;
     let address: Address = appliance.parse()?;
     std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
@@ -57,7 +58,7 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
     crate::machine::replace(&data.join(CONFIG_FILE), config.to_text()?.as_bytes())?;
     // The identity comes last: where it is, the rest is whole.
     identity.store(data)?;
-    std::fs::remove_file(data.join(KEY_FILE)).with_context(|| format!("removing {KEY_FILE}"))?;
+    forget_joining_key(data)?;
     println!(
         "{} is a member of {} now. Next: `tiebreaker-agent run --data {}`.",
         config.name,
@@ -65,6 +66,43 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
         data.display()
     );
     Ok(())
+}
+
+/// Removes the key of a join that is done.
+///
+/// # Errors
+/// When it is there and can't be removed.
+pub fn forget_joining_key(data: &Path) -> Result<()> {
+    let path = data.join(KEY_FILE);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the others reach this node: as it was told, or else where it listens, if that says it.
+fn addresses(config: &Config) -> Result<Vec<String>> {
+    if config.addresses.is_empty() {
+        let concrete: Vec<String> =
+            config.listen.iter().filter(|at| !at.ip().is_unspecified()).map(ToString::to_string).collect();
+        if concrete.is_empty() {
+            bail!(
+                "the other members can't know where to reach this node: give --address HOST:PORT, or --listen with a \
+                 concrete address"
+            );
+        }
+        return Ok(concrete);
+    }
+    for text in &config.addresses {
+        let address: Address = text.parse().with_context(|| format!("--address {text}"))?;
+        // Without a port the address of an appliance would be meant, not that of an agent.
+        if !text.ends_with(&format!(":{}", address.port())) {
+            bail!("--address {text}: give the port, too, for instance {}:8405", address.host());
+        }
+    }
+    Ok(config.addresses.clone())
 }
 
 /// The key of an earlier try whose answer got lost, or a new one.
@@ -87,4 +125,48 @@ fn joining_key(data: &Path) -> Result<Keypair> {
         .and_then(|()| file.sync_all())
         .with_context(|| format!("writing {}", path.display()))?;
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WatchdogChoice;
+
+    fn config(listen: &[&str], addresses: &[&str]) -> Config {
+        Config {
+            name: "n1".parse().unwrap(),
+            listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
+            addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
+            source: None,
+            watchdog: WatchdogChoice::None,
+            accept: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_says_where_it_is_reached() {
+        assert_eq!(addresses(&config(&["[::]:8405"], &["n1.lan:8405"])).unwrap(), ["n1.lan:8405"]);
+        assert_eq!(addresses(&config(&["[::]:8405", "10.0.0.1:8405"], &[])).unwrap(), ["10.0.0.1:8405"]);
+        for listen in ["[::]:8405", "0.0.0.0:8405"] {
+            assert!(addresses(&config(&[listen], &[])).unwrap_err().to_string().contains("--address"));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named() {
+        for bad in ["", "n1.lan:99999", "n 1:8405", "n1.lan", "10.0.0.1"] {
+            let error = format!("{:#}", addresses(&config(&["[::]:8405"], &["ok:8405", bad])).unwrap_err());
+            assert!(error.contains(&format!("--address {bad}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_join_that_is_done_goes() {
+        let data = tempfile::tempdir().unwrap();
+        joining_key(data.path()).unwrap();
+        assert!(data.path().join(KEY_FILE).exists());
+        forget_joining_key(data.path()).unwrap();
+        assert!(!data.path().join(KEY_FILE).exists());
+        forget_joining_key(data.path()).unwrap();
+    }
 }

@@ -24,15 +24,69 @@ pub fn boot_id(watchdog: &WatchdogChoice) -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// This boot's folder for operations; those of earlier boots are removed.
+/// The machine's UUID as its firmware tells it; `None` where it tells none, and under the simulated watchdog, where many
+/// nodes share one machine.
+#[must_use]
+pub fn uuid(watchdog: &WatchdogChoice) -> Option<String> {
+    if *watchdog == WatchdogChoice::Simulated {
+        return None;
+    }
+    let text = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").ok()?;
+    let uuid = text.trim().to_ascii_lowercase();
+    // Firmware that was never given one says all zeros or all ones.
+    let told = uuid.chars().filter(|c| *c != '-').any(|c| c != '0' && c != 'f');
+    told.then_some(uuid)
+}
+
+/// Where the agents of this machine keep what needs not outlive a boot: in memory, so that no disk that is slow or full
+/// holds up an operation.
+const RUNTIME: &str = "/run/tiebreaker-agent";
+
+/// The folder for what needs not outlive a boot, made if it is missing: below `/run` where that can be written, or in
+/// the data folder. A simulated node keeps everything in its data folder: it goes when that goes.
 ///
 /// # Errors
-/// When the folders can't be read, removed or made.
-pub fn runtime_dir(data: &Path, boot: &str) -> Result<PathBuf> {
-    let all = data.join("run");
-    std::fs::create_dir_all(&all).with_context(|| format!("creating {}", all.display()))?;
+/// When it can't be made.
+pub fn runtime_root(data: &Path, choice: &WatchdogChoice) -> Result<PathBuf> {
+    let root = rustix::process::geteuid().is_root();
+    let shared = (root && *choice != WatchdogChoice::Simulated).then_some(Path::new(RUNTIME));
+    runtime_root_in(data, shared)
+}
+
+fn runtime_root_in(data: &Path, shared: Option<&Path>) -> Result<PathBuf> {
+    use std::io::ErrorKind;
+    if let Some(shared) = shared {
+        // By whatever name it was given: the next agent must find what this one wrote.
+        let data = data.canonicalize().with_context(|| format!("looking at {}", data.display()))?;
+        let own = shared.join(format!("{:016x}", fnv1a(std::os::unix::ffi::OsStrExt::as_bytes(data.as_os_str()))));
+        match std::fs::create_dir_all(&own) {
+            Ok(()) => return Ok(own),
+            // These stay as they are. Others pass, and the next agent would look elsewhere.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                ) => {}
+            Err(error) => return Err(error).with_context(|| format!("creating {}", own.display())),
+        }
+    }
+    let own = data.join("run");
+    std::fs::create_dir_all(&own).with_context(|| format!("creating {}", own.display()))?;
+    Ok(own)
+}
+
+/// FNV-1a, which is the same in every version of this program: an agent finds what the one before an upgrade wrote.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// This boot's folder for operations in `all`; those of earlier boots are removed.
+///
+/// # Errors
+/// When the folders can't be read or removed.
+pub fn runtime_dir(all: &Path, boot: &str) -> Result<PathBuf> {
     let own = format!("boot-{boot}");
-    for entry in std::fs::read_dir(&all).with_context(|| format!("reading {}", all.display()))? {
+    for entry in std::fs::read_dir(all).with_context(|| format!("reading {}", all.display()))? {
         let entry = entry.with_context(|| format!("reading {}", all.display()))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
@@ -219,6 +273,41 @@ mod tests {
         assert_eq!(judge_device(&softdog, &["softdog".into()], dir.path(), false).1, Trust::Accepted);
         let stops_on_close = found("x", 0x8080, 0x20);
         assert_eq!(judge_device(&stops_on_close, &["x".into()], dir.path(), false).1, Trust::Unproven);
+    }
+
+    #[test]
+    fn each_data_folder_has_a_runtime_folder_of_its_own_and_old_boots_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, shared] = ["one", "two", "shared"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        std::os::unix::fs::symlink(&one, dir.path().join("alias")).unwrap();
+        let root = runtime_root_in(&one, Some(&shared)).unwrap();
+        assert!(root.starts_with(&shared) && root.is_dir());
+        assert_eq!(runtime_root_in(&dir.path().join("alias"), Some(&shared)).unwrap(), root);
+        assert_ne!(runtime_root_in(&two, Some(&shared)).unwrap(), root);
+        let old = runtime_dir(&root, "a").unwrap();
+        std::fs::create_dir(&old).unwrap();
+        assert_eq!(runtime_dir(&root, "a").unwrap(), old);
+        assert!(old.is_dir());
+        assert_ne!(runtime_dir(&root, "b").unwrap(), old);
+        assert!(!old.exists());
+    }
+
+    #[test]
+    fn what_can_not_be_below_run_is_in_the_data_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(runtime_root_in(dir.path(), None).unwrap(), dir.path().join("run"));
+        // Nothing can be made there, whoever asks.
+        let nowhere = Path::new("/proc/tiebreaker-agent");
+        assert_eq!(runtime_root_in(dir.path(), Some(nowhere)).unwrap(), dir.path().join("run"));
+        assert_eq!(runtime_root(dir.path(), &WatchdogChoice::Simulated).unwrap(), dir.path().join("run"));
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
     }
 
     #[test]

@@ -296,6 +296,27 @@ fn a_cancelled_start_leaves_nothing() {
 }
 
 #[test]
+fn a_cancellation_before_the_program_is_begun_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("began").display().to_string();
+    let (operations, _) = open(folder.path());
+    let script = format!("touch {at}");
+    let announced = operations.announce("web");
+    operations.cancel("web");
+    assert_eq!(run(&operations, Kind::Start, &script, PATIENCE), Outcome::Cancelled);
+    assert!(!Path::new(&at).exists() && operations.in_flight().is_empty());
+    // It counts for what was announced, and for nothing after it; nor does the end of the earlier end the later.
+    let next = operations.announce("web");
+    drop(announced);
+    assert_eq!(run(&operations, Kind::Start, "true", PATIENCE), Outcome::Done);
+    operations.cancel("web");
+    drop(next);
+    operations.cancel("web");
+    assert_eq!(run(&operations, Kind::Start, &script, PATIENCE), Outcome::Done);
+    assert!(Path::new(&at).exists());
+}
+
+#[test]
 fn programs_see_the_documented_environment_only() {
     let folder = tempfile::tempdir().unwrap();
     let (operations, _) = open(folder.path());

@@ -44,6 +44,10 @@ fn agent_entry() {
     let mut kept = take_kept().unwrap();
     let kept = kept.remove(KEPT_NAME);
     log(folder, &format!("life {boot} {}", if kept.is_some() { "kept" } else { "none" }));
+    if let Some(kept) = &kept {
+        // In every life of every mode, so that a question which petted would be seen.
+        log(folder, &format!("runs {:?}", source().running_timeout(kept).unwrap()));
+    }
     let workload = folder.join(format!("workload.{boot}"));
     match std::env::var("TIEBREAKER_TEST_MODE").unwrap().as_str() {
         "fed" => {
@@ -94,6 +98,7 @@ fn feed(kept: Option<std::os::fd::OwnedFd>) -> FeederHandle {
         lease_end: clock::now().after(Duration::from_secs(3600)),
         clock: clock::now,
         realtime: Realtime::Off,
+        fresh: kept.is_none(),
     };
     Feeder::start(config, || source().open(kept, Some(&manager))).unwrap()
 }
@@ -212,6 +217,7 @@ fn a_killed_agent_comes_back_on_the_same_boot_armed_and_its_workload_lives() {
     assert_eq!(same, boot);
     assert_ne!(next, agent);
     node.wait_for_log(&format!("life {boot} kept"), 1);
+    node.wait_for_log("runs Some(1s)", 1);
     node.wait_for_log(&format!("fed {boot}"), 2);
     assert!(alive(workload));
     // It is the same watchdog: frozen now, the node is reset.
@@ -232,6 +238,8 @@ fn a_crash_looping_agent_does_not_pet() {
     assert!(lives >= 3, "the agent has to have died and connected often: {before:?}");
     assert!(before.iter().all(|report| report["event"] != "started" || report["boot"] == boot.as_str()));
     assert!(before.iter().all(|report| report["event"] != "armed"), "{before:?}");
+    // They asked for its timeout, too.
+    node.wait_for_log("runs Some(1s)", 2);
 }
 
 #[test]

@@ -72,6 +72,9 @@ pub enum Command {
         boot: String,
         /// The promise that holds while it lasts.
         watchdog: Option<WatchdogPromise>,
+        /// The machine's UUID, if it has one.
+        #[serde(default)]
+        machine: Option<String>,
         /// The newest closed fence of the node that its report had applied; zero if none.
         closed: u64,
     },

@@ -135,7 +135,7 @@ impl Log {
 
     pub fn admit(node: &str, incarnation: u64, boot: &str, closed: u64) -> Command {
         let watchdog = Some(promise(Trust::Drilled));
-        Command::Admit { node: member(node), incarnation, boot: boot.into(), watchdog, closed }
+        Command::Admit { node: member(node), incarnation, boot: boot.into(), watchdog, machine: None, closed }
     }
 
     pub fn add_web() -> Command {
@@ -184,7 +184,7 @@ pub(crate) fn report(applied: u64, web_is: Option<Observed>) -> Report {
 
 pub(crate) fn renewal(incarnation: u64, boot: &str, seq: u64, report: Report) -> Renew {
     let watchdog = Some(promise(Trust::Drilled));
-    Renew { seq, term: 3, incarnation, boot: boot.into(), watchdog, report }
+    Renew { seq, term: 3, incarnation, boot: boot.into(), watchdog, machine: None, report }
 }
 
 /// A leader of term 3, which began long after its machine's start.

@@ -8,7 +8,6 @@ use crate::command::{Command, ENTRY_VERSION, Entry, Void};
 use crate::decision::Decision;
 use crate::fence::{Evidence, Fence, FenceId, FenceReason, Progress};
 use crate::name::{MemberName, ResourceName};
-use crate::report::WatchdogPromise;
 use crate::resource::{MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::state::{
     ADDRESSES_MAX, CLOSED_FENCES_MAX, DEVICES_MAX, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, RESOURCES_MAX,
@@ -38,8 +37,9 @@ impl State {
                 self.say(at, Decision::OperatorRemoved { name });
                 Ok(())
             }
-            Command::Admit { node, incarnation, boot, watchdog, closed } => {
-                self.admit(at, node, incarnation, boot, watchdog, closed)
+            Command::Admit { node, incarnation, boot, watchdog, machine, closed } => {
+                let life = Life { incarnation, boot, watchdog, machine, since: index };
+                self.admit(at, node, life, closed)
             }
             Command::AddResource { name, spec, requested } => self.add_resource(at, name, spec, requested),
             Command::SetResource { name, spec, requested } => self.set_resource(at, name, spec, requested),
@@ -176,32 +176,25 @@ impl State {
         Ok(())
     }
 
-    fn admit(
-        &mut self,
-        at: u64,
-        node: MemberName,
-        incarnation: u64,
-        boot: String,
-        watchdog: Option<WatchdogPromise>,
-        closed: u64,
-    ) -> Result<(), Void> {
+    fn admit(&mut self, at: u64, node: MemberName, life: Life, closed: u64) -> Result<(), Void> {
         if let Some((id, _)) = self.open_fence(&node)
             && self.rules.closed_before_readmission()
         {
             return Err(Void::FenceOpen { id, node });
         }
-        let since = self.applied;
         let Some(state) = self.nodes.get_mut(&node) else {
             return Err(Void::Unknown { name: node.to_string() });
         };
         // The report behind this admission must have applied the closing of the node's last fence, and a life is
         // admitted once: an older start of the agent never comes back.
-        if self.rules.late_commands_are_void() && (incarnation <= state.last_incarnation || closed < state.closed_at) {
+        if self.rules.late_commands_are_void() && (life.incarnation <= state.last_incarnation || closed < state.closed_at)
+        {
             return Err(Void::Outdated);
         }
-        let new_boot = state.life.as_ref().is_none_or(|life| life.boot != boot);
+        let new_boot = state.life.as_ref().is_none_or(|old| old.boot != life.boot);
+        let incarnation = life.incarnation;
         state.last_incarnation = incarnation;
-        state.life = Some(Life { incarnation, boot, watchdog, since });
+        state.life = Some(life);
         self.say(at, Decision::Admitted { node, incarnation, new_boot });
         Ok(())
     }

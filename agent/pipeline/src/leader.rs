@@ -41,6 +41,8 @@ pub struct Newest {
     pub boot: String,
     /// The promise that it makes.
     pub watchdog: Option<WatchdogPromise>,
+    /// The machine's UUID.
+    pub machine: Option<String>,
     /// The report.
     pub report: Report,
 }
@@ -236,6 +238,7 @@ impl Leases {
                 seq: renew.seq,
                 boot: renew.boot,
                 watchdog: renew.watchdog,
+                machine: renew.machine,
                 report: renew.report,
             });
         }

@@ -178,6 +178,7 @@ impl View<'_> {
             incarnation: newest.incarnation,
             boot: newest.boot.clone(),
             watchdog: newest.watchdog.clone(),
+            machine: newest.machine.clone(),
             closed,
         });
     }

@@ -197,6 +197,8 @@ pub struct NodeConfig {
     pub boot: String,
     /// The promise; `None` without a watchdog.
     pub watchdog: Option<WatchdogPromise>,
+    /// The machine's UUID, if it has one.
+    pub machine: Option<String>,
     /// An earlier agent of this boot left the watchdog armed.
     pub armed: bool,
     /// Which rules hold.
@@ -444,6 +446,7 @@ impl Node {
             incarnation: self.config.incarnation,
             boot: self.config.boot.clone(),
             watchdog: self.config.watchdog.clone(),
+            machine: self.config.machine.clone(),
             report: self.report(state),
         };
         self.sent.insert(self.seq, now);
@@ -688,11 +691,13 @@ impl Node {
     }
 
     fn probed(&mut self, now: Reading, state: &State, id: OperationId, found: Found) {
+        let lease = self.has_lease(now);
         let me = &self.config.name;
         let probed = self.work.iter_mut().find(|(_, work)| work.in_flight.is_some_and(|op| op.id == id));
         if let Some((name, work)) = probed {
             work.in_flight = None;
-            let up = state.resources.get(name).is_some_and(|resource| Wish::of(resource, me) == Wish::Up);
+            let wish = state.resources.get(name).map_or(Wish::Leave, |resource| Wish::of(resource, me));
+            let up = wish == Wish::Up;
             let after = work.after.take();
             let tried_to_stop = after == Some(OperationKind::Stop);
             let complaint = work.complaint.take();
@@ -705,6 +710,10 @@ impl Node {
                     if tried_to_stop {
                         let why = complaint.unwrap_or_else(|| "the stop reported success, but it still runs".into());
                         work.stop_fails(now, why);
+                    } else if lease && wish != Wish::Down {
+                        // The lease whose end asked for that stop has come back: nobody wants it stopped any more.
+                        work.stop_failed = None;
+                        work.stop_at = now;
                     }
                     work.seen = Seen::Running;
                 }

@@ -106,6 +106,9 @@ pub struct Renew {
     pub boot: String,
     /// The promise; `None` on a node without a watchdog.
     pub watchdog: Option<WatchdogPromise>,
+    /// The machine's own UUID (DMI), by which a BMC is known to be this machine's; `None` where it has none.
+    #[serde(default)]
+    pub machine: Option<String>,
     /// What the node sees.
     pub report: Report,
 }

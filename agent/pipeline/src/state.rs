@@ -64,6 +64,9 @@ pub struct Life {
     pub boot: String,
     /// The promise that holds while it lasts.
     pub watchdog: Option<WatchdogPromise>,
+    /// The machine's UUID, if it has one.
+    #[serde(default)]
+    pub machine: Option<String>,
     /// The log index of its admission.
     pub since: u64,
 }

@@ -43,6 +43,8 @@ struct RawDevice {
     user: String,
     suite: u8,
     password_file: String,
+    #[serde(default)]
+    drilled: bool,
 }
 
 /// The configuration.
@@ -75,6 +77,8 @@ pub struct DeviceConfig {
     pub node: MemberName,
     /// Its name, unique per node.
     pub name: String,
+    /// An operator saw it cut this node's power, and no other's.
+    pub drilled: bool,
     /// How to reach it.
     pub ipmi: IpmiConfig,
 }
@@ -185,7 +189,7 @@ impl RawDevice {
             kg: None,
             privilege: tiebreaker_fence::Privilege::default(),
         };
-        Ok(DeviceConfig { node, name: self.name, ipmi })
+        Ok(DeviceConfig { node, name: self.name, drilled: self.drilled, ipmi })
     }
 }
 

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiebreaker_fence::{Device, DeviceError, Fault, IpmiDevice, PowerState};
+use tiebreaker_fence::{Device, DeviceError, Fault, IpmiDevice, PowerState, SystemGuid};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::command::Command;
@@ -27,7 +27,14 @@ const PROVE_AGAIN: Duration = Duration::from_secs(2);
 /// The devices of one cluster.
 #[derive(Clone)]
 pub struct Devices {
-    devices: Arc<BTreeMap<(MemberName, String), Arc<dyn Device>>>,
+    devices: Arc<BTreeMap<(MemberName, String), Managed>>,
+}
+
+/// A device, and what the configuration says of it.
+struct Managed {
+    device: Box<dyn Device>,
+    /// An operator saw it cut this node's power.
+    drilled: bool,
 }
 
 impl Devices {
@@ -37,8 +44,8 @@ impl Devices {
         let devices = configs
             .into_iter()
             .map(|config| {
-                let device: Arc<dyn Device> = Arc::new(IpmiDevice::new(config.ipmi));
-                ((config.node, config.name), device)
+                let device = Box::new(IpmiDevice::new(config.ipmi));
+                ((config.node, config.name), Managed { device, drilled: config.drilled })
             })
             .collect();
         Self { devices: Arc::new(devices) }
@@ -46,10 +53,10 @@ impl Devices {
 
     /// Carries out a command of the fencer and reports its result.
     pub fn command(&self, member: MemberHandle, token: u64, node: MemberName, device: String, command: DeviceCommand) {
-        let found = self.devices.get(&(node.clone(), device.clone())).cloned();
+        let devices = Arc::clone(&self.devices);
         tokio::spawn(async move {
-            let result = match found {
-                Some(found) => work(found.as_ref(), command).await,
+            let result = match devices.get(&(node.clone(), device.clone())) {
+                Some(found) => work(found.device.as_ref(), command).await,
                 None => DeviceResult::Refused {
                     why: format!("{node} has no device {device:?} in the configuration any more"),
                 },
@@ -83,7 +90,7 @@ impl Devices {
                     if Instant::now() < *at || !is_up(&member, node) {
                         continue;
                     }
-                    let proof = prove(device.as_ref()).await;
+                    let proof = prove(device, machine(&member, node).as_deref()).await;
                     // The node may have gone while the device was asked: then its answer proves nothing.
                     if !is_up(&member, node) {
                         continue;
@@ -136,11 +143,31 @@ async fn publish(member: &MemberHandle, node: &MemberName, wanted: Vec<DeviceSta
     }
 }
 
-async fn prove(device: &dyn Device) -> Result<(), String> {
-    match device.prove(Instant::now() + COMMAND_WITHIN).await {
-        Ok(proof) if proof.state == PowerState::On => Ok(()),
-        Ok(_) => Err("it reads off while its node is up: is it the device of another machine?".into()),
-        Err(error) => Err(explain(&error)),
+/// The UUID that a node's machine reported when it was admitted.
+fn machine(member: &MemberHandle, node: &MemberName) -> Option<String> {
+    member.state().borrow().life(node).and_then(|life| life.machine.clone())
+}
+
+/// Proves a device: it lets us in with the right to switch, reads on while its node is up, and is this machine's by its
+/// UUID or by a drill.
+async fn prove(managed: &Managed, machine: Option<&str>) -> Result<(), String> {
+    let proof = managed.device.prove(Instant::now() + COMMAND_WITHIN).await.map_err(|error| explain(&error))?;
+    if proof.state != PowerState::On {
+        return Err("it reads off while its node is up: is it the device of another machine?".into());
+    }
+    belongs(proof.guid, machine, managed.drilled)
+}
+
+fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: bool) -> Result<(), String> {
+    match (guid, machine) {
+        _ if drilled => Ok(()),
+        (Some(guid), Some(machine)) if guid.matches_dmi(machine) => Ok(()),
+        (Some(_), Some(machine)) => Err(format!(
+            "it is the device of another machine: it doesn't name the UUID of this node, {machine}; mend the address"
+        )),
+        (None, _) | (_, None) => Err("it can't be told whose device it is (no UUID on one side): fence the node once by \
+                                      hand, see that this very machine goes dark, then set drilled = true"
+            .into()),
     }
 }
 
@@ -176,4 +203,25 @@ fn explain(error: &DeviceError) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_another_machine_is_never_proven() {
+        let uuid = "4c4c4544-0042-3510-8054-b4c04f4d3132";
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(uuid.replace('-', "").as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+        let own = SystemGuid::new(bytes);
+        let other = SystemGuid::new([7; 16]);
+        assert!(belongs(own, Some(uuid), false).is_ok());
+        assert!(belongs(other, Some(uuid), false).unwrap_err().contains("another machine"));
+        assert!(belongs(None, Some(uuid), false).unwrap_err().contains("drilled"));
+        assert!(belongs(own, None, false).unwrap_err().contains("drilled"));
+        assert!(belongs(None, None, true).is_ok());
+    }
 }

@@ -11,7 +11,12 @@ use tiebreaker_member::{
     ask::{LocalReply, LocalRequest},
     core::{MemberStatus, Reply, Request, ResourceStatus, Status},
 };
-use tiebreaker_pipeline::{command::Command, decision::LogLine, name::ResourceName, resource::{Requested, ResourceSpec}};
+use tiebreaker_pipeline::{
+    command::Command,
+    decision::LogLine,
+    name::ResourceName,
+    resource::{Requested, ResourceSpec},
+};
 
 use crate::until;
 

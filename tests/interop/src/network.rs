@@ -57,7 +57,8 @@ impl Network {
             ip(&["netns", "add", &namespace])?;
             ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
             let mac = network.mac(host)?;
-            let wire = ["link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &mac, "netns", &namespace];
+            let wire =
+                ["link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &mac, "netns", &namespace];
             ip(&[&["-n", &switch][..], &wire].concat())?;
             ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
             let address = format!("{}/24", network.ip(host)?);

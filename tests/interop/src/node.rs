@@ -85,7 +85,9 @@ impl Node {
     /// # Errors
     /// It is refused.
     pub fn must_join(&self, place: &[OsString], appliance: SocketAddr, token: &str, listen: SocketAddr) -> Result<()> {
-        self.join(place, appliance, token, listen, &["--watchdog", "simulated", "--accept", "simulated"])?.done().map(drop)
+        self.join(place, appliance, token, listen, &["--watchdog", "simulated", "--accept", "simulated"])?
+            .done()
+            .map(drop)
     }
 
     /// The supervisor's command, which marks the machine for all that runs there.
@@ -173,7 +175,12 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         end(&mut self.child);
         if !std::thread::panicking() {
-            assert!(!self.node.log().contains("panicked"), "a daemon of {} panicked: {}", self.node.name, self.node.log());
+            assert!(
+                !self.node.log().contains("panicked"),
+                "a daemon of {} panicked: {}",
+                self.node.name,
+                self.node.log()
+            );
         }
     }
 }

@@ -33,10 +33,11 @@ done
 [ -n "$machine" ] || { echo "this runs on no machine of a test"; exit 9; }
 pidfile=$machine/service.pid
 # A pid of an earlier boot may be somebody else's by now.
+lives() { grep -q '^State:[[:space:]]*[^Z]' "/proc/$1/status" 2>/dev/null; }
 runs() {
     [ -s "$pidfile" ] || return 1
     read -r pid < "$pidfile"
-    grep -q '^State:[[:space:]]*[^Z]' "/proc/$pid/status" 2>/dev/null || return 1
+    lives "$pid" || return 1
     tr '\0' '\n' < "/proc/$pid/cmdline" 2>/dev/null | grep -qx "$machine"
 }
 case $1 in
@@ -47,7 +48,11 @@ start)
     runs && exit 0
     rm -f "$pidfile"
     setsid "$0" serve "" "$machine" </dev/null >/dev/null 2>&1 &
-    until runs; do sleep 0.02; done ;;
+    started=$!
+    until runs; do
+        lives "$started" || { echo "it died at once"; exit 1; }
+        sleep 0.02
+    done ;;
 stop)
     runs || exit 0
     kill -TERM "$pid"

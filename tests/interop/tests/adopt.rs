@@ -67,9 +67,8 @@ fn a_killed_agent_is_restarted_adopts_what_runs_and_keeps_its_watchdog() -> Resu
         assert!(exits.iter().all(|exit| exit["watchdog_armed"] == true && exit["status"] == "signal 9"), "{exits:?}");
     }
     // The watchdog was handed on: three times its time later nothing was reset.
-    let status = operator.until("the watchdog armed", SOON, |status| {
-        status.of(&home).is_some_and(|node| node.armed == Some(true))
-    })?;
+    let status = operator
+        .until("the watchdog armed", SOON, |status| status.of(&home).is_some_and(|node| node.armed == Some(true)))?;
     assert!(status.alarms.is_empty(), "{:?}", status.alarms);
     assert!(node.reported("disarmed")?.is_empty() && node.reported("reset")?.is_empty(), "{:?}", node.reports()?);
     assert_eq!(fences(&operator.log()?), 0, "nothing is fenced");
@@ -94,6 +93,7 @@ fn a_service_that_dies_is_restarted_then_relocated_then_given_up_until_it_is_set
     assert_eq!(second.machine, first.machine, "restarted on the same node");
     operator.until("the service running", SOON, |status| placed(status).is_some())?;
 
+    service.lives(&second)?;
     kill(&second)?;
     let third = until("relocation", SOON, || {
         let run = service.latest()?;
@@ -106,6 +106,7 @@ fn a_service_that_dies_is_restarted_then_relocated_then_given_up_until_it_is_set
     assert!(lines.iter().any(|line| matches!(line.decision, Decision::Released { .. })), "a move is two commits");
 
     // The other node has a restart of its own, and no further move.
+    service.lives(&third)?;
     kill(&third)?;
     let fourth = until("restart on the other node", SOON, || {
         let run = service.latest()?;
@@ -114,6 +115,7 @@ fn a_service_that_dies_is_restarted_then_relocated_then_given_up_until_it_is_set
     })?;
     assert_eq!(fourth.machine, third.machine);
     operator.until("the service running", SOON, |status| placed(status).is_some())?;
+    service.lives(&fourth)?;
     kill(&fourth)?;
     let gave_up = |status: &Status| {
         status.resource("service").is_some_and(|service| matches!(service.phase, Phase::Error { .. }))
@@ -186,8 +188,7 @@ fn an_ocf_agent_is_started_monitored_and_stopped() -> Result<()> {
     })?;
     operator.until("Dummy seen stopped, and the watchdog off", SOON, |status| {
         let stopped = status.resource("dummy").and_then(|dummy| dummy.observed.clone());
-        stopped == Some(Observed::Stopped)
-            && status.of("node1").is_some_and(|node| node.armed == Some(false))
+        stopped == Some(Observed::Stopped) && status.of("node1").is_some_and(|node| node.armed == Some(false))
     })?;
     Ok(())
 }
@@ -231,9 +232,11 @@ fn a_frozen_agent_loses_its_lease_and_its_watchdog_resets_the_node() -> Result<(
     let first = service.latest()?;
     kill_process(cluster.running(&home)?.agent()?, Signal::STOP)?;
     // Without a power device there is the arithmetic of lease and watchdog, which lets a real reset come first.
-    let fenced = operator.until_decided("fence that is carried out", SOON, |line| {
-        matches!(&line.decision, Decision::Fenced { node, .. } if node.as_str() == home)
-    })?;
+    let fenced = operator.until_decided(
+        "fence that is carried out",
+        SOON,
+        |line| matches!(&line.decision, Decision::Fenced { node, .. } if node.as_str() == home),
+    )?;
     assert_eq!(cluster.node(&home)?.reported("reset")?.len(), 1, "{fenced:?} comes after the reset");
     let second = until("recovery", SOON, || {
         let run = service.latest()?;

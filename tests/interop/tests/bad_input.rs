@@ -14,7 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tiebreaker_interop::{Appliance, Cluster, Look, Node, Program, Ran, SOON, command_spec, loopback, require_root, run};
+use tiebreaker_interop::{
+    Appliance, Cluster, Look, Node, Program, Ran, SOON, command_spec, loopback, require_root, run,
+};
 
 fn has(text: &str, words: &[&str]) {
     for word in words {
@@ -139,9 +141,11 @@ fn what_can_not_be_joined_is_said_and_nothing_is_left_half_done() -> Result<()> 
     let nobody = loopback();
     let refused = node.join(&[], nobody, &token, loopback(), &[])?.refused()?;
     has(&refused, &[&nobody.to_string()]);
+    let here = loopback().to_string();
     let join = |appliance: &str, name: &str, more: &[&str]| -> Result<Ran> {
         let mut command = Program::Agent.command()?;
-        command.args(["join", appliance, "--token", &token, "--name", name, "--data"]).arg(node.data()).args(more);
+        command.args(["join", appliance, "--token", &token, "--name", name, "--data"]).arg(node.data());
+        command.args(["--listen", &here, "--address", &here]).args(more);
         run(command)
     };
     let address = cluster.address().to_string();
@@ -252,7 +256,7 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_acknowledged() -> Result<()> {
 
     // The appliance alone votes here: what it acknowledges rests on this disk alone. The store gives space back and takes
     // it again, so the disk is filled up each time.
-    let argument = "x".repeat(16 << 10);
+    let argument = "x".repeat(8 << 10);
     let bulky = command_spec(&["/bin/true", &argument], &["/bin/true"], &["/bin/false"]);
     let mut ballast;
     let mut acknowledged = 0;

@@ -65,14 +65,21 @@ impl Cluster {
         for (number, node) in NODES.iter().enumerate() {
             config.push_str(&format!(
                 "[[clusters.home.devices]]\nnode = \"{node}\"\nname = \"bmc\"\nkind = \"ipmi\"\naddress = \"{}\"\n\
-                 user = \"{OPERATOR}\"\nsuite = 3\npassword_file = \"bmc.password\"\n",
+                 user = \"{OPERATOR}\"\nsuite = 3\npassword_file = \"bmc.password\"\ndrilled = true\n",
                 bmc_address(number)
             ));
         }
         appliance.configure(&config)?;
         appliance.start()?;
-        let mut cluster =
-            Self { bmcs: Vec::new(), appliance, machines: Vec::new(), nodes: Vec::new(), service, network, _folder: folder };
+        let mut cluster = Self {
+            bmcs: Vec::new(),
+            appliance,
+            machines: Vec::new(),
+            nodes: Vec::new(),
+            service,
+            network,
+            _folder: folder,
+        };
         for (number, name) in NODES.iter().enumerate() {
             let node = Node::new(cluster._folder.path(), name)?;
             let place = cluster.network.on(name);
@@ -102,7 +109,8 @@ impl Cluster {
     fn calm(&self, operator: &Operator) -> Result<Calm> {
         let status = operator.status()?;
         let leases_lost = NODES.map(|name| (name.to_owned(), status.of(name).and_then(|node| node.leases_lost)));
-        let fences = operator.log()?.iter().filter(|line| matches!(line.decision, Decision::FenceWanted { .. })).count();
+        let fences =
+            operator.log()?.iter().filter(|line| matches!(line.decision, Decision::FenceWanted { .. })).count();
         Ok(Calm {
             run: self.service.latest()?,
             node: status.runs_on("service").context("the service is not seen running")?,
@@ -183,19 +191,23 @@ fn an_isolated_node_is_fenced_its_service_recovered_and_it_comes_back_without_fa
         cluster.network.cut(lost, peer)?;
     }
 
-    let fenced = operator.until_decided("fence that is carried out", SOON, |line| {
-        matches!(&line.decision, Decision::Fenced { node, .. } if node.as_str() == lost)
-    })?;
+    let fenced = operator.until_decided(
+        "fence that is carried out",
+        SOON,
+        |line| matches!(&line.decision, Decision::Fenced { node, .. } if node.as_str() == lost),
+    )?;
     let Decision::Fenced { evidence, .. } = &fenced.decision else { unreachable!() };
     assert_eq!(evidence, &Evidence::BmcOff { device: "bmc".into() });
     let run = cluster.service.until_on(cluster.node(survivor).folder(), SOON)?;
     cluster.service.lives(&run)?;
-    operator.until("the service on the survivor", SOON, |status| status.runs_on("service").as_deref() == Some(survivor))?;
+    operator
+        .until("the service on the survivor", SOON, |status| status.runs_on("service").as_deref() == Some(survivor))?;
     let lines = operator.log()?;
-    let at = |wanted: &dyn Fn(&Decision) -> bool| lines.iter().find(|line| wanted(&line.decision)).map(|line| line.index);
-    let assigned = at(&|decision| {
-        matches!(decision, Decision::Assigned { recovered_from: Some(from), .. } if from.as_str() == lost)
-    });
+    let at =
+        |wanted: &dyn Fn(&Decision) -> bool| lines.iter().find(|line| wanted(&line.decision)).map(|line| line.index);
+    let assigned = at(
+        &|decision| matches!(decision, Decision::Assigned { recovered_from: Some(from), .. } if from.as_str() == lost),
+    );
     assert!(assigned.context("the recovery is in the timeline")? > fenced.index, "proof comes before the start");
 
     cluster.network.heal_all()?;

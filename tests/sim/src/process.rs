@@ -79,6 +79,7 @@ impl World {
                 incarnation: machine.starts,
                 boot: machine.boot_id(),
                 watchdog,
+                machine: None,
                 armed,
                 rules,
             };

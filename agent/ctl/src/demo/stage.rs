@@ -178,7 +178,7 @@ impl Stage {
         for (name, address) in bmcs {
             extra.push_str(&format!(
                 "\n[[clusters.{CLUSTER}.devices]]\nnode = \"{name}\"\nname = \"bmc\"\nkind = \"ipmi\"\naddress = \
-                 \"{address}\"\nuser = \"{USER}\"\nsuite = 17\npassword_file = \"secrets/{name}-bmc\"\n"
+                 \"{address}\"\nuser = \"{USER}\"\nsuite = 17\npassword_file = \"secrets/{name}-bmc\"\ndrilled = true\n"
             ));
         }
         append(&data.join("server.toml"), &extra)?;

@@ -82,6 +82,7 @@ impl Net {
                 incarnation: 1,
                 boot: format!("boot of {text}"),
                 watchdog: Some(watchdog),
+                machine: None,
                 armed: false,
                 rules: Rules::ALL,
             };

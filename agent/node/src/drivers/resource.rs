@@ -139,7 +139,9 @@ impl Resource {
         let deadline = self.deadlines.of(kind);
         let (argv, env) = match &self.driver {
             Driver::Command(spec) => spec.program(kind)?,
-            Driver::Ocf(spec, root) => spec.program(root, &self.name, kind, deadline, operations.runtime_dir())?,
+            Driver::Ocf(spec, root) => tokio::task::block_in_place(|| {
+                spec.program(root, &self.name, kind, deadline, operations.runtime_dir())
+            })?,
         };
         let request = OperationRequest { resource: self.name.clone(), kind, argv, env, deadline };
         Ok(operations.run(request).await?)

@@ -35,6 +35,6 @@ mod record;
 mod unit;
 
 pub use operations::{
-    Kind, Leftovers, OUTPUT_TAIL, OperationError, OperationRequest, Operations, OperationsConfig, Outcome,
+    Announced, Kind, Leftovers, OUTPUT_TAIL, OperationError, OperationRequest, Operations, OperationsConfig, Outcome,
 };
 pub use unit::op_exec;

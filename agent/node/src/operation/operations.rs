@@ -17,6 +17,7 @@ use tiebreaker_member::clock;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tokio::task::block_in_place;
 
 use super::cleanup::{MARK, kill_operation};
 use super::record::{Done, Keep, Order, Record, Records};
@@ -191,7 +192,34 @@ pub struct Operations {
 struct State {
     /// By resource: what is in flight.
     flights: BTreeMap<String, Flight>,
+    /// By resource: the operation that is about to be run.
+    announced: BTreeMap<String, Announcement>,
     last_number: u64,
+    last_announced: u64,
+}
+
+#[derive(Debug)]
+struct Announcement {
+    number: u64,
+    cancelled: bool,
+}
+
+/// An operation that is about to be run: [`Operations::cancel`] finds it, too. Dropped once it has been run.
+#[derive(Debug)]
+pub struct Announced {
+    state: Arc<Mutex<State>>,
+    resource: String,
+    number: u64,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let mut state = locked(&self.state);
+        // A later one of the same resource is not this one's to end.
+        if state.announced.get(&self.resource).is_some_and(|announcement| announcement.number == self.number) {
+            state.announced.remove(&self.resource);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -267,16 +295,28 @@ impl Operations {
         self.state().flights.keys().cloned().collect()
     }
 
+    /// Announces an operation of the resource that somebody is about to run, so that a cancellation that comes before
+    /// [`Operations::run`] does is not lost: nothing is run then.
+    #[must_use]
+    pub fn announce(&self, resource: &str) -> Announced {
+        let mut state = self.state();
+        state.last_announced += 1;
+        let number = state.last_announced;
+        state.announced.insert(resource.to_owned(), Announcement { number, cancelled: false });
+        Announced { state: Arc::clone(&self.state), resource: resource.to_owned(), number }
+    }
+
     /// Runs an operation to its end, its deadline or its cancellation.
     ///
-    /// The operation doesn't hang on the returned future: dropped, it leaves the operation running, and in flight.
+    /// The operation doesn't hang on the returned future: dropped, it leaves the operation running, and in flight. Must
+    /// be called in a multi-threaded runtime: files are written in place.
     pub async fn run(&self, request: OperationRequest) -> Result<Outcome, OperationError> {
         if crate::fdstore::check_name(&request.resource).is_err() {
             return Err(OperationError::Name { resource: request.resource });
         }
         self.retry_stuck(&request.resource).await?;
         let (cancel, cancelled) = oneshot::channel();
-        let name = self.begin(&request, cancel)?;
+        let Some(name) = self.begin(&request, cancel)? else { return Ok(Outcome::Cancelled) };
         let flight = FlightGuard { state: Arc::clone(&self.state), resource: request.resource.clone(), stuck: None };
         let task = Task {
             records: self.records.clone(),
@@ -291,10 +331,14 @@ impl Operations {
         running.await.map_err(|error| system("wait for an operation")(io::Error::other(error)))?
     }
 
-    /// Cancels the resource's running operation, if there is one; its `run` returns [`Outcome::Cancelled`] once
-    /// nothing of it is left.
+    /// Cancels the resource's running or announced operation, if there is one; its `run` returns
+    /// [`Outcome::Cancelled`] once nothing of it is left.
     pub fn cancel(&self, resource: &str) {
-        if let Some(Flight::Running { cancel, .. }) = self.state().flights.get_mut(resource)
+        let mut state = self.state();
+        if let Some(announcement) = state.announced.get_mut(resource) {
+            announcement.cancelled = true;
+        }
+        if let Some(Flight::Running { cancel, .. }) = state.flights.get_mut(resource)
             && let Some(cancel) = cancel.take()
         {
             // If it has just ended, there is nothing to cancel any more.
@@ -310,7 +354,7 @@ impl Operations {
             Some(Flight::Stuck(record)) => record.clone(),
         };
         kill(&record).await?;
-        self.records.forget(&record.name).map_err(system("forget an operation"))?;
+        block_in_place(|| self.records.forget(&record.name)).map_err(system("forget an operation"))?;
         let mut state = self.state();
         if matches!(state.flights.get(resource), Some(Flight::Stuck(stuck)) if *stuck == record) {
             state.flights.remove(resource);
@@ -318,8 +362,12 @@ impl Operations {
         Ok(())
     }
 
-    fn begin(&self, request: &OperationRequest, cancel: oneshot::Sender<()>) -> Result<String, OperationError> {
+    /// Takes off, unless it was cancelled before.
+    fn begin(&self, request: &OperationRequest, cancel: oneshot::Sender<()>) -> Result<Option<String>, OperationError> {
         let mut state = self.state();
+        if state.announced.get(&request.resource).is_some_and(|announcement| announcement.cancelled) {
+            return Ok(None);
+        }
         if let Some(flight) = state.flights.get(&request.resource) {
             return Err(OperationError::InFlight { name: flight.name().to_owned() });
         }
@@ -329,7 +377,7 @@ impl Operations {
         let name = format!("tiebreaker-op-{}-{}-{}", request.resource, request.kind.as_str(), state.last_number);
         let flight = Flight::Running { name: name.clone(), cancel: Some(cancel) };
         state.flights.insert(request.resource.clone(), flight);
-        Ok(name)
+        Ok(Some(name))
     }
 
     fn order(&self, name: &str, request: &OperationRequest) -> Order {
@@ -420,19 +468,26 @@ enum Ended {
 }
 
 impl Task {
-    async fn run(mut self, cancelled: oneshot::Receiver<()>) -> Result<Outcome, OperationError> {
-        self.empty_output().map_err(system("empty a program's file of output"))?;
+    async fn run(mut self, mut cancelled: oneshot::Receiver<()>) -> Result<Outcome, OperationError> {
         let order = self.order.encode().map_err(system("write an operation's order"))?;
-        let mut unit = self.spawn()?;
-        let record = self.record(&unit)?;
+        let begun = block_in_place(|| {
+            self.empty_output().map_err(system("empty a program's file of output"))?;
+            if cancelled.try_recv().is_ok() {
+                return Ok(None);
+            }
+            let unit = self.spawn()?;
+            let record = self.record(&unit)?;
+            Ok(Some((unit, record)))
+        })?;
+        let Some((mut unit, record)) = begun else { return Ok(Outcome::Cancelled) };
         // From here on, whatever ends this task early leaves the operation in flight until it was seen dead.
         self.flight.stuck = Some(record.clone());
         let ended = self.watch(&mut unit, &order, cancelled).await;
-        let done = self.records.done(&self.name).map_err(system("read an operation's outcome"))?;
+        let done = block_in_place(|| self.records.done(&self.name)).map_err(system("read an operation's outcome"))?;
         let outcome = match (&ended, done) {
             (Ok(Ended::ByItself), Some(Done::Exited(0))) => Outcome::Done,
-            (Ok(Ended::ByItself), Some(Done::Exited(code))) => self.failed(code),
-            (Ok(Ended::ByItself), Some(Done::Signalled(number))) => self.failed(128 + number),
+            (Ok(Ended::ByItself), Some(Done::Exited(code))) => block_in_place(|| self.failed(code)),
+            (Ok(Ended::ByItself), Some(Done::Signalled(number))) => block_in_place(|| self.failed(128 + number)),
             (Ok(Ended::ByItself), Some(Done::NotStarted(why))) => Outcome::Failed { code: 127, output: why },
             (Ok(Ended::ByItself), Some(Done::Abandoned | Done::Survivors) | None) => {
                 kill(&record).await?;
@@ -451,7 +506,7 @@ impl Task {
                 Outcome::KilledLeftover
             }
         };
-        self.records.forget(&self.name).map_err(system("forget an operation"))?;
+        block_in_place(|| self.records.forget(&self.name)).map_err(system("forget an operation"))?;
         self.flight.stuck = None;
         ended.map(|_| outcome)
     }
@@ -508,6 +563,9 @@ impl Task {
         let mut look = tokio::time::interval(OUTPUT_LOOK);
         loop {
             tokio::select! {
+                biased;
+                // First, so that an order that is not sent yet is not sent any more.
+                Ok(()) = &mut cancelled => return Ok(Ended::Cancelled),
                 sent = &mut sending, if !ordered => {
                     if sent.is_err() {
                         // The unit is gone; that is seen below.
@@ -517,8 +575,7 @@ impl Task {
                 }
                 ended = unit.wait() => return ended.map(|_| Ended::ByItself).map_err(system("wait for an operation")),
                 () = &mut deadline => return Ok(Ended::Deadline),
-                Ok(()) = &mut cancelled => return Ok(Ended::Cancelled),
-                _ = look.tick() => self.bound_output(),
+                _ = look.tick() => block_in_place(|| self.bound_output()),
             }
         }
     }

@@ -485,9 +485,9 @@ fn an_unproven_watchdog_and_no_device_make_a_node_unprotectable_and_the_reason_s
     let mut log = Log::joined(Rules::ALL, &["a"]);
     let a = member("a");
     let mut incarnation = 0;
-    let mut why = |watchdog: Option<WatchdogPromise>, devices: Vec<crate::state::DeviceStatus>| {
+    let mut why = |watchdog: Option<crate::report::WatchdogPromise>, devices: Vec<crate::state::DeviceStatus>| {
         incarnation += 1;
-        log.must(Command::Admit { node: a.clone(), incarnation, boot: "b".into(), watchdog, closed: 0 });
+        log.must(Command::Admit { node: a.clone(), incarnation, boot: "b".into(), watchdog, machine: None, closed: 0 });
         log.must(Command::SetDevices { node: a.clone(), devices });
         log.state.unprotectable(&a)
     };

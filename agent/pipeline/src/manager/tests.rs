@@ -224,7 +224,7 @@ fn an_accepted_watchdog_counts_and_none_at_all_never_does() {
         [(Some(promise(Trust::Accepted)), true), (Some(promise(Trust::Unproven)), false), (None, false)]
     {
         let mut log = Log::cluster(Rules::ALL);
-        log.must(Command::Admit { node: member("a"), incarnation: 2, boot: "boot-a1".into(), watchdog, closed: 0 });
+        log.must(Command::Admit { node: member("a"), incarnation: 2, boot: "boot-a1".into(), watchdog, machine: None, closed: 0 });
         log.must(Log::fence("a", 2));
         let mut lead = Lead::new(log);
         lead.pass(ms(86_400_000));
@@ -331,7 +331,7 @@ fn a_resource_goes_to_the_least_loaded_node() {
 #[test]
 fn a_node_that_cant_be_fenced_gets_nothing_and_the_reason_is_said() {
     let mut log = Log::joined(Rules::ALL, &["a"]);
-    log.must(Command::Admit { node: member("a"), incarnation: 1, boot: "boot-a1".into(), watchdog: None, closed: 0 });
+    log.must(Command::Admit { node: member("a"), incarnation: 1, boot: "boot-a1".into(), watchdog: None, machine: None, closed: 0 });
     log.must(Log::add_web());
     let mut lead = Lead::new(log);
     lead.hear_that("a", Observed::Stopped);
@@ -430,7 +430,7 @@ fn a_new_resource_that_runs_where_it_cant_be_protected_is_started_nowhere_else()
         node: member("b"),
         incarnation: 2,
         boot: "boot-b1".into(),
-        watchdog: None,
+        watchdog: None, machine: None,
         closed: 0,
     });
     lead.hear_that("a", Observed::Stopped);

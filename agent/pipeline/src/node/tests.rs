@@ -579,6 +579,36 @@ fn a_lease_that_comes_back_in_time_starts_again() {
     a.begun(OperationKind::Start);
 }
 
+#[test]
+fn a_stop_that_failed_is_forgotten_when_the_lease_is_back_and_nobody_wants_it_any_more() {
+    let mut new = Log::cluster(Rules::ALL);
+    new.must(Log::add_web());
+    for log in [new, placed()] {
+        let mut a = Machine::found(log, Found::Running);
+        a.answer_arming();
+        a.pass(ms(5_000));
+        a.stopped(Found::Running);
+        let why = "the stop reported success, but it still runs".to_owned();
+        a.pass(ms(500));
+        assert_eq!(a.observed(), Observed::StopFailed { why: why.clone() });
+        a.grant(3, a.log.state.applied);
+        assert_eq!(a.observed(), Observed::StopFailed { why }, "only a probe says what runs");
+        a.monitor(Found::Running);
+        assert_eq!(a.observed(), Observed::Running);
+        assert_eq!(a.find(OperationKind::Stop), None);
+    }
+}
+
+#[test]
+fn a_stop_that_failed_is_remembered_while_it_is_wanted() {
+    let mut a = Machine::running(placed());
+    a.log.must(Log::set_web(Requested::Stopped));
+    a.keep();
+    a.stopped(Found::Running);
+    a.monitor(Found::Running);
+    assert!(matches!(a.observed(), Observed::StopFailed { .. }));
+}
+
 // The watchdog.
 
 #[test]

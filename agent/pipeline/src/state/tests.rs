@@ -126,6 +126,7 @@ fn renewals_and_answers_are_pinned() {
         incarnation: 3,
         boot: "boot-a1".into(),
         watchdog: Some(promise(Trust::Drilled)),
+        machine: Some("4c4c4544-0042-3510-8054-b4c04f4d3132".into()),
         report: report(4, Some(seen)),
     });
     let refusals = [
