@@ -35,7 +35,7 @@ fn agent(class: &str, params: &[(&str, &str)]) -> Resource {
     Resource { name: "dummy".into(), driver: Driver::Ocf(spec, OcfRoot::default()), deadlines }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn dummy_starts_runs_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let operations = open(folder.path());
@@ -52,7 +52,7 @@ async fn dummy_starts_runs_and_stops() {
     assert_eq!(dummy.probe(&operations).await, Probe::Stopped);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn parameters_reach_the_agent() {
     let folder = tempfile::tempdir().unwrap();
     let operations = open(folder.path());
@@ -65,7 +65,7 @@ async fn parameters_reach_the_agent() {
     assert_eq!(dummy.probe(&operations).await, Probe::Stopped);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_parameter_is_unknown_and_never_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let operations = open(folder.path());
