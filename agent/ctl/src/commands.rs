@@ -143,7 +143,9 @@ impl Session<'_> {
                 let mut connection = self.open().await?;
                 let status = self.status(&mut connection).await?;
                 let Some(id) = status.fences.iter().find(|open| open.fence.node == node).map(|open| open.id) else {
-                    return Err(Failure::refused(anyhow::anyhow!("no fence of {node} is open: there is nothing to confirm")));
+                    return Err(Failure::refused(anyhow::anyhow!(
+                        "no fence of {node} is open: there is nothing to confirm"
+                    )));
                 };
                 let question = format!(
                     "Fence {id} of {node} is open. You give your word that {node} runs nothing: you have seen it without power, or pulled its cord \

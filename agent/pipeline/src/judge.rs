@@ -187,7 +187,8 @@ impl State {
         };
         // The report behind this admission must have applied the closing of the node's last fence, and a life is
         // admitted once: an older start of the agent never comes back.
-        if self.rules.late_commands_are_void() && (life.incarnation <= state.last_incarnation || closed < state.closed_at)
+        if self.rules.late_commands_are_void()
+            && (life.incarnation <= state.last_incarnation || closed < state.closed_at)
         {
             return Err(Void::Outdated);
         }

@@ -64,6 +64,14 @@ pub enum Why {
         /// Who.
         node: MemberName,
     },
+    /// A new resource's probe told nothing on a node.
+    #[error("new: {node} can't tell whether it runs there already: {why}")]
+    ProbeUnknown {
+        /// Who.
+        node: MemberName,
+        /// What its probe ran into.
+        why: String,
+    },
     /// It runs on several nodes already.
     #[error("new: it runs on {first} and on {second} already: stop it on one of them")]
     RunsTwice {
@@ -306,6 +314,7 @@ impl View<'_> {
         }
         let mut running: Option<&MemberName> = None;
         let mut waiting: Option<&MemberName> = None;
+        let mut unknown: Option<(&MemberName, &String)> = None;
         for (node, state) in &self.state.nodes {
             let fenced = state.life.is_none()
                 && state.closed_at > 0
@@ -324,8 +333,12 @@ impl View<'_> {
                 Some(observed) if observed.is_stopped() => {}
                 // A node that was fenced and never came back runs nothing.
                 None if fenced => {}
+                Some(Observed::Unknown { why }) => unknown = Some((node, why)),
                 Some(_) | None => waiting = Some(node),
             }
+        }
+        if let Some((node, why)) = unknown {
+            return Why::ProbeUnknown { node: node.clone(), why: why.clone() };
         }
         if let Some(node) = waiting {
             return Why::WaitingForProbe { node: node.clone() };

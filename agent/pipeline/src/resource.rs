@@ -40,7 +40,9 @@ impl Driver {
         match self {
             Self::Command { start, stop, status } => [start, stop, status].into_iter().flatten().map(String::len).sum(),
             Self::Ocf { provider, agent, params } => {
-                provider.len() + agent.len() + params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+                provider.len()
+                    + agent.len()
+                    + params.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             }
         }
     }

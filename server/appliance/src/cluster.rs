@@ -60,7 +60,14 @@ impl Cluster {
         let devices = Devices::new(config.devices);
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.prove(handle.clone())));
-        tasks.spawn(forever(renew_own(layout.clone(), name.clone(), appliance.clone(), raft_id, Arc::clone(gate), identity)));
+        tasks.spawn(forever(renew_own(
+            layout.clone(),
+            name.clone(),
+            appliance.clone(),
+            raft_id,
+            Arc::clone(gate),
+            identity,
+        )));
         tasks.spawn(forever(set(handle.clone(), config.profile, config.takeback)));
         Ok(Self { member: handle, tasks })
     }

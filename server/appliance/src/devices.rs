@@ -165,9 +165,11 @@ fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: bool) -> Re
         (Some(_), Some(machine)) => Err(format!(
             "it is the device of another machine: it doesn't name the UUID of this node, {machine}; mend the address"
         )),
-        (None, _) | (_, None) => Err("it can't be told whose device it is (no UUID on one side): fence the node once by \
+        (None, _) | (_, None) => {
+            Err("it can't be told whose device it is (no UUID on one side): fence the node once by \
                                       hand, see that this very machine goes dark, then set drilled = true"
-            .into()),
+                .into())
+        }
     }
 }
 

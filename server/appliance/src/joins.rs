@@ -7,7 +7,10 @@ use anyhow::{Context, Result, bail};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
-use tiebreaker_member::{Address, Ca, EARLIEST_PLAUSIBLE, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key, signing_time};
+use tiebreaker_member::{
+    Address, Ca, EARLIEST_PLAUSIBLE, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key,
+    signing_time,
+};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::state;

@@ -170,6 +170,20 @@ pub enum Fault {
         /// Started or stopped.
         started: bool,
     },
+    /// An operator moves a resource.
+    Move {
+        /// Which.
+        resource: usize,
+        /// Where to.
+        to: Who,
+    },
+    /// A service is enabled against all advice: from now on a machine starts this resource at boot, before the agent.
+    Enable {
+        /// Whose.
+        who: Who,
+        /// Which.
+        resource: usize,
+    },
     /// An operator takes a resource out.
     Drop {
         /// Which.

@@ -8,14 +8,15 @@ use std::fmt;
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_member::core::Message;
 use tiebreaker_pipeline::decision::Decision;
-use tiebreaker_pipeline::fence::Fence;
+use tiebreaker_pipeline::fence::{Fence, FenceReason};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::LeaseVerdict;
 use tiebreaker_pipeline::state::State;
 
-use crate::dice::MS;
+use crate::dice::{MS, SEC};
 use crate::fault::Who;
 use crate::machine::Power;
+use crate::network::HEARD_WITHIN;
 use crate::world::World;
 
 /// A broken invariant.
@@ -49,6 +50,8 @@ pub(crate) struct Watch {
 
 /// Replicas are compared at every index that is a multiple of this, and at the end.
 const COMPARE_EVERY: u64 = 64;
+/// What a node has heard for this long, every leader knows that has heard the node for as long.
+const TOLD_WITHIN: u64 = 6 * SEC;
 
 impl Watch {
     pub(crate) const fn new(committed: State) -> Self {
@@ -93,7 +96,13 @@ impl World {
         for line in lines {
             self.note(|| format!("#{} {}", line.index, line.decision));
             match line.decision {
-                Decision::FenceWanted { .. } => self.watch.fences += 1,
+                Decision::FenceWanted { node, reason, .. } => {
+                    self.watch.fences += 1;
+                    if let FenceReason::Lost { .. } = reason {
+                        self.look_at_loss(&node);
+                    }
+                }
+                Decision::Admitted { node, .. } => self.look_at_admission(&node),
                 Decision::Fenced { node, id, .. } => {
                     let fence = self.watch.committed.fences.get(&id).cloned();
                     if let Some(fence) = fence {
@@ -113,6 +122,48 @@ impl World {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A node that counts as lost: not one whose lease may still run while another node in service hears it, both seen
+    /// from the other node and from the leader for so long that every report has told it.
+    fn look_at_loss(&mut self, node: &MemberName) {
+        let Some(lost) = self.who(node) else { return };
+        let now = self.now;
+        let heard_long = |who: Who, from: Who| {
+            self.machines[who].process.as_ref().is_some_and(|process| {
+                let heard = process.heard[from];
+                now - heard.any <= HEARD_WITHIN && now - heard.without_gap_since > TOLD_WITHIN
+            })
+        };
+        let machine = &self.machines[lost];
+        let reading = machine.clock.reading(now);
+        let leased = machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
+        let leader = (0..self.machines.len()).find(|who| {
+            self.machines[*who].process.as_ref().is_some_and(|process| matches!(process.leads, Some((_, true))))
+        });
+        let Some(leader) = leader.filter(|_| leased) else { return };
+        let witness = (1..self.machines.len()).find(|who| {
+            *who != lost
+                && self.watch.committed.in_service(&self.machines[*who].name)
+                && heard_long(*who, lost)
+                && (*who == leader || heard_long(leader, *who))
+        });
+        if let Some(witness) = witness {
+            let what = format!("{node} shall be fenced inside its lease, and node{witness} hears it");
+            self.violated("nothing is fenced needlessly", what);
+        }
+    }
+
+    /// Whoever is admitted after a fence hasn't been ended by it.
+    fn look_at_admission(&mut self, node: &MemberName) {
+        let Some(who) = self.who(node) else { return };
+        let ended = self.machines[who].ended_by_fence.as_ref();
+        if self.watch.committed.life(node).is_some_and(|life| Some(&life.boot) == ended) {
+            self.violated(
+                "only the living are admitted",
+                format!("{node} is admitted as a boot that a fence has ended"),
+            );
         }
     }
 

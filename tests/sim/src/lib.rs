@@ -24,6 +24,7 @@ mod power;
 mod process;
 mod queue;
 mod rules;
+mod scenes;
 mod schedule;
 mod search;
 mod strike;

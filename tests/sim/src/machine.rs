@@ -1,11 +1,11 @@
 //! A machine: power, clocks, processes, disk, watchdog, and what runs on it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tiebreaker_consensus::RaftId;
 use tiebreaker_member::core::{Core, Moment};
-use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::Trust;
 use tiebreaker_pipeline::time::Reading;
 
@@ -64,6 +64,8 @@ pub(crate) struct Heard {
     pub(crate) direct: u64,
     /// Over the direct link, saying that it hears this one over it too.
     pub(crate) echo: u64,
+    /// Since when it is heard by any path without a gap.
+    pub(crate) without_gap_since: u64,
 }
 
 /// The agent or the appliance's daemon.
@@ -99,6 +101,10 @@ pub(crate) struct Machine {
     /// How often it was off.
     pub(crate) offs: u64,
     pub(crate) boot: u64,
+    /// The last boot that was ended by a fence's power-off.
+    pub(crate) ended_by_fence: Option<String>,
+    /// What starts at boot, although nothing that is protected should.
+    pub(crate) enabled: BTreeSet<ResourceName>,
     /// Counts everything that ends what ran: power-offs and resets.
     pub(crate) epoch: u64,
     pub(crate) halted: Option<Halt>,

@@ -86,6 +86,9 @@ impl World {
             return;
         }
         self.look_at_power_off(node);
+        if self.machines[node].power == Power::Up {
+            self.machines[node].ended_by_fence = Some(self.machines[node].boot_id());
+        }
         self.power_off(node, "its BMC switches it off");
         self.machines[node].off_by_fence = true;
         self.look_at_majority();
@@ -149,6 +152,8 @@ impl World {
         }
         machine.power = Power::Up;
         machine.boot += 1;
+        let enabled = machine.enabled.clone();
+        enabled.iter().for_each(|resource| machine.workloads.start_by_hand(resource));
         let raw_ppm = i64::try_from(self.dice.below(200)).expect("small") - 100;
         let slew = if self.dice.one_in(3) { self.schedule.slew_ppm } else { 0 };
         let slew = if self.dice.one_in(2) { slew } else { -slew };

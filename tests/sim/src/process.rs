@@ -107,7 +107,7 @@ impl World {
             wake_at: None,
             woken: false,
             spins: 0,
-            heard: vec![Heard { echo: now, direct: 0, any: 0 }; self.schedule.machines.len()],
+            heard: vec![Heard { echo: now, direct: 0, any: 0, without_gap_since: now }; self.schedule.machines.len()],
             petter,
             promised,
             stop_in_pet: None,
@@ -313,6 +313,9 @@ impl World {
             return;
         }
         let heard = &mut process.heard[from];
+        if now.saturating_sub(heard.any) > HEARD_WITHIN {
+            heard.without_gap_since = now;
+        }
         heard.any = now;
         if !relayed {
             heard.direct = now;

@@ -85,6 +85,9 @@ impl Schedule {
     /// The schedule of a seed. `focus` names a rule: the schedule leans towards what could break without it.
     #[must_use]
     pub fn draw(seed: u64, focus: Option<&str>) -> Self {
+        if let Some(scene) = focus.and_then(|rule| Self::scene(rule, seed)) {
+            return scene;
+        }
         let mut dice = Dice::new(seed);
         if focus.is_none() && dice.one_in(20) {
             return Self::one_cut(seed, &mut dice);
@@ -99,13 +102,6 @@ impl Schedule {
         let nodes = if focus.is_some() { nodes.max(2) } else { nodes };
         let kinds: &[Kind] = match focus {
             Some("only_trusted_watchdogs_prove_silence") => &[Kind::VIRTUAL],
-            Some(
-                "shell.descriptor_is_kept"
-                | "shell.device_at_half_the_promise"
-                | "leader_assumes_grants"
-                | "longer_times_hold"
-                | "lease_ends_on_either_clock",
-            ) => &[Kind::PLAIN, Kind::PLAIN, Kind::SERVER],
             _ => &[Kind::SERVER, Kind::SERVER, Kind::SERVER, Kind::PLAIN, Kind::PLAIN, Kind::VIRTUAL, Kind::BARE],
         };
         let mut machines = vec![Kind::APPLIANCE];
@@ -354,23 +350,9 @@ fn long(dice: &mut Dice) -> u64 {
 /// The lean of the schedules that look for a violation without one rule.
 fn lean_for(rule: &str) -> Lean {
     match rule {
-        "shell.descriptor_is_kept" | "shell.leftovers_are_killed" | "operations_in_flight_count" => {
-            Lean { crash: 40, scripts: 20, operators: 20, ..EVEN }
-        }
-        "shell.device_at_half_the_promise" => Lean { in_pet: 40, pair: 30, ..EVEN },
-        "lease_ends_on_either_clock" => Lean { clock: 40, still: 10, in_pet: 20, ..EVEN },
         "only_trusted_watchdogs_prove_silence" => Lean { pair: 60, still: 20, bmc: 10, ..EVEN },
-        "longer_times_hold" => Lean { profile: 40, pair: 30, links: 20, ..EVEN },
-        "release_then_assign" | "stopped_is_what_a_probe_says" | "reports_are_ordered" => {
-            Lean { operators: 30, slow: 15, scripts: 20, ..EVEN }
-        }
-        "closed_before_readmission"
-        | "admission_has_applied_the_closing"
-        | "devices_need_a_fresh_read"
-        | "new_boots_prove_with_the_fence_applied"
-        | "no_grant_to_the_condemned"
-        | "late_commands_are_void"
-        | "others_are_asked_first" => Lean { pair: 25, operators: 15, slow: 15, appliance: 15, ..EVEN },
+        "release_then_assign" => Lean { operators: 30, slow: 15, scripts: 20, ..EVEN },
+        "no_grant_to_the_condemned" => Lean { pair: 25, operators: 15, slow: 15, appliance: 15, ..EVEN },
         "one_boot_per_grant" => Lean { power: 30, pair: 20, ..EVEN },
         "consensus.lease_from_send_time"
         | "consensus.lease_ends_on_either_clock"
@@ -382,8 +364,6 @@ fn lean_for(rule: &str) -> Lean {
             Lean { links: 20, slow: 20, crash: 20, appliance: 25, disk: 15, still: 10, clock: 5, ..EVEN }
         }
         "new_resources_are_probed" => Lean { operators: 60, ..EVEN },
-        "leader_assumes_grants" => Lean { appliance: 30, pair: 30, ..EVEN },
-        "fences_leave_a_majority" => Lean { pair: 60, operators: 30, appliance: 20, ..EVEN },
         _ => EVEN,
     }
 }

@@ -3,7 +3,7 @@
 use tiebreaker_member::core::Request;
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fence::Progress;
-use tiebreaker_pipeline::resource::Requested;
+use tiebreaker_pipeline::resource::{MoveReason, Requested};
 use tiebreaker_pipeline::state::DeviceStatus;
 
 use crate::bmc::BmcMode;
@@ -11,6 +11,7 @@ use crate::dice::{MS, SEC};
 use crate::event::{Event, Relief};
 use crate::fault::{Fault, Scripts, Who};
 use crate::machine::{Halt, Power};
+use crate::schedule::Style;
 use crate::workload::Mood;
 use crate::world::{World, specification};
 
@@ -104,7 +105,8 @@ impl World {
             }
             Fault::Add { resource, runs_on } => {
                 let name = self.resources[resource].clone();
-                if self.watch.committed.resources.contains_key(&name) {
+                // In a scene it may be on its way out.
+                if self.watch.committed.resources.contains_key(&name) && self.schedule.style != Style::Scripted {
                     return;
                 }
                 // What is already running was started by hand, once.
@@ -124,6 +126,17 @@ impl World {
                 let name = self.resources[resource].clone();
                 let requested = if started { Requested::Started } else { Requested::Stopped };
                 self.ask(Request::Propose(Command::SetResource { name, spec: None, requested }));
+            }
+            Fault::Move { resource, to } => {
+                let name = self.resources[resource].clone();
+                let Some(resource) = self.watch.committed.resources.get(&name) else { return };
+                let to = Some(self.machines[to].name.clone());
+                let (generation, why) = (resource.generation, MoveReason::Asked);
+                self.ask(Request::Propose(Command::Release { resource: name, generation, to, why }));
+            }
+            Fault::Enable { who, resource } => {
+                let name = self.resources[resource].clone();
+                self.machines[who].enabled.insert(name);
             }
             Fault::Drop { resource } => {
                 let name = self.resources[resource].clone();
@@ -236,6 +249,7 @@ impl World {
             self.machines[who].bmc_has_power = true;
             self.machines[who].bmc.set(BmcMode::Works);
             self.machines[who].disk.heal();
+            self.machines[who].enabled.clear();
             self.machines[who].mood = Mood::GOOD;
             if let Some(process) = &mut self.machines[who].process {
                 process.dies_after = None;

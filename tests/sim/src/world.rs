@@ -308,6 +308,8 @@ fn machine(name: &MemberName, kind: Kind, state: &State, stored: &Stored, dice: 
         off_by_fence: false,
         offs: 0,
         boot: 0,
+        ended_by_fence: None,
+        enabled: std::collections::BTreeSet::new(),
         epoch: 0,
         halted: None,
         halted_at: 0,

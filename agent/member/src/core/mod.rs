@@ -337,8 +337,7 @@ impl Core {
     /// When to call [`Core::advance`] next: as soon as either clock reaches it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Reading> {
-        let asked =
-            {
+        let asked = {
             let asked = self.asked.values().map(|asked| asked.until);
             asked.chain(self.tickets.values().map(|(_, until)| *until)).reduce(Reading::earlier_of)
         };

@@ -88,16 +88,8 @@ impl Net {
             };
             Node::new(moment.now, config)
         });
-        let config = CoreConfig {
-            name: member.clone(),
-            raft_id,
-            raft,
-            state,
-            last_index,
-            node,
-            fences,
-            rules: Rules::ALL,
-        };
+        let config =
+            CoreConfig { name: member.clone(), raft_id, raft, state, last_index, node, fences, rules: Rules::ALL };
         self.cores.insert(member, Core::new(moment, config));
         self.settle();
     }

@@ -224,7 +224,14 @@ fn an_accepted_watchdog_counts_and_none_at_all_never_does() {
         [(Some(promise(Trust::Accepted)), true), (Some(promise(Trust::Unproven)), false), (None, false)]
     {
         let mut log = Log::cluster(Rules::ALL);
-        log.must(Command::Admit { node: member("a"), incarnation: 2, boot: "boot-a1".into(), watchdog, machine: None, closed: 0 });
+        log.must(Command::Admit {
+            node: member("a"),
+            incarnation: 2,
+            boot: "boot-a1".into(),
+            watchdog,
+            machine: None,
+            closed: 0,
+        });
         log.must(Log::fence("a", 2));
         let mut lead = Lead::new(log);
         lead.pass(ms(86_400_000));
@@ -331,7 +338,14 @@ fn a_resource_goes_to_the_least_loaded_node() {
 #[test]
 fn a_node_that_cant_be_fenced_gets_nothing_and_the_reason_is_said() {
     let mut log = Log::joined(Rules::ALL, &["a"]);
-    log.must(Command::Admit { node: member("a"), incarnation: 1, boot: "boot-a1".into(), watchdog: None, machine: None, closed: 0 });
+    log.must(Command::Admit {
+        node: member("a"),
+        incarnation: 1,
+        boot: "boot-a1".into(),
+        watchdog: None,
+        machine: None,
+        closed: 0,
+    });
     log.must(Log::add_web());
     let mut lead = Lead::new(log);
     lead.hear_that("a", Observed::Stopped);
@@ -411,7 +425,7 @@ fn a_new_resource_waits_for_every_nodes_probe() {
     lead.hear("b", report(applied - 1, Some(Observed::Stopped)));
     assert_eq!(lead.why(), Why::WaitingForProbe { node: member("b") }, "before it was added");
     lead.hear("b", report(applied, Some(Observed::Unknown { why: "no answer".into() })));
-    assert_eq!(lead.why(), Why::WaitingForProbe { node: member("b") });
+    assert_eq!(lead.why(), Why::ProbeUnknown { node: member("b"), why: "no answer".into() });
     lead.hear("b", report(applied, Some(Observed::Stopped)));
     assert_eq!(assigned_to(&lead.proposals()), Some("a"));
 }
@@ -430,7 +444,8 @@ fn a_new_resource_that_runs_where_it_cant_be_protected_is_started_nowhere_else()
         node: member("b"),
         incarnation: 2,
         boot: "boot-b1".into(),
-        watchdog: None, machine: None,
+        watchdog: None,
+        machine: None,
         closed: 0,
     });
     lead.hear_that("a", Observed::Stopped);

@@ -82,7 +82,14 @@ mod scenario {
     pub fn only_trusted_watchdogs_prove_silence(rules: Rules) -> bool {
         let mut log = Log::joined(rules, &["a", "b"]);
         let watchdog = Some(promise(Trust::Unproven));
-        log.must(Command::Admit { node: member("a"), incarnation: 1, boot: "boot-a1".into(), watchdog, machine: None, closed: 0 });
+        log.must(Command::Admit {
+            node: member("a"),
+            incarnation: 1,
+            boot: "boot-a1".into(),
+            watchdog,
+            machine: None,
+            closed: 0,
+        });
         log.must(Log::admit("b", 1, "boot-b1", 0));
         log.must(Log::fence("a", 1));
         let mut lead = Lead::new(log);

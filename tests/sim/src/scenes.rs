@@ -1,0 +1,299 @@
+//! Scenes: what goes wrong, in the order in which a rule's absence hurts, with times drawn from the seed. Chance alone
+//! would throw most of these orders once in millions of schedules.
+
+use tiebreaker_pipeline::profile::Profile;
+
+use crate::bmc::BmcMode;
+use crate::dice::{Dice, MS, SEC};
+use crate::fault::{Fault, Scripts, Who};
+use crate::machine::Kind;
+use crate::schedule::Schedule;
+
+/// Longer than any scene.
+const TO_THE_END: u64 = 600 * SEC;
+
+struct Scene {
+    dice: Dice,
+    machines: Vec<Kind>,
+    profile: Profile,
+    resources: usize,
+    /// When it begins: everything runs by then.
+    at: u64,
+    /// How long it takes from there.
+    length: u64,
+    faults: Vec<(u64, Fault)>,
+}
+
+impl Schedule {
+    /// The scene for a rule, if that has one.
+    #[must_use]
+    pub(crate) fn scene(rule: &str, seed: u64) -> Option<Self> {
+        let play: fn(&mut Scene) = match rule {
+            "shell.descriptor_is_kept" => Scene::crash_loop_without_a_lease,
+            "shell.device_at_half_the_promise" => Scene::stopped_before_the_pet,
+            "lease_ends_on_either_clock" => Scene::stopped_before_the_pet_with_a_slow_clock,
+            "leader_assumes_grants" => Scene::new_leader_counts_from_now,
+            "longer_times_hold" => Scene::shorter_profile_and_a_new_leader,
+            "reports_are_ordered" => Scene::moved_right_after_its_start,
+            "shell.leftovers_are_killed" | "operations_in_flight_count" => Scene::moved_during_an_orphaned_start,
+            "stopped_is_what_a_probe_says" => Scene::moved_by_a_stop_that_lies,
+            "late_commands_are_void" => Scene::assignment_behind_a_stalled_disk,
+            "closed_before_readmission" => Scene::late_off_on_a_later_life,
+            "fences_leave_a_majority" => Scene::second_fence_while_the_first_is_open,
+            "new_boots_prove_with_the_fence_applied" => Scene::enabled_at_boot,
+            "admission_has_applied_the_closing" => Scene::renewal_from_before_the_off,
+            "devices_need_a_fresh_read" => Scene::appliance_restarts_behind,
+            "others_are_asked_first" => Scene::relay_that_leads_nowhere,
+            _ => return None,
+        };
+        let mut dice = Dice::new(seed ^ 0x5ce7_e000);
+        let at = 12 * SEC + dice.below(2 * SEC);
+        let mut scene = Scene {
+            dice,
+            machines: vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER],
+            profile: Profile::Fast,
+            resources: 2,
+            at,
+            length: 40 * SEC,
+            faults: Vec::new(),
+        };
+        play(&mut scene);
+        scene.faults.sort_by_key(|(at, _)| *at);
+        let Scene { machines, profile, resources, at, length, faults, .. } = scene;
+        let mut schedule = Self::scripted(seed, profile, Kind::SERVER, faults, at + length);
+        (schedule.machines, schedule.resources) = (machines, resources);
+        Some(schedule)
+    }
+}
+
+impl Scene {
+    /// A fault, so long after the beginning.
+    fn add(&mut self, after: u64, fault: Fault) {
+        self.faults.push((self.at + after, fault));
+    }
+
+    fn between(&mut self, from: u64, to: u64) -> u64 {
+        self.dice.between(from, to)
+    }
+
+    fn nodes(&mut self, kinds: &[Kind]) {
+        let kind = self.dice.pick(kinds);
+        self.machines = vec![Kind::APPLIANCE, kind, kind];
+    }
+
+    /// One of the two nodes, and the other.
+    fn victim(&mut self) -> (Who, Who) {
+        if self.dice.one_in(2) { (1, 2) } else { (2, 1) }
+    }
+
+    /// A node without a device hears nobody any more, and its stops hang.
+    fn cut_off(&mut self) -> (Who, Who) {
+        self.nodes(&[Kind::PLAIN]);
+        let (who, other) = self.victim();
+        self.add(0, Fault::Isolate { who, for_ns: TO_THE_END });
+        self.add(0, Fault::Scripts { who, mood: Scripts::Slow, for_ns: TO_THE_END });
+        (who, other)
+    }
+
+    /// Row 1: each death and each start of the agent would pet.
+    fn crash_loop_without_a_lease(&mut self) {
+        let (who, _) = self.cut_off();
+        let mut after = self.between(500 * MS, 2 * SEC);
+        for _ in 0..16 {
+            let back_ns = self.between(50 * MS, 400 * MS);
+            self.add(after, Fault::Crash { who, back_ns, after_actions: 0 });
+            after += self.between(400 * MS, 1500 * MS);
+        }
+    }
+
+    /// The last pet comes as late as the device lets it, seen from the end of the lease.
+    fn late_pet(&mut self, who: Who, profile: Profile) {
+        let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (lease, half) = (nanos(profile.lease()), nanos(profile.watchdog()) / 2);
+        let after = self.between(lease - SEC, lease + lease / 10);
+        self.add(
+            after.saturating_sub(SEC / 2),
+            Fault::StopInPet { who, for_ns: half - self.dice.clone().below(half / 5) },
+        );
+    }
+
+    /// Row 2: a pet that was allowed long ago.
+    fn stopped_before_the_pet(&mut self) {
+        let (who, _) = self.cut_off();
+        let after = self.between(1500 * MS, 3 * SEC);
+        let for_ns = self.between(SEC, 3900 * MS);
+        self.add(after, Fault::StopInPet { who, for_ns });
+    }
+
+    /// Row 7: the node's BOOTTIME is slewed down as far as the kernel does.
+    fn stopped_before_the_pet_with_a_slow_clock(&mut self) {
+        self.profile = Profile::Balanced;
+        self.at += 8 * SEC;
+        let (who, _) = self.cut_off();
+        self.faults.push((5 * SEC, Fault::Slew { who, ppm: -80_000 }));
+        self.late_pet(who, Profile::Balanced);
+    }
+
+    /// Row 16: the old leader's last grant is younger than the new leader thinks.
+    fn new_leader_counts_from_now(&mut self) {
+        let (who, _) = self.cut_off();
+        let (after, back_ns) = (self.between(0, 300 * MS), self.between(100 * MS, 800 * MS));
+        self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
+        self.late_pet(who, Profile::Fast);
+    }
+
+    /// Row 23: the same, and the profile was longer a moment ago.
+    fn shorter_profile_and_a_new_leader(&mut self) {
+        self.profile = Profile::Patient;
+        self.at += 30 * SEC;
+        self.length = 110 * SEC;
+        let (who, _) = self.cut_off();
+        let before = self.between(30 * MS, 600 * MS);
+        self.faults.push((self.at - before, Fault::Profile(Profile::Fast)));
+        let (after, back_ns) = (self.between(0, 300 * MS), self.between(100 * MS, 800 * MS));
+        self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
+        self.late_pet(who, Profile::Patient);
+    }
+
+    /// Stopped some time before, started at the beginning.
+    fn restart(&mut self, resource: usize) {
+        self.faults.push((self.at - 5 * SEC, Fault::Set { resource, started: false }));
+        self.add(0, Fault::Set { resource, started: true });
+    }
+
+    /// Row 22: the newest report was sent before the start.
+    fn moved_right_after_its_start(&mut self) {
+        for resource in 0..2 {
+            self.restart(resource);
+            let after = self.between(0, 800 * MS);
+            let to = 1 + self.dice.index(2);
+            self.add(after, Fault::Move { resource, to });
+        }
+        if self.dice.one_in(2) {
+            let (who, _) = self.victim();
+            let most_ns = self.between(200 * MS, 2 * SEC);
+            self.add(0, Fault::Slow { from: who, to: 0, least_ns: 10 * MS, most_ns, for_ns: 5 * SEC });
+        }
+    }
+
+    /// Row 26: the agent that began the start is dead, and the start goes on.
+    fn moved_during_an_orphaned_start(&mut self) {
+        for who in 1..3 {
+            self.faults.push((self.at - SEC, Fault::Scripts { who, mood: Scripts::Slow, for_ns: 10 * SEC }));
+            let after = self.between(20 * MS, 1500 * MS);
+            self.add(after, Fault::Crash { who, back_ns: 100 * MS, after_actions: 0 });
+        }
+        for resource in 0..2 {
+            self.restart(resource);
+            let after = self.between(20 * MS, 2500 * MS);
+            let to = 1 + self.dice.index(2);
+            self.add(after, Fault::Move { resource, to });
+        }
+    }
+
+    /// Row 27: the program that stops says that it has.
+    fn moved_by_a_stop_that_lies(&mut self) {
+        for who in 1..3 {
+            self.add(0, Fault::Scripts { who, mood: Scripts::Bad, for_ns: 30 * SEC });
+        }
+        for round in 0..8 {
+            for resource in 0..2 {
+                let after = round * 4 * SEC + self.dice.below(2 * SEC);
+                self.add(after, Fault::Set { resource, started: true });
+                let to = 1 + self.dice.index(2);
+                self.add(after + 500 * MS, Fault::Move { resource, to });
+            }
+        }
+    }
+
+    /// Row 28: a placement on its way while its resource is taken out, and put in again where it runs by hand.
+    fn assignment_behind_a_stalled_disk(&mut self) {
+        let resource = 3;
+        self.add(0, Fault::Add { resource, runs_on: None });
+        let mut after = self.between(0, 600 * MS);
+        for who in 0..3 {
+            if who == 0 || !self.dice.one_in(4) {
+                let for_ns = self.between(300 * MS, 3 * SEC);
+                self.add(after, Fault::Stall { who, for_ns });
+            }
+        }
+        after += self.between(0, 300 * MS);
+        self.add(after, Fault::Drop { resource });
+        after += self.between(0, 100 * MS);
+        let (who, _) = self.victim();
+        self.add(after, Fault::Add { resource, runs_on: Some(who) });
+    }
+
+    /// Row 36: an "off" waits in a slow device while the node comes back by itself.
+    fn late_off_on_a_later_life(&mut self) {
+        self.nodes(&[Kind::BARE, Kind::VIRTUAL, Kind::SERVER]);
+        let (who, _) = self.victim();
+        self.add(0, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
+        self.add(SEC / 2, Fault::Reset { who });
+        for resource in 2..5 {
+            let after = self.between(6 * SEC, 22 * SEC);
+            self.add(after, Fault::Add { resource, runs_on: None });
+        }
+    }
+
+    /// Row 37: one node is off and its fence open when an operator fences the other.
+    fn second_fence_while_the_first_is_open(&mut self) {
+        let (who, other) = self.victim();
+        let mode = self.dice.pick(&[BmcMode::Mute, BmcMode::Queues]);
+        self.add(0, Fault::Bmc { who, mode, for_ns: TO_THE_END });
+        self.add(SEC / 2, Fault::Reset { who });
+        let after = self.between(2 * SEC, 15 * SEC);
+        self.add(after, Fault::Fence { who: other });
+    }
+
+    /// Row 39 with row 30 broken: a service starts at boot, before the agent, and its stop is slow.
+    fn enabled_at_boot(&mut self) {
+        self.nodes(&[Kind::BARE]);
+        let (who, _) = self.victim();
+        self.add(0, Fault::Enable { who, resource: 0 });
+        self.add(0, Fault::Enable { who, resource: 1 });
+        self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
+        self.add(SEC, Fault::Reset { who });
+    }
+
+    /// Row 40: what a life has sent arrives after the fence has ended it.
+    fn renewal_from_before_the_off(&mut self) {
+        self.nodes(&[Kind::BARE, Kind::VIRTUAL]);
+        let (who, other) = self.victim();
+        let for_ns = self.between(3 * SEC, 35 * SEC);
+        self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns });
+        self.add(SEC / 2, Fault::Reset { who });
+        let most_ns = self.between(500 * MS, 3 * SEC);
+        for to in [0, other] {
+            self.add(4 * SEC, Fault::Slow { from: who, to, least_ns: 50 * MS, most_ns, for_ns: TO_THE_END });
+            self.add(4 * SEC, Fault::Slow { from: to, to: who, least_ns: 50 * MS, most_ns, for_ns: TO_THE_END });
+        }
+    }
+
+    /// Row 42: the appliance dies again and again around a fence, and hears slowly what was decided.
+    fn appliance_restarts_behind(&mut self) {
+        let (who, other) = self.victim();
+        self.add(0, Fault::Reset { who });
+        let most_ns = self.between(200 * MS, 3 * SEC);
+        for from in [who, other] {
+            self.add(SEC, Fault::Slow { from, to: 0, least_ns: 5 * MS, most_ns, for_ns: TO_THE_END });
+        }
+        let mut after = self.between(1500 * MS, 4 * SEC);
+        for _ in 0..14 {
+            let back_ns = self.between(100 * MS, 1500 * MS);
+            self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
+            after += self.between(700 * MS, 4 * SEC);
+        }
+    }
+
+    /// Row 48: two nodes have lost the leader, relay for each other in vain, and a third hears them both.
+    fn relay_that_leads_nowhere(&mut self) {
+        self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
+        self.resources = 3;
+        let for_ns = self.between(1600 * MS, 2900 * MS);
+        for who in 1..3 {
+            let after = self.between(0, 200 * MS);
+            self.add(after, Fault::Cut { from: who, to: 0, both: self.dice.clone().one_in(2), for_ns });
+        }
+    }
+}
