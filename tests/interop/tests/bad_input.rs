@@ -177,7 +177,8 @@ fn a_damaged_store_is_refused_and_never_guessed() -> Result<()> {
     let whole = fs::read(&store)?;
     let way_out = ["raft.redb", "move the file away"];
     for (what, bytes) in [
-        ("cut in half", whole[..whole.len() / 2].to_vec()),
+        // The file has room to spare, so a longer rest may hold all that was ever committed, and may be used.
+        ("cut after its first page", whole[..4096].to_vec()),
         ("empty", Vec::new()),
         ("text", b"not a store at all".to_vec()),
         ("zeros", vec![0; whole.len()]),

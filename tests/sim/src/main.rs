@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand};
-use tiebreaker_sim::{Found, Schedule, Switches, Until, run, search};
+use clap::{Args, Parser, Subcommand};
+use tiebreaker_sim::{Found, Schedule, Switches, Until, Verdict, known, prove, run, search};
 
 /// Fault schedules over the deciding code, in virtual time.
 #[derive(Parser)]
@@ -45,28 +45,34 @@ enum Command {
         #[arg(long)]
         focus: Option<String>,
     },
-    /// Leave out one rule after the other and look for a violation.
-    Mutate {
-        /// At most so long for each.
-        #[arg(long, default_value_t = 60)]
-        seconds_each: u64,
-        /// This rule only.
-        #[arg(long)]
-        rule: Option<String>,
-        /// The first seed.
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-        /// Threads.
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-    },
+    /// Leave out one rule after the other: each recorded seed must show a violation without its rule, and none with it.
+    Mutate(Mutate),
+}
+
+#[derive(Args)]
+struct Mutate {
+    /// Look at most so long for a new seed in place of one that shows nothing any more.
+    #[arg(long, default_value_t = 60)]
+    seconds_each: u64,
+    /// Look for a seed of the rules that have none, too.
+    #[arg(long)]
+    search: bool,
+    /// This rule only.
+    #[arg(long)]
+    rule: Option<String>,
+    /// The first seed of a search.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seconds, soak, from, threads } => soak_or_run(seconds, soak, from, threads),
         Command::Replay { seed, trace, without, focus } => replay(seed, trace, without.as_deref(), focus.as_deref()),
-        Command::Mutate { seconds_each, rule, from, threads } => mutate(seconds_each, rule.as_deref(), from, threads),
+        Command::Mutate(how) => mutate(&how),
     }
 }
 
@@ -140,33 +146,49 @@ fn no_rule(rule: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn mutate(seconds_each: u64, only: Option<&str>, from: u64, threads: usize) -> ExitCode {
+fn mutate(how: &Mutate) -> ExitCode {
     if !cfg!(feature = "mutations") {
         eprintln!("this build can leave out no rule: build it with --features mutations");
         return ExitCode::from(2);
     }
-    println!("{:<48} {:>4} {:>9} {:>9}  what", "rule left out", "row", "schedules", "seed");
-    let mut masked = Vec::new();
-    for (rule, row) in Switches::table() {
-        if only.is_some_and(|only| only != rule) {
+    println!("{:<46} {:>3} {:>9}  without it", "rule", "row", "seed");
+    let mut missed = Vec::new();
+    let mut chosen = Switches::table();
+    chosen.retain(|(rule, _)| how.rule.as_ref().is_none_or(|only| only == rule));
+    if chosen.is_empty() {
+        return no_rule(how.rule.as_deref().unwrap_or_default());
+    }
+    for (rule, row) in chosen {
+        let (Some(switches), Some(known)) = (Switches::without(rule), known(rule)) else {
+            println!("{rule:<46} {row:>3} {:>9}  it has no line in mutations.txt", "-");
+            missed.push(rule);
             continue;
-        }
-        let Some(switches) = Switches::without(rule) else { return no_rule(rule) };
-        let until = Until::Time(Duration::from_secs(seconds_each));
-        let found = search(from, until, threads, Some(rule), switches, &|_| {});
-        match found.violation {
-            Some((seed, violation)) => {
-                println!("{rule:<48} {row:>4} {:>9} {seed:>9}  {violation}", found.schedules);
+        };
+        let search = || {
+            search(
+                how.from,
+                Until::Time(Duration::from_secs(how.seconds_each)),
+                how.threads,
+                Some(rule),
+                switches,
+                &|_| {},
+            )
+        };
+        match prove(&known, switches, how.search, search) {
+            Verdict::Replayed { seed, violation } => println!("{rule:<46} {row:>3} {seed:>9}  {violation}"),
+            Verdict::Found { seed, violation } => println!("{rule:<46} {row:>3} {seed:>9}  new seed: {violation}"),
+            Verdict::Elsewhere { proof } => {
+                println!("{rule:<46} {row:>3} {:>9}  not reached by a schedule; proven by {proof}", "-");
             }
-            None => {
-                println!("{rule:<48} {row:>4} {:>9} {:>9}  none: other rules mask it", found.schedules, "-");
-                masked.push(rule);
+            Verdict::Missed => {
+                println!("{rule:<46} {row:>3} {:>9}  NOT FOUND", "-");
+                missed.push(rule);
             }
         }
     }
-    if masked.is_empty() {
+    if missed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("reached by no schedule alone, so each needs a test of its own: {}", masked.join(", "));
+    println!("nothing shows that these are needed: {}", missed.join(", "));
     ExitCode::FAILURE
 }

@@ -293,7 +293,8 @@ impl Scene {
         let for_ns = self.between(1600 * MS, 2900 * MS);
         for who in 1..3 {
             let after = self.between(0, 200 * MS);
-            self.add(after, Fault::Cut { from: who, to: 0, both: self.dice.clone().one_in(2), for_ns });
+            let both = self.dice.one_in(2);
+            self.add(after, Fault::Cut { from: who, to: 0, both, for_ns });
         }
     }
 }
