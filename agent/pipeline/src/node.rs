@@ -4,6 +4,8 @@
 //! It acts only with a valid lease and an applied index not behind the grant's commit index. At the end of its lease,
 //! not before, it cancels starts and stops everything; the watchdog is for the rest.
 
+mod work;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -11,17 +13,16 @@ use crate::fence::{FenceId, Progress};
 use crate::name::{MemberName, ResourceName};
 use crate::profile::{RENEW_EVERY, RENEW_RETRY};
 use crate::report::{Answer, LeaseVerdict, Observed, Refusal, Renew, Report, WatchdogPromise};
-use crate::resource::{Phase, Requested, Resource, ResourceSpec};
+use crate::resource::{Phase, ResourceSpec};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Reading;
+use work::{InFlight, Seen, Wish, Work};
 
 /// Renewals whose answers may still count.
 const SENT_MAX: usize = 32;
 /// A probe that told nothing is repeated after this long.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
-/// A stop that failed is tried again after this long.
-const STOP_AGAIN: Duration = Duration::from_secs(10);
 /// A watchdog that couldn't be armed or disarmed is tried again after this long.
 const GUARD_AGAIN: Duration = Duration::from_secs(2);
 /// A node whose watchdog couldn't be armed so often in a row says that it can't run what is placed on it.
@@ -144,46 +145,6 @@ struct Trouble {
     why: String,
     tries: u32,
     again: Reading,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Seen {
-    Running,
-    Stopped,
-    Broken(String),
-    /// A probe told nothing.
-    Unknown(String),
-    /// Something has ended since the last probe, or none has ended yet.
-    Unprobed(&'static str),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct InFlight {
-    id: OperationId,
-    kind: OperationKind,
-    cancelled: bool,
-}
-
-/// What the node knows and does about one resource.
-#[derive(Clone, Debug)]
-struct Work {
-    generation: u64,
-    /// How it is operated: by the driver that it may be running under.
-    spec: ResourceSpec,
-    /// How it is to be operated once it is stopped, where its driver was changed meanwhile.
-    next_spec: Option<ResourceSpec>,
-    seen: Seen,
-    in_flight: Option<InFlight>,
-    probe_at: Reading,
-    failures: u32,
-    failed_at: Reading,
-    failed: Option<String>,
-    stop_failed: Option<String>,
-    stop_at: Reading,
-    /// What the operation before the pending probe complained about.
-    complaint: Option<String>,
-    /// The start or stop that the pending probe looks after.
-    after: Option<OperationKind>,
 }
 
 /// What a new agent brings along.
@@ -755,31 +716,6 @@ impl Node {
     }
 }
 
-/// What the applied state wants of a resource on this node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wish {
-    /// It shall run here.
-    Up,
-    /// It must not run here.
-    Down,
-    /// It is left as it is.
-    Leave,
-}
-
-impl Wish {
-    fn of(resource: &Resource, me: &MemberName) -> Self {
-        match &resource.phase {
-            Phase::New => Self::Leave,
-            Phase::Placed { node } if node == me => match resource.requested {
-                Requested::Started => Self::Up,
-                Requested::Stopped => Self::Down,
-            },
-            Phase::Error { node: Some(node), .. } if node == me => Self::Leave,
-            Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Free { .. } | Phase::Error { .. } => Self::Down,
-        }
-    }
-}
-
 impl OperationKind {
     /// The operation as a word.
     #[must_use]
@@ -788,70 +724,6 @@ impl OperationKind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Probe => "probe",
-        }
-    }
-}
-
-impl Work {
-    fn new(now: Reading, resource: &Resource) -> Self {
-        Self {
-            generation: resource.generation,
-            spec: resource.spec.clone(),
-            next_spec: None,
-            seen: Seen::Unprobed("not probed yet"),
-            in_flight: None,
-            probe_at: now,
-            failures: 0,
-            failed_at: now,
-            failed: None,
-            stop_failed: None,
-            stop_at: now,
-            complaint: None,
-            after: None,
-        }
-    }
-
-    /// Takes a new configuration. Its driver waits until the resource is proven stopped by the old one: the new one's
-    /// probe may look at something else, and call stopped what still runs.
-    fn take_spec(&mut self, spec: &ResourceSpec, anew: bool) {
-        let at_rest = self.in_flight.is_none() && self.seen == Seen::Stopped;
-        if anew || at_rest || self.spec.driver == spec.driver {
-            self.spec = spec.clone();
-            self.next_spec = None;
-        } else {
-            self.spec = ResourceSpec { driver: self.spec.driver.clone(), ..spec.clone() };
-            self.next_spec = Some(spec.clone());
-        }
-    }
-
-    fn fails(&mut self, now: Reading, why: String) {
-        self.failures += 1;
-        self.failed_at = now;
-        if self.failures > self.spec.max_restart {
-            self.failed = Some(why);
-        }
-    }
-
-    fn stop_fails(&mut self, now: Reading, why: String) {
-        self.stop_failed = Some(why);
-        self.stop_at = now.after(STOP_AGAIN);
-    }
-
-    fn observed(&self, rules: Rules) -> Observed {
-        if rules.operations_in_flight_count() {
-            match self.in_flight.map(|op| op.kind) {
-                Some(OperationKind::Start) => return Observed::Starting,
-                Some(OperationKind::Stop) => return Observed::Stopping,
-                Some(OperationKind::Probe) | None => {}
-            }
-        }
-        match (&self.seen, &self.stop_failed, &self.failed) {
-            (Seen::Stopped, _, Some(why)) => Observed::Failed { why: why.clone() },
-            (Seen::Stopped, _, None) => Observed::Stopped,
-            (_, Some(why), _) => Observed::StopFailed { why: why.clone() },
-            (Seen::Running, None, _) => Observed::Running,
-            (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
-            (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
         }
     }
 }

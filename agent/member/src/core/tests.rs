@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tiebreaker_pipeline::command::{ENTRY_VERSION, Void};
 
 use tiebreaker_consensus::{Config, Membership, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;

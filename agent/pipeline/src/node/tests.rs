@@ -3,7 +3,7 @@ use crate::command::Command;
 use crate::fixture::{Log, Machine, driver, member, ms, promise, spec, web};
 use crate::profile::Profile;
 use crate::report::Trust;
-use crate::resource::MoveReason;
+use crate::resource::{MoveReason, Requested};
 
 fn placed() -> Log {
     Log::placed(Rules::ALL)

@@ -1,0 +1,265 @@
+//! Requests: dealt with here where this member leads, passed on to the leader elsewhere, and always answered.
+
+use tiebreaker_consensus::{Consensus, Role as RaftRole};
+use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Void};
+use tiebreaker_pipeline::fencer;
+use tiebreaker_pipeline::manager::{Plan, Why};
+use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::node::Node;
+use tiebreaker_pipeline::state::Role;
+use tiebreaker_pipeline::time::Reading;
+
+use super::status::{self, Status};
+use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, Message, Moment, Reply, Request};
+
+impl Core {
+    /// Deals with a request: here where this member leads, else by the leader.
+    pub(super) fn ask(&mut self, moment: Moment, asker: Asker, request: Request, pass_on: bool) {
+        let leadership = self.raft.leadership(moment.now);
+        match leadership.role {
+            RaftRole::Leader { .. } => self.decide(moment, asker, request),
+            RaftRole::Follower { leader: Some(leader) } if pass_on => {
+                let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
+                match to {
+                    Some(to) if self.asked.len() < ASKED_MAX => {
+                        let id = self.next_ask;
+                        self.next_ask += 1;
+                        let asked = Asked { asker, of: to.clone(), until: moment.now.after(ASK_WITHIN) };
+                        self.asked.insert(id, asked);
+                        self.send(&to, Message::Ask { id, request }, true);
+                    }
+                    Some(_) => {
+                        let why = "too many requests are under way: try again".to_owned();
+                        self.tell(moment, asker, Reply::Refused { why });
+                    }
+                    None => {
+                        self.tell(moment, asker, Reply::NoLeader { why: "the leader is not known here yet".into() })
+                    }
+                }
+            }
+            RaftRole::Follower { .. } | RaftRole::Candidate => self.leaderless(moment, asker, request),
+        }
+    }
+
+    /// Without a leader, what can be read here is still told, and says so.
+    fn leaderless(&mut self, moment: Moment, asker: Asker, request: Request) {
+        let reply = match request {
+            Request::Status => Reply::Status(Box::new(self.status(moment))),
+            Request::Log { last } => Reply::Log { lines: self.log(last) },
+            Request::Propose(_)
+            | Request::Fence { .. }
+            | Request::Confirm { .. }
+            | Request::Remove { .. }
+            | Request::Why { .. }
+            | Request::RenewCertificate { .. }
+            | Request::ReadIndex => Reply::NoLeader {
+                why: "no member leads: a majority of the voters must be up and reach each other".into(),
+            },
+        };
+        self.tell(moment, asker, reply);
+    }
+
+    fn decide(&mut self, moment: Moment, asker: Asker, request: Request) {
+        match request {
+            Request::Propose(command) => self.propose(moment, asker, command),
+            Request::Fence { node, by } => match self.fence_command(&node, by) {
+                Ok(command) => {
+                    if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
+                        (&mut self.leading, &command)
+                    {
+                        leading.leases.condemn(node, *incarnation);
+                    }
+                    self.propose(moment, asker, command);
+                }
+                Err(why) => self.tell(moment, asker, Reply::Void { why }),
+            },
+            Request::Confirm { node, id, by } => match self.state.open_fence(&node) {
+                Some((open, _)) if open == id => {
+                    let evidence = tiebreaker_pipeline::fence::Evidence::Operator { by };
+                    self.propose(moment, asker, Command::Fenced { id, evidence });
+                }
+                Some((open, _)) => {
+                    let why = format!("fence {id} of {node} is over, fence {open} is open now: look at {node} again");
+                    self.tell(moment, asker, Reply::Refused { why });
+                }
+                None => {
+                    let why = format!("no fence of {node} is open: there is nothing to confirm");
+                    self.tell(moment, asker, Reply::Refused { why });
+                }
+            },
+            Request::Remove { name } => match self.removal(moment, &name) {
+                Ok(command) => self.propose(moment, asker, command),
+                Err(reply) => self.tell(moment, asker, reply),
+            },
+            Request::Status => {
+                let status = self.status(moment);
+                self.tell(moment, asker, Reply::Status(Box::new(status)));
+            }
+            Request::Log { last } => {
+                let lines = self.log(last);
+                self.tell(moment, asker, Reply::Log { lines });
+            }
+            Request::Why { resource } => {
+                let why = self.leading.as_ref().and_then(|leading| leading.plan.why.get(&resource)).cloned();
+                let reply = match why {
+                    Some(why) => Reply::Why { why },
+                    None if self.state.resources.contains_key(&resource) => Reply::Why { why: Why::Deciding },
+                    None => Reply::Void { why: Void::Unknown { name: resource.to_string() } },
+                };
+                self.tell(moment, asker, reply);
+            }
+            Request::RenewCertificate { .. } => {
+                let why = "certificates come from the appliance: ask it".to_owned();
+                self.tell(moment, asker, Reply::Refused { why });
+            }
+            Request::ReadIndex => {
+                let id = self.next_read;
+                self.next_read += 1;
+                match self.raft.read(id) {
+                    Ok(()) => {
+                        self.reads.insert(id, asker);
+                    }
+                    Err(error) => self.tell(moment, asker, Reply::NoLeader { why: error.to_string() }),
+                }
+            }
+        }
+    }
+
+    fn fence_command(&self, node: &MemberName, by: String) -> Result<Command, Void> {
+        if !self.state.nodes.contains_key(node) {
+            return Err(Void::Unknown { name: node.to_string() });
+        }
+        let Some(life) = self.state.life(node) else {
+            return Err(Void::NotAdmitted { node: node.clone() });
+        };
+        let (left, voters) = self.state.voters_left_without(node);
+        if left * 2 <= voters {
+            return Err(Void::NoMajorityLeft { node: node.clone(), left, voters });
+        }
+        let reason = tiebreaker_pipeline::fence::FenceReason::Asked { by };
+        Ok(Command::FenceWanted { node: node.clone(), incarnation: life.incarnation, reason })
+    }
+
+    /// Removing a member that is away needs evidence like a fence.
+    fn removal(&self, moment: Moment, name: &MemberName) -> Result<Command, Reply> {
+        let Some(member) = self.state.members.get(name) else {
+            return Err(Reply::Void { why: Void::Unknown { name: name.to_string() } });
+        };
+        if member.role == Role::Appliance {
+            let why = format!("{name} is the appliance: restore or replace it, it can't be removed");
+            return Err(Reply::Refused { why });
+        }
+        let heard = self.leases().is_some_and(|leases| leases.is_heard(&self.state, name, moment.now));
+        if self.state.life(name).is_some() && !heard {
+            let why = format!(
+                "{name} is away and may still run resources: fence it first (`tiebreaker fence {name}`), or confirm \
+                 that it is off (`tiebreaker fence confirm {name}`)"
+            );
+            return Err(Reply::Refused { why });
+        }
+        Ok(Command::RemoveMember { name: name.clone(), raft_id: member.raft_id })
+    }
+
+    pub(super) fn propose(&mut self, moment: Moment, asker: Asker, command: Command) {
+        let ticket = (u128::from(self.raft_id.0) << 64) | u128::from(self.next_ticket);
+        self.next_ticket += 1;
+        let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        let proposed = self.raft.propose(bytes);
+        // What never came near the log can't commit later: a life whose fence was not even proposed goes on.
+        if let (Err(_), Command::FenceWanted { node, incarnation, .. }, Some(leading)) =
+            (&proposed, &entry.command, &mut self.leading)
+        {
+            leading.leases.pardon(node, *incarnation);
+        }
+        match proposed {
+            Ok(()) => {
+                if asker != Asker::Nobody {
+                    self.tickets.insert(ticket, (asker, moment.now.after(ASK_WITHIN)));
+                }
+            }
+            Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+        }
+    }
+
+    pub(super) fn tell(&mut self, moment: Moment, asker: Asker, reply: Reply) {
+        match asker {
+            Asker::Shell(request) => self.actions.push_back(Action::Reply { request, reply }),
+            Asker::Member(name, id) => self.send(&name, Message::Told { id, reply }, true),
+            Asker::FencerRead(token) => match reply {
+                Reply::ReadIndex { index } if index > self.state.applied => self.read_waits.push((index, token)),
+                reply => {
+                    let ok = matches!(reply, Reply::ReadIndex { .. });
+                    if let Some(fencer) = &mut self.fencer {
+                        fencer.handle(moment.now, &self.state, fencer::Event::ReadDone(token, ok));
+                    }
+                }
+            },
+            Asker::Nobody => {}
+        }
+    }
+
+    pub(super) fn give_up_waiting(&mut self, moment: Moment) {
+        let over = |until: &Reading| moment.now.reached_on_either(*until);
+        let asked: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(&asked.until)).map(|(id, _)| *id).collect();
+        let tickets: Vec<u128> = self.tickets.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
+        let mut lost: Vec<Asker> =
+            asked.iter().filter_map(|id| self.asked.remove(id)).map(|asked| asked.asker).collect();
+        lost.extend(tickets.iter().filter_map(|id| self.tickets.remove(id)).map(|(asker, _)| asker));
+        for asker in lost {
+            let why = "no answer within 5 s: the change may still be carried out, look at `status`".to_owned();
+            self.tell(moment, asker, Reply::NoLeader { why });
+        }
+    }
+
+    fn log(&self, last: usize) -> Vec<tiebreaker_pipeline::decision::LogLine> {
+        let skip = self.state.log.len().saturating_sub(last);
+        self.state.log.iter().skip(skip).cloned().collect()
+    }
+
+    fn status(&self, moment: Moment) -> Status {
+        let leadership = self.raft.leadership(moment.now);
+        let none = Plan::default();
+        status::Glance {
+            me: &self.name,
+            state: &self.state,
+            now: moment.now,
+            term: leadership.term,
+            commit: leadership.commit,
+            role: leadership.role,
+            leases: self.leases(),
+            plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
+            alarms: self.alarms(),
+        }
+        .status()
+    }
+
+    fn alarms(&self) -> Vec<String> {
+        let mut alarms = Vec::new();
+        if self.state.nodes.len() < 2 {
+            alarms.push(format!(
+                "{} node(s) in the cluster: nothing can be recovered elsewhere, so nothing is protected",
+                self.state.nodes.len()
+            ));
+        }
+        if self.state.voters.len() < 3 {
+            alarms.push("the appliance alone votes: its loss stops the cluster".to_owned());
+        }
+        let promised = u64::try_from(self.state.settings.profile.watchdog().as_millis()).unwrap_or(u64::MAX);
+        for (node, state) in &self.state.nodes {
+            if let Some(watchdog) = state.life.as_ref().and_then(|life| life.watchdog.as_ref())
+                && watchdog.promised_ms != promised
+            {
+                alarms.push(format!(
+                    "the watchdog of {node} still promises {} s, of an earlier profile: restart its agent",
+                    watchdog.promised_ms / 1000
+                ));
+            }
+        }
+        if let Some(node) = self.node.as_ref().and_then(Node::guard_trouble) {
+            alarms.push(format!("the watchdog of {}: {node}", self.name));
+        }
+        alarms
+    }
+}

@@ -1,0 +1,143 @@
+//! What a node knows and does about one resource.
+
+use std::time::Duration;
+
+use super::OperationId;
+use super::OperationKind;
+use crate::name::MemberName;
+use crate::report::Observed;
+use crate::resource::{Phase, Requested, Resource, ResourceSpec};
+use crate::rules::Rules;
+use crate::time::Reading;
+
+/// A stop that failed is tried again after this long.
+const STOP_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    Running,
+    Stopped,
+    Broken(String),
+    /// A probe told nothing.
+    Unknown(String),
+    /// Something has ended since the last probe, or none has ended yet.
+    Unprobed(&'static str),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InFlight {
+    pub id: OperationId,
+    pub kind: OperationKind,
+    pub cancelled: bool,
+}
+
+/// What the node knows and does about one resource.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub generation: u64,
+    /// How it is operated: by the driver that it may be running under.
+    pub spec: ResourceSpec,
+    /// How it is to be operated once it is stopped, where its driver was changed meanwhile.
+    pub next_spec: Option<ResourceSpec>,
+    pub seen: Seen,
+    pub in_flight: Option<InFlight>,
+    pub probe_at: Reading,
+    pub failures: u32,
+    pub failed_at: Reading,
+    pub failed: Option<String>,
+    pub stop_failed: Option<String>,
+    pub stop_at: Reading,
+    /// What the operation before the pending probe complained about.
+    pub complaint: Option<String>,
+    /// The start or stop that the pending probe looks after.
+    pub after: Option<OperationKind>,
+}
+
+/// What the applied state wants of a resource on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wish {
+    /// It shall run here.
+    Up,
+    /// It must not run here.
+    Down,
+    /// It is left as it is.
+    Leave,
+}
+
+impl Wish {
+    pub fn of(resource: &Resource, me: &MemberName) -> Self {
+        match &resource.phase {
+            Phase::New => Self::Leave,
+            Phase::Placed { node } if node == me => match resource.requested {
+                Requested::Started => Self::Up,
+                Requested::Stopped => Self::Down,
+            },
+            Phase::Error { node: Some(node), .. } if node == me => Self::Leave,
+            Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Free { .. } | Phase::Error { .. } => Self::Down,
+        }
+    }
+}
+
+impl Work {
+    pub fn new(now: Reading, resource: &Resource) -> Self {
+        Self {
+            generation: resource.generation,
+            spec: resource.spec.clone(),
+            next_spec: None,
+            seen: Seen::Unprobed("not probed yet"),
+            in_flight: None,
+            probe_at: now,
+            failures: 0,
+            failed_at: now,
+            failed: None,
+            stop_failed: None,
+            stop_at: now,
+            complaint: None,
+            after: None,
+        }
+    }
+
+    /// Takes a new configuration. Its driver waits until the resource is proven stopped by the old one: the new one's
+    /// probe may look at something else, and call stopped what still runs.
+    pub fn take_spec(&mut self, spec: &ResourceSpec, anew: bool) {
+        let at_rest = self.in_flight.is_none() && self.seen == Seen::Stopped;
+        if anew || at_rest || self.spec.driver == spec.driver {
+            self.spec = spec.clone();
+            self.next_spec = None;
+        } else {
+            self.spec = ResourceSpec { driver: self.spec.driver.clone(), ..spec.clone() };
+            self.next_spec = Some(spec.clone());
+        }
+    }
+
+    pub fn fails(&mut self, now: Reading, why: String) {
+        self.failures += 1;
+        self.failed_at = now;
+        if self.failures > self.spec.max_restart {
+            self.failed = Some(why);
+        }
+    }
+
+    pub fn stop_fails(&mut self, now: Reading, why: String) {
+        self.stop_failed = Some(why);
+        self.stop_at = now.after(STOP_AGAIN);
+    }
+
+    pub fn observed(&self, rules: Rules) -> Observed {
+        if rules.operations_in_flight_count() {
+            match self.in_flight.map(|op| op.kind) {
+                Some(OperationKind::Start) => return Observed::Starting,
+                Some(OperationKind::Stop) => return Observed::Stopping,
+                Some(OperationKind::Probe) | None => {}
+            }
+        }
+        match (&self.seen, &self.stop_failed, &self.failed) {
+            (Seen::Stopped, _, Some(why)) => Observed::Failed { why: why.clone() },
+            (Seen::Stopped, _, None) => Observed::Stopped,
+            (_, Some(why), _) => Observed::StopFailed { why: why.clone() },
+            (Seen::Running, None, _) => Observed::Running,
+            (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
+            (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
+        }
+    }
+}
