@@ -31,7 +31,7 @@ impl Schedule {
         let play: fn(&mut Scene) = match rule {
             "shell.descriptor_is_kept" => Scene::crash_loop_without_a_lease,
             "shell.device_at_half_the_promise" => Scene::stopped_before_the_pet,
-            "lease_ends_on_either_clock" => Scene::stopped_before_the_pet_with_a_slow_clock,
+            "lease_ends_on_either_clock" => Scene::restarted_by_a_slow_clock,
             "leader_assumes_grants" => Scene::new_leader_counts_from_now,
             "longer_times_hold" => Scene::shorter_profile_and_a_new_leader,
             "reports_are_ordered" => Scene::moved_right_after_its_start,
@@ -110,11 +110,10 @@ impl Scene {
     fn late_pet(&mut self, who: Who, profile: Profile) {
         let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let (lease, half) = (nanos(profile.lease()), nanos(profile.watchdog()) / 2);
-        let after = self.between(lease - SEC, lease + lease / 10);
-        self.add(
-            after.saturating_sub(SEC / 2),
-            Fault::StopInPet { who, for_ns: half - self.dice.clone().below(half / 5) },
-        );
+        let after = self.between(lease - SEC, lease + lease / 10).saturating_sub(SEC / 2);
+        // The last pet before the stop was up to half a second ago.
+        let for_ns = half - half / 100 - SEC / 2 - self.dice.below(half / 10);
+        self.add(after, Fault::StopInPet { who, for_ns });
     }
 
     /// Row 2: a pet that was allowed long ago.
@@ -125,20 +124,23 @@ impl Scene {
         self.add(after, Fault::StopInPet { who, for_ns });
     }
 
-    /// Row 7: the node's BOOTTIME is slewed down as far as the kernel does.
-    fn stopped_before_the_pet_with_a_slow_clock(&mut self) {
+    /// Row 7: the node's BOOTTIME is slewed down as far as the kernel does, and something dies at the end of the lease.
+    fn restarted_by_a_slow_clock(&mut self) {
         self.profile = Profile::Balanced;
         self.at += 8 * SEC;
         let (who, _) = self.cut_off();
         self.faults.push((5 * SEC, Fault::Slew { who, ppm: -80_000 }));
-        self.late_pet(who, Profile::Balanced);
+        for resource in 0..2 {
+            let after = self.between(3500 * MS, 5300 * MS);
+            self.add(after, Fault::Dies { resource });
+        }
     }
 
-    /// Row 16: the old leader's last grant is younger than the new leader thinks.
+    /// Row 16: the appliance takes the lead back right after another leader's last grant.
     fn new_leader_counts_from_now(&mut self) {
         let (who, _) = self.cut_off();
-        let (after, back_ns) = (self.between(0, 300 * MS), self.between(100 * MS, 800 * MS));
-        self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
+        let (before, for_ns) = (self.between(3500 * MS, 6500 * MS), self.between(1500 * MS, 2500 * MS));
+        self.faults.push((self.at - before, Fault::Isolate { who: 0, for_ns }));
         self.late_pet(who, Profile::Fast);
     }
 
@@ -228,22 +230,35 @@ impl Scene {
     fn late_off_on_a_later_life(&mut self) {
         self.nodes(&[Kind::BARE, Kind::VIRTUAL, Kind::SERVER]);
         let (who, _) = self.victim();
-        self.add(0, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
-        self.add(SEC / 2, Fault::Reset { who });
-        for resource in 2..5 {
-            let after = self.between(6 * SEC, 22 * SEC);
+        self.add(0, Fault::Reset { who });
+        if self.dice.one_in(2) {
+            // Between the look and the command.
+            let after = self.between(1100 * MS, 1800 * MS);
+            self.add(after, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
+        } else {
+            self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
+            let after = self.between(2 * SEC, 25 * SEC);
+            self.add(after, Fault::Bmc { who, mode: BmcMode::Lags, for_ns: TO_THE_END });
+        }
+        for resource in 2..6 {
+            let after = self.between(6 * SEC, 30 * SEC);
             self.add(after, Fault::Add { resource, runs_on: None });
         }
     }
 
-    /// Row 37: one node is off and its fence open when an operator fences the other.
+    /// Row 37: a node has come back and votes, and its fence is open because an "off" may still land, when the other one
+    /// is lost.
     fn second_fence_while_the_first_is_open(&mut self) {
         let (who, other) = self.victim();
-        let mode = self.dice.pick(&[BmcMode::Mute, BmcMode::Queues]);
-        self.add(0, Fault::Bmc { who, mode, for_ns: TO_THE_END });
-        self.add(SEC / 2, Fault::Reset { who });
-        let after = self.between(2 * SEC, 15 * SEC);
-        self.add(after, Fault::Fence { who: other });
+        self.add(0, Fault::Reset { who });
+        // Between the look and the command.
+        let after = self.between(1100 * MS, 1800 * MS);
+        self.add(after, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
+        let after = self.between(7 * SEC, 17 * SEC);
+        self.add(after, Fault::Reset { who: other });
+        // After its "off", and before its "on".
+        let later = self.between(1700 * MS, 2600 * MS);
+        self.add(after + later, Fault::Bmc { who: other, mode: BmcMode::Stuck, for_ns: TO_THE_END });
     }
 
     /// Row 39 with row 30 broken: a service starts at boot, before the agent, and its stop is slow.
@@ -270,28 +285,30 @@ impl Scene {
         }
     }
 
-    /// Row 42: the appliance dies again and again around a fence, and hears slowly what was decided.
+    /// Row 42: the appliance dies again and again around a fence, and hears slowly what the others have decided.
     fn appliance_restarts_behind(&mut self) {
-        let (who, other) = self.victim();
-        self.add(0, Fault::Reset { who });
-        let most_ns = self.between(200 * MS, 3 * SEC);
-        for from in [who, other] {
+        self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
+        self.resources = 3;
+        self.add(0, Fault::Reset { who: 3 });
+        let most_ns = self.between(50 * MS, 1500 * MS);
+        for from in 1..3 {
             self.add(SEC, Fault::Slow { from, to: 0, least_ns: 5 * MS, most_ns, for_ns: TO_THE_END });
         }
-        let mut after = self.between(1500 * MS, 4 * SEC);
-        for _ in 0..14 {
-            let back_ns = self.between(100 * MS, 1500 * MS);
+        let mut after = self.between(1500 * MS, 8 * SEC);
+        for _ in 0..12 {
+            let back_ns = self.between(100 * MS, 800 * MS);
             self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
-            after += self.between(700 * MS, 4 * SEC);
+            after += self.between(700 * MS, 5 * SEC);
         }
     }
 
-    /// Row 48: two nodes have lost the leader, relay for each other in vain, and a third hears them both.
+    /// Row 48: a node has lost the leader, and so has the one that relays for it; a third one hears both.
     fn relay_that_leads_nowhere(&mut self) {
         self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
         self.resources = 3;
         let for_ns = self.between(1600 * MS, 2900 * MS);
-        for who in 1..3 {
+        // The second node votes: with it the appliance goes on leading.
+        for who in [1, 3] {
             let after = self.between(0, 200 * MS);
             let both = self.dice.one_in(2);
             self.add(after, Fault::Cut { from: who, to: 0, both, for_ns });
