@@ -111,7 +111,8 @@ struct Job {
     off_by: Option<Reading>,
     /// Until then an unanswered command may land.
     lands_until: Option<Reading>,
-    /// Until then an "off" that a device took may still be carried out; gone once that device has read off since.
+    /// Until then an "off" that a device took may still be carried out. That the device reads off is no proof that it was:
+    /// the power may be gone for another reason, and the command lands when it returns.
     taken: BTreeMap<usize, Reading>,
     /// The devices that were told "off" and have to be told "on".
     switched: BTreeSet<usize>,
@@ -332,7 +333,6 @@ impl Job {
         match (command, result) {
             (DeviceCommand::Look, DeviceResult::IsOff) => {
                 self.offs_seen += 1;
-                self.taken.remove(&self.device);
                 if self.offs_seen >= 2 {
                     let device = self.devices.get(self.device).cloned().unwrap_or_default();
                     let evidence = Evidence::BmcOff { device };

@@ -25,7 +25,7 @@ use tiebreaker_pipeline::{decision::Decision, fence::Evidence};
 
 const NODES: [&str; 2] = ["node1", "node2"];
 /// Anything that has to come has come by then, also in a debug build on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 /// Longer than a lease (5 s), and than it takes to call a node lost and to fence it.
 const HOLD: Duration = Duration::from_secs(6);
 /// The test's machine has few cores, and recoveries are timed by leases.
