@@ -125,8 +125,8 @@ impl World {
         }
     }
 
-    /// A node that counts as lost: not one whose lease may still run while another node in service hears it, both seen
-    /// from the other node and from the leader for so long that every report has told it.
+    /// A node that counts as lost: not one that is well and whose lease runs while another node in service hears it, both
+    /// seen from the other node and from the leader for so long that every report has told it.
     fn look_at_loss(&mut self, node: &MemberName) {
         let Some(lost) = self.who(node) else { return };
         let now = self.now;
@@ -137,6 +137,10 @@ impl World {
             })
         };
         let machine = &self.machines[lost];
+        // An agent that is dead or stopped is fenced for good reason, whatever of it is still on its way.
+        if machine.stopped || machine.process.is_none() {
+            return;
+        }
         let reading = machine.clock.reading(now);
         let leased = machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
         let leader = (0..self.machines.len()).find(|who| {
