@@ -16,7 +16,6 @@ use tiebreaker_pipeline::state::State;
 use crate::dice::{MS, SEC};
 use crate::fault::Who;
 use crate::machine::Power;
-use crate::network::HEARD_WITHIN;
 use crate::world::World;
 
 /// A broken invariant.
@@ -52,6 +51,10 @@ pub(crate) struct Watch {
 const COMPARE_EVERY: u64 = 64;
 /// What a node has heard for this long, every leader knows that has heard the node for as long.
 const TOLD_WITHIN: u64 = 6 * SEC;
+
+/// Who was heard this lately is heard now: one ping and its way. An isolated node is not heard, though the last that it said
+/// is still fresh to others.
+const HEARS_NOW: u64 = 600 * MS;
 
 impl Watch {
     pub(crate) const fn new(committed: State) -> Self {
@@ -133,7 +136,7 @@ impl World {
         let heard_long = |who: Who, from: Who| {
             self.machines[who].process.as_ref().is_some_and(|process| {
                 let heard = process.heard[from];
-                now - heard.any <= HEARD_WITHIN && now - heard.without_gap_since > TOLD_WITHIN
+                now - heard.any <= HEARS_NOW && now - heard.without_gap_since > TOLD_WITHIN
             })
         };
         let machine = &self.machines[lost];
