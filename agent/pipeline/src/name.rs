@@ -32,7 +32,7 @@ fn label(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Resources: also '_' and '.', as in the names of units and virtual machines.
+/// Resources and rules: also '_' and '.', as in the names of units and virtual machines.
 fn free(text: &str) -> Result<(), &'static str> {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     common(text, |c| edge(c) || matches!(c, '-' | '_' | '.'))?;
@@ -135,6 +135,10 @@ name! {
     /// The name of a resource.
     ResourceName, "resource", free
 }
+name! {
+    /// The name of a placement rule.
+    RuleName, "rule", free
+}
 
 #[cfg(test)]
 mod tests {
@@ -153,12 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn resources_may_have_dots_and_underscores() {
+    fn resources_and_rules_may_have_dots_and_underscores() {
         for good in ["vm-100", "nginx.service", "web_1"] {
             assert!(ResourceName::new(good).is_ok(), "{good}");
+            assert!(RuleName::new(good).is_ok(), "{good}");
         }
         for bad in ["", "-a", ".x", "../x", "a/b", "A"] {
             assert!(ResourceName::new(bad).is_err(), "{bad}");
+            assert!(RuleName::new(bad).is_err(), "{bad}");
         }
     }
 }
