@@ -1,9 +1,21 @@
-//! Where a resource belongs: the operator's rules, and what follows from them.
+//! Where a resource belongs: the operator's rules, and the node that follows from them.
 //!
-//! [`rule`] is what operators write and the replicated state keeps, [`judge`] what of it can hold at once.
+//! Everything here is a pure function: the same rules and the same [`picture::Picture`] give the same node on every
+//! machine. The steps and their ties are those of Proxmox VE, because users know them; what is ours is the memory that
+//! no choice overcommits, and that every node left out says why.
+//!
+//! [`rule`] is what operators write and the replicated state keeps, [`judge`] what of it can hold at once,
+//! [`choose`] the choice of one node, [`moves`] what an operator's move takes along, [`score`] the order of the nodes that
+//! remain.
 
+pub mod choose;
 pub mod judge;
+pub mod moves;
+pub mod picture;
 pub mod rule;
+pub mod score;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;

@@ -230,7 +230,7 @@ impl fmt::Display for RuleFault {
 }
 
 /// Writes names with commas.
-fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, names: &BTreeSet<T>) -> fmt::Result {
+pub(super) fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, names: &BTreeSet<T>) -> fmt::Result {
     for (i, name) in names.iter().enumerate() {
         if i > 0 {
             f.write_str(", ")?;

@@ -1,0 +1,184 @@
+//! The order of the nodes that rules leave: by the number of resources, or by processors and memory.
+//!
+//! The second is TOPSIS (Hwang and Yoon, 1981) with the criteria that Proxmox VE documents for its cluster resource
+//! scheduler: the root mean square and the highest of the nodes' processor and memory use as it would be with the
+//! resource on each node in turn, weighted 1, 2, 5 and 10, because memory can't be shared out twice.
+
+use std::collections::BTreeMap;
+
+use super::picture::{NodeView, Picture, ResourceView, Seat};
+use crate::name::{MemberName, ResourceName};
+
+/// How nodes are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Scoring {
+    /// By the number of resources.
+    #[default]
+    Basic,
+    /// By the processors and memory that resources were promised.
+    Static,
+    /// By the processors and memory that resources use.
+    Dynamic,
+}
+
+/// How good each node is for a resource; the lower, the better.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scores {
+    /// How they were found.
+    pub scoring: Scoring,
+    /// The node whose processors or memory aren't known, where that made it [`Scoring::Basic`].
+    pub unknown: Option<MemberName>,
+    /// All nodes that may take a resource.
+    pub nodes: BTreeMap<MemberName, f64>,
+}
+
+/// How much of a node is used, in shares of what it has.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(super) struct Load {
+    pub cpu: f64,
+    pub memory: f64,
+}
+
+impl Load {
+    pub fn plus(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory }
+    }
+}
+
+/// What a node has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Size {
+    cpus: f64,
+    memory: f64,
+}
+
+impl Size {
+    fn of(node: &NodeView) -> Option<Self> {
+        let cpus = node.cpus.filter(|cpus| *cpus > 0)?;
+        let memory = node.memory.filter(|memory| *memory > 0)?;
+        Some(Self { cpus: f64::from(cpus), memory: float(memory) })
+    }
+
+    /// What a resource would use here that has what it was promised.
+    pub fn promised(self, resource: &ResourceView) -> Load {
+        let cpu = match resource.cpu_milli {
+            None => 0.0,
+            Some(0) => 1.0,
+            Some(milli) => f64::from(milli) / 1000.0 / self.cpus,
+        };
+        Load { cpu, memory: resource.memory.map_or(0.0, float) / self.memory }
+    }
+
+    /// What a resource that runs uses here.
+    pub fn used(self, resource: &ResourceView, scoring: Scoring) -> Load {
+        match (scoring, resource.measured) {
+            (Scoring::Dynamic, Some(used)) => {
+                Load { cpu: f64::from(used.cpu_milli) / 1000.0 / self.cpus, memory: float(used.memory) / self.memory }
+            }
+            (Scoring::Basic | Scoring::Static | Scoring::Dynamic, _) => self.promised(resource),
+        }
+    }
+}
+
+/// The nodes that may take resources, by size and load.
+pub(super) type Loads<'a> = BTreeMap<&'a MemberName, (Size, Load)>;
+
+/// The load of all nodes that may take resources.
+///
+/// # Errors
+/// The first node whose processors or memory aren't known.
+pub(super) fn loads(picture: &Picture, scoring: Scoring) -> Result<Loads<'_>, &MemberName> {
+    let mut loads = Loads::new();
+    for (name, node) in picture.nodes.iter().filter(|(_, node)| node.may_take) {
+        let size = Size::of(node).ok_or(name)?;
+        let load = picture.resources.values().fold(Load::default(), |load, resource| match &resource.seat {
+            Seat::On(on) if on == name => load.plus(size.used(resource, scoring)),
+            Seat::Moving { from, to: _ } if from == name => load.plus(size.used(resource, scoring)),
+            Seat::Moving { from: _, to } if to == name => load.plus(size.promised(resource)),
+            Seat::Nowhere | Seat::On(_) | Seat::Moving { .. } => load,
+        });
+        loads.insert(name, (size, load));
+    }
+    Ok(loads)
+}
+
+/// Scores all nodes that may take resources for this one.
+#[must_use]
+pub fn score(picture: &Picture, resource: &ResourceName, scoring: Scoring) -> Scores {
+    match scoring {
+        Scoring::Basic => Scores { scoring, unknown: None, nodes: counts(picture) },
+        Scoring::Static | Scoring::Dynamic => match loads(picture, scoring) {
+            Ok(loads) => Scores { scoring, unknown: None, nodes: topsis(&loads, picture.resources.get(resource)) },
+            Err(unknown) => Scores { scoring: Scoring::Basic, unknown: Some(unknown.clone()), nodes: counts(picture) },
+        },
+    }
+}
+
+fn counts(picture: &Picture) -> BTreeMap<MemberName, f64> {
+    let count = |node: &MemberName| picture.resources.values().filter(|r| r.seat.counts_on(node)).count();
+    picture.takers().map(|node| (node.clone(), float(u64::try_from(count(node)).unwrap_or(u64::MAX)))).collect()
+}
+
+/// Root mean square and highest of processors, then of memory.
+const CRITERIA: usize = 4;
+
+/// What each criterion weighs, of 18 in all.
+const WEIGHTS: [f64; CRITERIA] = [1.0 / 18.0, 2.0 / 18.0, 5.0 / 18.0, 10.0 / 18.0];
+
+fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> BTreeMap<MemberName, f64> {
+    let mut rows: Vec<[f64; CRITERIA]> = loads
+        .keys()
+        .map(|on| {
+            let with = loads.iter().map(|(node, (size, load))| match resource {
+                Some(resource) if node == on => load.plus(size.promised(resource)),
+                Some(_) | None => *load,
+            });
+            let with: Vec<Load> = with.collect();
+            let [cpu, cpu_max] = spread(with.iter().map(|load| load.cpu).collect());
+            let [memory, memory_max] = spread(with.iter().map(|load| load.memory).collect());
+            [cpu, cpu_max, memory, memory_max]
+        })
+        .collect();
+    // Each criterion in units of its own length, times its weight. All of them cost: the least is the best.
+    let (mut best, mut worst) = ([f64::INFINITY; CRITERIA], [f64::NEG_INFINITY; CRITERIA]);
+    for column in 0..CRITERIA {
+        let length = length(rows.iter().map(|row| row[column]));
+        for row in &mut rows {
+            row[column] *= WEIGHTS[column] / length;
+            best[column] = best[column].min(row[column]);
+            worst[column] = worst[column].max(row[column]);
+        }
+    }
+    let away = |row: &[f64; CRITERIA], from: &[f64; CRITERIA]| length(row.iter().zip(from).map(|(a, b)| a - b));
+    let scored = loads.keys().zip(&rows).map(|(node, row)| {
+        let (to_best, to_worst) = (away(row, &best), away(row, &worst));
+        let all = to_best + to_worst;
+        // The share of the way from the best to the worst; nodes that are all alike are all at its beginning.
+        ((*node).clone(), if all > 0.0 { to_best / all } else { 0.0 })
+    });
+    scored.collect()
+}
+
+/// One plus the root mean square, and one plus the highest: the one keeps tiny shares from looking like big differences.
+/// Sums go from the lowest up, so that equal nodes give equal sums.
+fn spread(mut shares: Vec<f64>) -> [f64; 2] {
+    shares.sort_by(f64::total_cmp);
+    let highest = shares.last().copied().unwrap_or(0.0);
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    let count = float(u64::try_from(shares.len()).unwrap_or(u64::MAX));
+    [1.0 + (squares / count.max(1.0)).sqrt(), 1.0 + highest]
+}
+
+fn length(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// The nearest float: exact up to 2^53, which no memory of a node reaches.
+pub(super) fn float(value: u64) -> f64 {
+    let low = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    let high = u32::try_from(value >> 32).unwrap_or(u32::MAX);
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+use super::*;
+use crate::placement::fixture::{Cluster, GIB, node, res};
+
+#[test]
+fn basic_counts_resources_at_both_ends_of_a_move() {
+    let mut cluster = Cluster::new(3, &[("a", "n1"), ("b", "n1"), ("c", "n1")]);
+    cluster.moving("c", "n1", "n2");
+    let scores = score(&cluster.picture, &res("a"), Scoring::Basic);
+    assert_eq!(scores.nodes.into_values().collect::<Vec<_>>(), [3.0, 1.0, 0.0]);
+}
+
+#[test]
+fn equal_nodes_have_equal_scores_whatever_their_place() {
+    let mut cluster = Cluster::new(5, &[]);
+    for (i, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        cluster.add(name, &format!("n{}", i + 1), 700, 3 * GIB + 12345);
+    }
+    cluster.add("new", "-", 300, GIB + 777);
+    let scores = score(&cluster.picture, &res("new"), Scoring::Static);
+    assert_eq!(scores.unknown, None);
+    let first = scores.nodes[&node("n1")];
+    assert!(scores.nodes.values().all(|score| score.to_bits() == first.to_bits()), "{:?}", scores.nodes);
+}
+
+#[test]
+fn a_node_that_doesnt_say_what_it_has_makes_resources_count() {
+    let mut cluster = Cluster::new(2, &[("a", "n1")]);
+    cluster.picture.nodes.get_mut(&node("n2")).unwrap().memory = None;
+    let scores = score(&cluster.picture, &res("a"), Scoring::Static);
+    assert_eq!((scores.scoring, scores.unknown), (Scoring::Basic, Some(node("n2"))));
+    // One that takes nothing is asked nothing.
+    cluster.takes("n2", false);
+    assert_eq!(score(&cluster.picture, &res("a"), Scoring::Static).unknown, None);
+}
+
+#[test]
+fn memory_weighs_more_than_processors() {
+    let mut cluster = Cluster::new(2, &[]);
+    cluster.add("cpu", "n1", 12_000, 0);
+    cluster.add("memory", "n2", 0, 64 * GIB);
+    cluster.add("new", "-", 1000, 8 * GIB);
+    let scores = score(&cluster.picture, &res("new"), Scoring::Static).nodes;
+    assert!(scores[&node("n1")] < scores[&node("n2")], "{scores:?}");
+}
+
+#[test]
+fn no_limit_on_processors_counts_as_all_of_the_nodes() {
+    let mut cluster = Cluster::new(2, &[]);
+    cluster.add("all", "n1", 0, 0);
+    cluster.add("most", "n2", 23_000, 0);
+    let loads = loads(&cluster.picture, Scoring::Static).unwrap();
+    assert!((loads[&node("n1")].1.cpu - 1.0).abs() < 1e-12);
+    assert!((loads[&node("n2")].1.cpu - 23.0 / 24.0).abs() < 1e-12);
+}
+
+#[test]
+fn dynamic_takes_what_is_measured_and_the_promise_where_nothing_is() {
+    let mut cluster = Cluster::new(2, &[]);
+    cluster.add("a", "n1", 24_000, 64 * GIB);
+    cluster.measure("a", 2400, 0);
+    cluster.add("b", "n2", 6000, 0);
+    cluster.moving("a", "n1", "n2");
+    let at = |scoring| loads(&cluster.picture, scoring).unwrap().into_values().map(|(_, load)| load.cpu).collect();
+    let (fixed, dynamic): (Vec<f64>, Vec<f64>) = (at(Scoring::Static), at(Scoring::Dynamic));
+    assert_eq!(fixed, [1.0, 1.25]);
+    assert!((dynamic[0] - 0.1).abs() < 1e-12 && (dynamic[1] - 1.25).abs() < 1e-12, "{dynamic:?}");
+}
+
+#[test]
+fn memory_becomes_a_float_exactly() {
+    for value in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 53) - 1] {
+        assert_eq!(format!("{}", float(value)), value.to_string());
+    }
+}
