@@ -5,9 +5,10 @@
 //! no choice overcommits, and that every node left out says why.
 //!
 //! [`rule`] is what operators write and the replicated state keeps, [`judge`] what of it can hold at once,
-//! [`choose`] the choice of one node, [`moves`] what an operator's move takes along, [`score`] the order of the nodes that
-//! remain.
+//! [`choose`] the choice of one node, [`moves`] what an operator's move takes along, [`balance`] the moves that nobody
+//! asked for, [`score`] the order of the nodes that remain.
 
+pub mod balance;
 pub mod choose;
 pub mod judge;
 pub mod moves;

@@ -232,6 +232,15 @@ impl fmt::Display for LeftOut {
     }
 }
 
+/// The nodes that rules and memory leave for a whole bundle that is on one node and shall leave it.
+pub(super) fn candidates(picture: &Picture, rules: &EffectiveRules, wish: &Wish<'_>) -> BTreeSet<MemberName> {
+    let mut surroundings = Surroundings { apart: BTreeMap::new(), together: BTreeMap::new() };
+    for member in rules.bundle(wish.resource) {
+        surroundings.apart.extend(Surroundings::of(picture, rules, member).apart);
+    }
+    field(picture, rules, &surroundings, wish).left
+}
+
 /// The nodes that are left, and why the others aren't.
 struct Field {
     left: BTreeSet<MemberName>,

@@ -40,8 +40,17 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Both in one number, as Proxmox VE does for the imbalance.
+    pub fn mean(self) -> f64 {
+        f64::midpoint(self.cpu, self.memory)
+    }
+
     pub fn plus(self, other: Self) -> Self {
         Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory }
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self { cpu: (self.cpu - other.cpu).max(0.0), memory: (self.memory - other.memory).max(0.0) }
     }
 }
 
