@@ -154,6 +154,38 @@ fn a_node_is_evacuated_by_shares_of_processors_and_memory() {
     assert!(evacuated([(32, 100), (32, 100), (128, 100)], &all).iter().all(|moved| moved.ends_with(" n3")));
 }
 
+#[test]
+fn unlike_resources_start_where_proxmox_starts_them() {
+    // Scenario static-rebalance-resource-affinity2: processors, GB of memory, and the node that it starts on.
+    let expected = [
+        ("v100", 8, 16, "n1"),
+        ("v101", 4, 8, "n2"),
+        ("v102", 2, 8, "n3"),
+        ("v103", 2, 4, "n3"),
+        ("v200", 4, 24, "n2"),
+        ("v201", 2, 8, "n3"),
+        ("v202", 4, 4, "n3"),
+        ("v203", 2, 8, "n1"),
+        ("v300", 6, 32, "n3"),
+        ("v301", 2, 4, "n1"),
+        ("v302", 2, 8, "n2"),
+        ("v303", 4, 8, "n1"),
+    ];
+    let mut cluster = Cluster::new(3, &[]).by(Scoring::Static).with(&[
+        ("x1", apart(&["v100", "v200"])),
+        ("x2", apart(&["v200", "v300"])),
+        ("x3", apart(&["v100", "v300"])),
+    ]);
+    for (name, cpus, gb) in [("n1", 8, 112), ("n2", 8, 112), ("n3", 8, 112)] {
+        cluster.size(name, cpus, gb * 1_000_000_000);
+    }
+    for (name, cpus, gb, to) in expected {
+        cluster.add(name, "-", cpus * 1000, gb * 1_000_000_000);
+        assert_eq!(cluster.pick(name, Preference::BestScore, &[]), to, "{name}");
+        cluster.seat(name, Seat::On(node(to)));
+    }
+}
+
 /// Small numbers that look random: xorshift, seeded by the case.
 struct Dice(u64);
 

@@ -199,3 +199,25 @@ fn the_moves_of_a_changing_load_are_those_that_proxmox_publishes() {
     }
     assert_eq!(settle(&mut cluster), ["v3 n2 n1", "v5 n2 n3"]);
 }
+
+#[test]
+fn the_moves_of_changing_promises_are_those_that_proxmox_publishes() {
+    // Scenario static auto-rebalance3.
+    let at = [("v1", "n1"), ("v2", "n1"), ("v3", "n2"), ("v4", "n2"), ("v5", "n3"), ("v6", "n3"), ("v7", "n3")];
+    let mut cluster = three(48 * GIB, &[]).by(Scoring::Static);
+    for (name, on) in at {
+        cluster.add(name, on, 2000, 2 * GIB);
+    }
+    assert_eq!(settle(&mut cluster), [""; 0]);
+    let promise = |cluster: &mut Cluster, names: &[&str], cpu_milli, memory| {
+        for name in names {
+            let view = cluster.view(name);
+            (view.cpu_milli, view.memory) = (Some(cpu_milli), Some(memory));
+        }
+    };
+    promise(&mut cluster, &["v5", "v6", "v7"], 8000, 8 * GIB);
+    assert_eq!(look(&cluster, &EAGER, &mut BalanceHold::default()).unwrap(), "v5 n3 n1");
+    cluster.seat("v5", Seat::On(node("n1")));
+    promise(&mut cluster, &["v1", "v2", "v3", "v4", "v5"], 1000, GIB);
+    assert_eq!(settle(&mut cluster), ["v6 n3 n2", "v3 n2 n1", "v4 n2 n1"]);
+}

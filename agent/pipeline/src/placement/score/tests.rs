@@ -72,3 +72,23 @@ fn memory_becomes_a_float_exactly() {
         assert_eq!(format!("{}", float(value)), value.to_string());
     }
 }
+
+#[test]
+fn scores_are_those_of_another_implementation() {
+    // Processors and GiB of three nodes, in use on them, and of the new resource; scores by a script of a few lines that
+    // shares nothing with this crate.
+    let cases = [
+        ([(8, 128, 3, 54), (32, 32, 1, 16), (16, 128, 7, 97)], (8, 16), [0.423_302, 0.576_698, 0.493_561]),
+        ([(8, 64, 2, 43), (16, 32, 1, 11), (8, 64, 1, 5)], (2, 10), [0.924_979, 0.229_412, 0.163_489]),
+    ];
+    for (nodes, (cpus, gib), expected) in cases {
+        let mut cluster = Cluster::new(3, &[]);
+        for (i, (has_cpus, has_gib, cpus, gib)) in (1..).zip(nodes) {
+            cluster.size(&format!("n{i}"), has_cpus, has_gib * GIB);
+            cluster.add(&format!("used{i}"), &format!("n{i}"), cpus * 1000, gib * GIB);
+        }
+        cluster.add("new", "-", cpus * 1000, gib * GIB);
+        let scores: Vec<f64> = score(&cluster.picture, &res("new"), Scoring::Static).nodes.into_values().collect();
+        assert!(scores.iter().zip(expected).all(|(score, known)| (score - known).abs() < 1e-6), "{scores:?}");
+    }
+}
