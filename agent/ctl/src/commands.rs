@@ -109,7 +109,8 @@ impl Session<'_> {
             ResourceCommand::Add { name, driver, spec: limits, state } => {
                 let spec = spec::new_spec(&driver, &limits).map_err(Failure::usage)?;
                 let done = format!("{name} is under protection; `tiebreaker why {name}` tells how it goes on.");
-                self.change(Request::Propose(Change::AddResource { name, spec, requested: state }), &done).await
+                self.change(Request::Propose(Change::AddResource { name, spec, requested: state, node: None }), &done)
+                    .await
             }
             ResourceCommand::Set { name, driver, spec: limits, state } => {
                 let mut connection = self.open().await?;

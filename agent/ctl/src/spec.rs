@@ -50,6 +50,7 @@ pub fn driver(args: &DriverArgs) -> Result<Option<Driver>, SpecArgsError> {
             start: words("start", start)?,
             stop: words("stop", stop)?,
             status: words("status", status)?,
+            migrate: None,
         }));
     }
     let Some(text) = &args.ocf else { return Ok(None) };

@@ -17,7 +17,7 @@ use tiebreaker_pipeline::command::{Command, Entry};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{Event, NodeConfig};
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::WatchdogPromise;
+use tiebreaker_pipeline::report::{Leave, WatchdogPromise};
 use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +36,11 @@ use crate::supervisor::WATCHDOG_VARIABLE;
 use crate::watchdog::{DogError, KEPT_NAME, Realtime, WatchdogSource};
 
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
+/// An agent that is to end waits so long for the cluster to freeze what it leaves running.
+const RESTART_WITHIN: Duration = Duration::from_secs(5);
+/// The agent of a machine that shuts down waits so long for its resources to be stopped or moved. The service manager's
+/// own patience (`TimeoutStopSec`) may be shorter.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1800);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Runs until SIGTERM or SIGINT, or until the member gives up.
@@ -60,6 +65,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     // The lock that Operations takes comes before anything else: one agent per node. What programs keep in its folder
     // must not outlive a boot, or probes would believe files of processes that are gone.
     let runtime = machine::runtime_dir(&machine::runtime_root(data, &config.watchdog)?, &boot)?;
+    let runtime_of_boot = runtime.clone();
     let mut operations = OperationsConfig::new(runtime);
     operations.unit = operation_unit;
     let (operations, leftovers) = tokio::task::spawn_blocking(move || Operations::open(operations)).await??;
@@ -67,6 +73,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
         warn!(killed = ?leftovers.killed, stuck = ?leftovers.stuck, "operations of an earlier agent were left over");
     }
     let incarnation = machine::next_incarnation(data)?;
+    let booted_in_ms = machine::booted_in_ms(&runtime_of_boot, &config.watchdog)?;
     let mut kept = take_kept().context("taking over what the service manager kept")?;
     let kept = kept.remove(KEPT_NAME);
     let armed = kept.is_some();
@@ -82,6 +89,8 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
         watchdog,
         machine: machine::uuid(&config.watchdog),
         armed,
+        capacity: machine::capacity(),
+        booted_in_ms,
         rules: Rules::ALL,
     };
     let (member, handle, wants) = Member::open(
@@ -99,7 +108,9 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
         &acceptor,
     )?;
     info!(node = %config.name, cluster = %peer.cluster, incarnation, boot, armed, "tiebreaker-agent is up");
-    let executor = Executor::new(handle.clone(), operations, guard);
+    let (may_go, mut going) = watch::channel(false);
+    let executor = Executor::new(handle.clone(), operations, guard, may_go);
+    let leaver = handle.clone();
     handle.tell(Tell::Node(Event::LeftoversKilled)).await;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { member.run().await.map_err(anyhow::Error::from) });
@@ -111,9 +122,15 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     }
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let asked = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        leave(&leaver, &mut going).await;
+    };
     let result = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = asked => Ok(()),
         ended = tasks.join_next() => match ended {
             Some(Ok(Err(error))) => Err(error),
             Some(Ok(Ok(()))) | None => Err(anyhow::anyhow!("a part of the agent ended by itself")),
@@ -124,6 +141,23 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     tasks.abort_all();
     drop(socket);
     result
+}
+
+/// Tells the cluster that this agent goes, and waits until it may; for a bounded time, because who switches a machine
+/// off doesn't wait for ever. What has not been agreed to by then looks like a loss.
+async fn leave(member: &MemberHandle, going: &mut watch::Receiver<bool>) {
+    let how = machine::how_it_goes().await;
+    let within = match how {
+        Leave::AgentRestart => RESTART_WITHIN,
+        Leave::Reboot | Leave::PowerOff => SHUTDOWN_WITHIN,
+    };
+    info!(%how, within_s = within.as_secs(), "the agent is asked to end");
+    member.tell(Tell::Node(Event::Leaving(how))).await;
+    match tokio::time::timeout(within, going.wait_for(|may| *may)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) => warn!("the executor has ended before the cluster agreed"),
+        Err(_) => warn!(within_s = within.as_secs(), "the cluster has not agreed in time: going all the same"),
+    }
 }
 
 /// The promise for the cluster, and the watchdog for the executor.

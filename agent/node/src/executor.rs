@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tiebreaker_member::clock;
 use tiebreaker_member::runtime::{MemberHandle, Tell};
-use tiebreaker_pipeline::name::ResourceName;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{Action, Event, Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::resource::{Driver as DriverSpec, ResourceSpec};
 use tiebreaker_pipeline::time::Reading;
+use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tracing::{error, info, warn};
 
@@ -26,13 +27,19 @@ pub struct Executor {
     guard: Option<Guard>,
     lease_end: Option<Reading>,
     running: BTreeMap<OperationId, ResourceName>,
+    may_go: watch::Sender<bool>,
 }
 
 impl Executor {
     /// An executor whose leftovers are killed already.
     #[must_use]
-    pub fn new(member: MemberHandle, operations: Operations, guard: Option<Guard>) -> Self {
-        Self { member, operations: Arc::new(operations), guard, lease_end: None, running: BTreeMap::new() }
+    pub fn new(
+        member: MemberHandle,
+        operations: Operations,
+        guard: Option<Guard>,
+        may_go: watch::Sender<bool>,
+    ) -> Self {
+        Self { member, operations: Arc::new(operations), guard, lease_end: None, running: BTreeMap::new(), may_go }
     }
 
     /// Carries out one action.
@@ -49,7 +56,9 @@ impl Executor {
                 let disarmed = self.disarm();
                 self.member.tell(Tell::Node(Event::Disarmed(disarmed))).await;
             }
-            Action::Begin { id, resource, kind, spec } => self.begin(id, resource, kind, &spec).await,
+            Action::Begin { id, resource, kind, spec, target } => {
+                self.begin(id, resource, kind, target, &spec).await;
+            }
             Action::Cancel(id) => {
                 if let Some(resource) = self.running.get(&id) {
                     self.operations.cancel(resource.as_str());
@@ -61,6 +70,11 @@ impl Executor {
                 );
                 // Workloads stay as they are; the next agent probes them before it is admitted.
                 std::process::exit(75);
+            }
+            Action::MayGo => {
+                info!("the cluster has agreed that this agent goes");
+                // Whoever waited for it may have given up.
+                let _ = self.may_go.send(true);
             }
             Action::ResetSelf(fence) => {
                 error!(%fence, "the cluster fences this life of the node: resetting");
@@ -104,11 +118,18 @@ impl Executor {
         Some(why)
     }
 
-    async fn begin(&mut self, id: OperationId, resource: ResourceName, kind: OperationKind, spec: &ResourceSpec) {
-        if kind == OperationKind::Start
+    async fn begin(
+        &mut self,
+        id: OperationId,
+        resource: ResourceName,
+        kind: OperationKind,
+        target: Option<MemberName>,
+        spec: &ResourceSpec,
+    ) {
+        if matches!(kind, OperationKind::Start | OperationKind::Migrate)
             && let Some(why) = self.refuses_to_start().await
         {
-            warn!(%resource, why, "a start was refused");
+            warn!(%resource, why, operation = kind.word(), "an operation was refused");
             self.member.tell(Tell::Node(Event::Ended(id, Outcome::Failed { why }))).await;
             return;
         }
@@ -125,6 +146,11 @@ impl Executor {
                 OperationKind::Start => {
                     info!(%resource, "starting");
                     Event::Ended(id, outcome("start", driven.start(&operations).await))
+                }
+                OperationKind::Migrate => {
+                    let target = target.as_ref().map_or("", MemberName::as_str);
+                    info!(%resource, target, "moving live");
+                    Event::Ended(id, outcome("move", driven.migrate(&operations, target).await))
                 }
                 OperationKind::Stop => {
                     info!(%resource, "stopping");
@@ -143,9 +169,12 @@ impl Executor {
 
 fn driven(name: &ResourceName, spec: &ResourceSpec) -> Resource {
     let driver = match &spec.driver {
-        DriverSpec::Command { start, stop, status } => {
-            Driver::Command(CommandSpec { start: start.clone(), stop: stop.clone(), status: status.clone() })
-        }
+        DriverSpec::Command { start, stop, status, migrate } => Driver::Command(CommandSpec {
+            start: start.clone(),
+            stop: stop.clone(),
+            status: status.clone(),
+            migrate: migrate.clone(),
+        }),
         DriverSpec::Ocf { provider, agent, params } => Driver::Ocf(
             OcfSpec { provider: provider.clone(), kind: agent.clone(), params: params.clone() },
             OcfRoot::default(),
@@ -155,6 +184,7 @@ fn driven(name: &ResourceName, spec: &ResourceSpec) -> Resource {
         start: Duration::from_millis(spec.start_timeout_ms),
         stop: Duration::from_millis(spec.stop_timeout_ms),
         monitor: Duration::from_millis(spec.monitor_timeout_ms),
+        migrate: Duration::from_millis(spec.migrate_timeout_ms),
     };
     Resource { name: name.to_string(), driver, deadlines }
 }

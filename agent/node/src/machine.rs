@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_firmware::{Inspected, Promise, inspect};
-use tiebreaker_pipeline::report::Trust;
+use tiebreaker_pipeline::report::{Capacity, Leave, Trust};
 
 use crate::config::WatchdogChoice;
 use crate::supervisor::BOOT_ID_VARIABLE;
@@ -113,6 +114,80 @@ pub fn next_incarnation(dir: &Path) -> Result<u64> {
     let next = last + 1;
     replace(&path, format!("{next}\n").as_bytes())?;
     Ok(next)
+}
+
+/// What this machine has to give: its memory and processors, as far as the kernel tells.
+#[must_use]
+pub fn capacity() -> Capacity {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().ok().and_then(|cpus| u64::try_from(cpus.get()).ok());
+    Capacity { memory: total_memory(&meminfo), milli_cpus: cpus.map(|cpus| cpus.saturating_mul(1000)) }
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Milliseconds from power-on to this agent, where it is the first of its boot; later ones learn nothing by that. A
+/// simulated boot has no time of its own.
+///
+/// # Errors
+/// When the mark that tells the first from the others can't be made.
+pub fn booted_in_ms(runtime: &Path, watchdog: &WatchdogChoice) -> Result<Option<u64>> {
+    if *watchdog == WatchdogChoice::Simulated {
+        return Ok(None);
+    }
+    let mark = runtime.join("agent-was-here");
+    match std::fs::File::create_new(&mark) {
+        Ok(_) => {
+            let since = tiebreaker_member::clock::now().boottime_ns / 1_000_000;
+            Ok(Some(since))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("creating {}", mark.display())),
+    }
+}
+
+/// How this agent goes, as the service manager tells: with its machine, or alone.
+pub async fn how_it_goes() -> Leave {
+    if !Path::new("/run/systemd/system").exists() {
+        return Leave::AgentRestart;
+    }
+    let jobs = tokio::process::Command::new("systemctl")
+        .args(["list-jobs", "--no-legend", "--plain", "--full"])
+        .stdin(std::process::Stdio::null())
+        .output();
+    match tokio::time::timeout(Duration::from_secs(2), jobs).await {
+        Ok(Ok(jobs)) => leave_of(&String::from_utf8_lossy(&jobs.stdout)),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "systemctl can't be asked how the machine goes: taking it for a restart of the agent");
+            Leave::AgentRestart
+        }
+        Err(_) => {
+            tracing::warn!("systemctl doesn't answer how the machine goes: taking it for a restart of the agent");
+            Leave::AgentRestart
+        }
+    }
+}
+
+/// What a list of systemd's jobs says about the machine: lines of number, unit, kind and state.
+fn leave_of(jobs: &str) -> Leave {
+    let started = |unit: &str| {
+        jobs.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            words.next() == Some(unit) && words.next() == Some("start")
+        })
+    };
+    if ["reboot.target", "kexec.target", "soft-reboot.target"].into_iter().any(started) {
+        Leave::Reboot
+    } else if ["poweroff.target", "halt.target", "shutdown.target"].into_iter().any(started) {
+        Leave::PowerOff
+    } else {
+        Leave::AgentRestart
+    }
 }
 
 /// Writes a small file so that it is old or new, whole, whenever the power fails.
@@ -308,6 +383,32 @@ mod tests {
     fn the_hash_is_the_published_one() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    #[test]
+    fn the_jobs_of_the_service_manager_tell_a_reboot_from_a_restart_of_the_agent() {
+        let of = |target: &str| format!("123 tiebreaker-agent.service stop running\n124 {target} start waiting\n");
+        assert_eq!(leave_of(&of("reboot.target")), Leave::Reboot);
+        assert_eq!(leave_of(&of("poweroff.target")), Leave::PowerOff);
+        assert_eq!(leave_of(&of("halt.target")), Leave::PowerOff);
+        assert_eq!(leave_of(&of("tiebreaker-agent.service")), Leave::AgentRestart);
+        assert_eq!(leave_of("9 reboot.target stop waiting\n"), Leave::AgentRestart);
+        assert_eq!(leave_of(""), Leave::AgentRestart);
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        assert_eq!(total_memory("MemTotal:       16 kB\nMemFree: 1 kB\n"), Some(16_384));
+        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn only_the_first_agent_of_a_boot_tells_how_long_it_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = WatchdogChoice::None;
+        assert!(booted_in_ms(dir.path(), &device).unwrap().is_some());
+        assert_eq!(booted_in_ms(dir.path(), &device).unwrap(), None);
+        assert_eq!(booted_in_ms(dir.path(), &WatchdogChoice::Simulated).unwrap(), None);
     }
 
     #[test]

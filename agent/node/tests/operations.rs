@@ -189,7 +189,12 @@ fn web(start: &str, stop: &str, status: &str, stop_deadline: Duration) -> Resour
     let argv = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).into();
     Resource {
         name: "web".into(),
-        driver: Driver::Command(CommandSpec { start: argv(start), stop: argv(stop), status: argv(status) }),
+        driver: Driver::Command(CommandSpec {
+            start: argv(start),
+            stop: argv(stop),
+            status: argv(status),
+            migrate: None,
+        }),
         deadlines: Deadlines { stop: stop_deadline, ..Deadlines::default() },
     }
 }

@@ -6,11 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fence::{Evidence, FenceId, FenceReason};
-use crate::name::{MemberName, ResourceName};
+use crate::name::{MemberName, ResourceName, RuleName};
+use crate::placement::rule::PlacementRule;
+use crate::placement::score::Scoring;
 use crate::profile::Profile;
-use crate::report::WatchdogPromise;
-use crate::resource::{MoveReason, Requested, ResourceSpec};
-use crate::state::{DeviceStatus, Role};
+use crate::report::{Capacity, Leave, WatchdogPromise};
+use crate::resource::{Class, MoveReason, Requested, ResourceSpec};
+use crate::state::{DeviceStatus, DisarmMode, FewerVotes, Role, ShutdownPolicy};
 
 /// The version of [`Entry`]'s encoding.
 pub const ENTRY_VERSION: u32 = 1;
@@ -77,6 +79,46 @@ pub enum Command {
         machine: Option<String>,
         /// The newest closed fence of the node that its report had applied; zero if none.
         closed: u64,
+        /// What the node has to give.
+        #[serde(default, skip_serializing_if = "is_default")]
+        capacity: Capacity,
+        /// How long its machine took to boot, milliseconds; zero if that is not known.
+        #[serde(default, skip_serializing_if = "is_default")]
+        booted_in_ms: u64,
+    },
+    /// A life whose promise was suspended keeps it again: its watchdog is armed, or nothing runs.
+    Bind {
+        /// Whose.
+        node: MemberName,
+        /// Which start of the agent.
+        incarnation: u64,
+        /// The log index from which the promise was suspended.
+        since: u64,
+    },
+    /// A node goes, and says so beforehand.
+    Leave {
+        /// Who.
+        node: MemberName,
+        /// Which start of its agent.
+        incarnation: u64,
+        /// How.
+        how: Leave,
+    },
+    /// A node that goes runs nothing any more: its life is over, in good order.
+    Left {
+        /// Who.
+        node: MemberName,
+        /// Which start of its agent.
+        incarnation: u64,
+        /// The log index at which its going was agreed to.
+        since: u64,
+    },
+    /// A node shall be empty, or may be used again.
+    SetMaintenance {
+        /// Which.
+        node: MemberName,
+        /// Empty?
+        on: bool,
     },
     /// A resource comes under protection.
     AddResource {
@@ -86,6 +128,9 @@ pub enum Command {
         spec: ResourceSpec,
         /// What is wanted of it.
         requested: Requested,
+        /// Where it shall be first, if that is possible.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<MemberName>,
     },
     /// A resource's request or configuration changes; also clears its error.
     SetResource {
@@ -111,6 +156,84 @@ pub enum Command {
         to: Option<MemberName>,
         /// Why.
         why: MoveReason,
+    },
+    /// A resource moves live; both nodes own it until that is over.
+    Migrate {
+        /// Which.
+        resource: ResourceName,
+        /// The decision that this one rests on.
+        generation: u64,
+        /// To where.
+        to: MemberName,
+        /// That node's life when that was decided.
+        incarnation: u64,
+        /// Why.
+        why: MoveReason,
+    },
+    /// Its owner may start a resource: its turn has come.
+    Go {
+        /// Which.
+        resource: ResourceName,
+        /// The decision that this one rests on.
+        generation: u64,
+    },
+    /// The failures of a resource are old enough to be forgotten.
+    Forget {
+        /// Which.
+        resource: ResourceName,
+        /// The decision that this one rests on.
+        generation: u64,
+    },
+    /// An operator locks a resource, or takes the lock off.
+    SetLock {
+        /// Which.
+        resource: ResourceName,
+        /// Why it is locked; `None` unlocks it.
+        reason: Option<String>,
+    },
+    /// A placement rule is set anew.
+    SetRule {
+        /// Its name.
+        name: RuleName,
+        /// The rule.
+        rule: PlacementRule,
+    },
+    /// A placement rule ends.
+    RemoveRule {
+        /// Its name.
+        name: RuleName,
+    },
+    /// A setting of the cluster.
+    Set(Setting),
+    /// The cluster shall stop acting, as soon as nothing is under way.
+    Disarm {
+        /// What that means for the resources.
+        mode: DisarmMode,
+    },
+    /// Nothing is under way any more: the cluster doesn't act from now on.
+    Disarmed,
+    /// The cluster shall act again.
+    Arm,
+    /// Every node keeps its promise again: the cluster acts from now on.
+    Armed {
+        /// The log index of `Arm`.
+        since: u64,
+    },
+    /// A node can't keep its promise: all disarm again.
+    ArmingFailed {
+        /// The log index of `Arm`.
+        since: u64,
+        /// What is in the way.
+        why: String,
+    },
+    /// An operator went on though it breaks the plan: for the record.
+    Forced {
+        /// Who.
+        by: String,
+        /// What was done.
+        done: String,
+        /// What it breaks.
+        breaks: String,
     },
     /// A resource gets an owner.
     Assign {
@@ -186,6 +309,61 @@ pub enum Command {
     },
 }
 
+/// A setting of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// What a planned shutdown means.
+    Shutdown(ShutdownPolicy),
+    /// How nodes are compared.
+    Placement(Scoring),
+    /// Whether the load is evened out by itself.
+    Rebalance(bool),
+    /// How many node failures the cluster shall be able to lose; `None` for no goal.
+    Tolerate(Option<u32>),
+    /// Planned moves under way at once.
+    Moves {
+        /// How many; `None` for the usual number.
+        most: Option<u32>,
+        /// Also above [`crate::state::MOVES_MAX`].
+        force: bool,
+    },
+    /// Seconds between two orders of a class.
+    OrderDelay {
+        /// Which class.
+        class: Class,
+        /// How long, in seconds.
+        seconds: u32,
+    },
+    /// Votes that aren't expected for a while; `None` ends that.
+    FewerVotes(Option<FewerVotes>),
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shutdown(policy) => write!(f, "a planned shutdown means {}", policy.word()),
+            Self::Placement(mode) => write!(f, "placement is {mode}"),
+            Self::Rebalance(true) => f.write_str("the load is evened out by itself"),
+            Self::Rebalance(false) => f.write_str("nothing moves by itself to even out the load"),
+            Self::Tolerate(Some(failures)) => write!(f, "{failures} node failure(s) shall be tolerable"),
+            Self::Tolerate(None) => f.write_str("no number of node failures is demanded to be tolerable"),
+            Self::Moves { most: Some(most), .. } => write!(f, "{most} planned move(s) at once"),
+            Self::Moves { most: None, .. } => f.write_str("the usual number of planned moves at once"),
+            Self::OrderDelay { class, seconds } => write!(f, "{seconds} s between the orders of {class} resources"),
+            Self::FewerVotes(Some(fewer)) => {
+                let without: Vec<&str> = fewer.without.iter().map(MemberName::as_str).collect();
+                write!(f, "the votes of {} are not expected for a while", without.join(", "))
+            }
+            Self::FewerVotes(None) => f.write_str("all votes are expected again"),
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Why a command was void.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -243,6 +421,34 @@ pub enum Void {
         /// What.
         resource: ResourceName,
     },
+    /// It was given up, and nobody has said yet that it may be tried again.
+    #[error(
+        "{resource} is in error ({why}): look into it, then `tiebreaker resource set {resource} --state disabled`, and \
+         start it again after that"
+    )]
+    InError {
+        /// Which.
+        resource: ResourceName,
+        /// Why.
+        why: String,
+    },
+    /// It is locked.
+    #[error("{resource} is locked ({reason}): unlock it first, with `tiebreaker resource unlock {resource}`")]
+    Locked {
+        /// Which.
+        resource: ResourceName,
+        /// Why.
+        reason: String,
+    },
+    /// The cluster is armed already, or disarmed already, or on its way.
+    #[error("the cluster is {state}: nothing to do")]
+    Arming {
+        /// armed, disarming, disarmed or arming.
+        state: String,
+    },
+    /// The cluster doesn't act.
+    #[error("the cluster is disarmed: `tiebreaker arm` first")]
+    NotArmed,
     /// The specification is wrong.
     #[error("{why}")]
     BadSpec {

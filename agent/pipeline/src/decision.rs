@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Setting;
 use crate::fence::{Evidence, FenceId, FenceReason};
-use crate::name::{MemberName, ResourceName};
+use crate::name::{MemberName, ResourceName, RuleName};
 use crate::profile::Profile;
+use crate::report::Leave;
 use crate::resource::{MoveReason, Requested};
+use crate::state::{Arming, LeavePolicy};
 
 /// One line of the timeline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,6 +151,74 @@ pub enum Decision {
         /// Which.
         profile: Profile,
     },
+    /// A node goes, and said so beforehand.
+    Leaving {
+        /// Who.
+        node: MemberName,
+        /// How.
+        how: Leave,
+        /// What happens to its resources.
+        policy: LeavePolicy,
+    },
+    /// A node has gone in good order.
+    Left {
+        /// Who.
+        node: MemberName,
+    },
+    /// A node went into maintenance, or came out of it.
+    Maintenance {
+        /// Which.
+        node: MemberName,
+        /// Into?
+        on: bool,
+    },
+    /// A resource moves live.
+    Migrating {
+        /// Which.
+        resource: ResourceName,
+        /// From where.
+        from: MemberName,
+        /// To where.
+        to: MemberName,
+        /// Why.
+        why: MoveReason,
+    },
+    /// A resource was locked or unlocked.
+    Lock {
+        /// Which.
+        resource: ResourceName,
+        /// Why it is locked; `None` when it was unlocked.
+        reason: Option<String>,
+    },
+    /// A placement rule was set or removed.
+    Rule {
+        /// Which.
+        name: RuleName,
+        /// It holds from now on.
+        set: bool,
+    },
+    /// A setting changed.
+    Set {
+        /// To what.
+        setting: Setting,
+    },
+    /// The cluster was disarmed or armed, or is on its way.
+    Arming {
+        /// What holds now.
+        arming: Arming,
+        /// Why it could not be armed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// An operator went on though it breaks the plan.
+    Forced {
+        /// Who.
+        by: String,
+        /// What was done.
+        done: String,
+        /// What it breaks.
+        breaks: String,
+    },
 }
 
 impl fmt::Display for Decision {
@@ -163,15 +234,9 @@ impl fmt::Display for Decision {
                 write!(f, "{node} was admitted as incarnation {incarnation}, {boot}")
             }
             Self::ResourceAdded { resource } => write!(f, "{resource} came under protection"),
-            Self::ResourceSet { resource, requested } => match requested {
-                Requested::Started => write!(f, "{resource} was set to started"),
-                Requested::Stopped => write!(f, "{resource} was set to stopped"),
-            },
+            Self::ResourceSet { resource, requested } => write!(f, "{resource} was set to {requested}"),
             Self::ResourceRemoved { resource } => write!(f, "{resource} left protection"),
-            Self::Released { resource, node, why } => match why {
-                MoveReason::Failed { why } => write!(f, "{resource} has to leave {node}: {why}"),
-                MoveReason::Asked => write!(f, "{resource} has to leave {node}: an operator asked for it"),
-            },
+            Self::Released { resource, node, why } => write!(f, "{resource} has to leave {node}: {why}"),
             Self::Assigned { resource, node, recovered_from } => match recovered_from {
                 Some(from) => write!(f, "{resource} is placed on {node}, recovered from {from}"),
                 None => write!(f, "{resource} is placed on {node}"),
@@ -183,6 +248,28 @@ impl fmt::Display for Decision {
             Self::FenceClosed { id, node } => write!(f, "fence {id}: closed, {node} may come back"),
             Self::Devices { node, proven, of } => write!(f, "{proven} of {of} power devices of {node} are proven"),
             Self::ProfileSet { profile } => write!(f, "the profile is {profile}"),
+            Self::Leaving { node, how, policy } => {
+                let resources = match policy {
+                    LeavePolicy::Freeze => "its resources wait for it",
+                    LeavePolicy::Failover => "its resources fail over",
+                    LeavePolicy::Migrate => "its resources move away first",
+                };
+                write!(f, "{node} is about to {how}: {resources}")
+            }
+            Self::Left { node } => write!(f, "{node} has gone in good order and runs nothing"),
+            Self::Maintenance { node, on: true } => write!(f, "{node} is in maintenance"),
+            Self::Maintenance { node, on: false } => write!(f, "{node} is out of maintenance"),
+            Self::Migrating { resource, from, to, why } => {
+                write!(f, "{resource} moves live from {from} to {to}: {why}")
+            }
+            Self::Lock { resource, reason: Some(reason) } => write!(f, "{resource} was locked: {reason}"),
+            Self::Lock { resource, reason: None } => write!(f, "{resource} was unlocked"),
+            Self::Rule { name, set: true } => write!(f, "the rule {name} was set"),
+            Self::Rule { name, set: false } => write!(f, "the rule {name} was removed"),
+            Self::Set { setting } => write!(f, "a setting was changed: {setting}"),
+            Self::Arming { arming, why: None } => write!(f, "the cluster is {arming}"),
+            Self::Arming { arming, why: Some(why) } => write!(f, "the cluster is {arming} again: {why}"),
+            Self::Forced { by, done, breaks } => write!(f, "{by} forced it: {done}; {breaks}"),
         }
     }
 }

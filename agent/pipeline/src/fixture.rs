@@ -10,7 +10,7 @@ use crate::fence::{Evidence, FenceId, FenceReason};
 use crate::leader::Leases;
 use crate::manager::{Plan, View, Why, manage};
 use crate::name::{ClusterName, MemberName, ResourceName};
-use crate::report::{LeaseVerdict, Observed, Renew, Report, Trust, WatchdogPromise};
+use crate::report::{Capacity, LeaseVerdict, Observed, Renew, Report, Trust, WatchdogPromise};
 use crate::resource::{Driver, MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::rules::Rules;
 use crate::state::{DeviceStatus, Role, State};
@@ -36,7 +36,7 @@ pub(crate) fn web() -> ResourceName {
 
 pub(crate) fn driver(name: &str) -> Driver {
     let argv = |verb: &str| vec![format!("/opt/{name}"), verb.to_owned()];
-    Driver::Command { start: argv("start"), stop: argv("stop"), status: argv("status") }
+    Driver::Command { start: argv("start"), stop: argv("stop"), status: argv("status"), migrate: None }
 }
 
 pub(crate) fn spec() -> ResourceSpec {
@@ -135,11 +135,20 @@ impl Log {
 
     pub fn admit(node: &str, incarnation: u64, boot: &str, closed: u64) -> Command {
         let watchdog = Some(promise(Trust::Drilled));
-        Command::Admit { node: member(node), incarnation, boot: boot.into(), watchdog, machine: None, closed }
+        Command::Admit {
+            node: member(node),
+            incarnation,
+            boot: boot.into(),
+            watchdog,
+            machine: None,
+            closed,
+            capacity: Capacity::default(),
+            booted_in_ms: 0,
+        }
     }
 
     pub fn add_web() -> Command {
-        Command::AddResource { name: web(), spec: spec(), requested: Requested::Started }
+        Command::AddResource { name: web(), spec: spec(), requested: Requested::Started, node: None }
     }
 
     pub fn set_web(requested: Requested) -> Command {
@@ -179,12 +188,25 @@ pub(crate) fn report(applied: u64, web_is: Option<Observed>) -> Report {
         hears: BTreeSet::new(),
         armed: true,
         leases_lost: 0,
+        leaving: None,
+        trouble: None,
+        usage: BTreeMap::new(),
     }
 }
 
 pub(crate) fn renewal(incarnation: u64, boot: &str, seq: u64, report: Report) -> Renew {
     let watchdog = Some(promise(Trust::Drilled));
-    Renew { seq, term: 3, incarnation, boot: boot.into(), watchdog, machine: None, report }
+    Renew {
+        seq,
+        term: 3,
+        incarnation,
+        boot: boot.into(),
+        watchdog,
+        machine: None,
+        capacity: Capacity::default(),
+        booted_in_ms: None,
+        report,
+    }
 }
 
 /// A leader of term 3, which began long after its machine's start.
@@ -227,7 +249,7 @@ impl Lead {
     }
 
     pub fn plan(&self) -> Plan {
-        manage(&View { state: &self.log.state, leases: &self.leases, now: self.now, started: self.started })
+        manage(&View { state: &self.log.state, leases: &self.leases, now: self.now, started: self.started, wall_ms: 0 })
     }
 
     pub fn proposals(&self) -> Vec<Command> {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::name::MemberName;
+use crate::name::{MemberName, ResourceName};
 use crate::profile::silence_after_lease;
-use crate::report::{Answer, LeaseVerdict, Refusal, Renew, Report, WatchdogPromise};
+use crate::report::{Answer, Capacity, LeaseVerdict, Refusal, Renew, Report, WatchdogPromise};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Reading;
@@ -43,6 +43,10 @@ pub struct Newest {
     pub watchdog: Option<WatchdogPromise>,
     /// The machine's UUID.
     pub machine: Option<String>,
+    /// What the node has to give.
+    pub capacity: Capacity,
+    /// How long its machine took to boot, if this agent is the first of its boot.
+    pub booted_in_ms: Option<u64>,
     /// The report.
     pub report: Report,
 }
@@ -55,6 +59,8 @@ pub struct Leases {
     nodes: BTreeMap<MemberName, NodeView>,
     /// Lives whose fence this leader has proposed: they get no grant whatever becomes of the proposal.
     condemned: BTreeMap<MemberName, u64>,
+    /// Since when each resource is reported to run.
+    up: BTreeMap<ResourceName, Reading>,
     /// When the last grant of each length ends: at most one line per profile.
     lengths: BTreeMap<Duration, Reading>,
     rules: Rules,
@@ -68,8 +74,15 @@ impl Leases {
         // The last leader may have given the longest lease of all until the end of its own right to give any.
         let longest = state.longest_lease();
         let lengths = BTreeMap::from([(longest, now.after(state.longest_quorum_lease() + longest))]);
-        let mut leases =
-            Self { term, since: now, nodes: BTreeMap::new(), condemned: BTreeMap::new(), lengths, rules: state.rules };
+        let mut leases = Self {
+            term,
+            since: now,
+            nodes: BTreeMap::new(),
+            condemned: BTreeMap::new(),
+            up: BTreeMap::new(),
+            lengths,
+            rules: state.rules,
+        };
         for name in state.nodes.keys() {
             let view = leases.assumed(state, name);
             leases.nodes.insert(name.clone(), view);
@@ -109,6 +122,23 @@ impl Leases {
     #[must_use]
     pub fn node(&self, name: &MemberName) -> Option<&NodeView> {
         self.nodes.get(name)
+    }
+
+    /// Since when a resource is reported to run, as far as this leader has seen.
+    #[must_use]
+    pub fn up_since(&self, resource: &ResourceName) -> Option<Reading> {
+        self.up.get(resource).copied()
+    }
+
+    fn note_what_runs(&mut self, now: Reading, state: &State, name: &MemberName) {
+        let Some(newest) = self.nodes.get(name).and_then(|view| view.newest.as_ref()) else { return };
+        for (resource, observed) in &newest.report.resources {
+            if observed.is_running() {
+                self.up.entry(resource.clone()).or_insert(now);
+            } else if state.resources.get(resource).is_none_or(|resource| resource.phase.owner() == Some(name)) {
+                self.up.remove(resource);
+            }
+        }
     }
 
     /// The newest report of a node's admitted life.
@@ -184,6 +214,7 @@ impl Leases {
                 LeaseVerdict::Refused { why }
             }
         };
+        self.note_what_runs(now, state, name);
         Answer { seq, incarnation, term: self.term, verdict }
     }
 
@@ -239,6 +270,8 @@ impl Leases {
                 boot: renew.boot,
                 watchdog: renew.watchdog,
                 machine: renew.machine,
+                capacity: renew.capacity,
+                booted_in_ms: renew.booted_in_ms,
                 report: renew.report,
             });
         }

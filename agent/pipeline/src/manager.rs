@@ -1,19 +1,27 @@
 //! The manager: a pure function of the replicated state, the nodes' reports and the time. It runs on the leader, inside
 //! its quorum lease, and gives proposals; what it waits for, it says as data.
 
-use std::collections::BTreeMap;
+mod asked;
+mod nodes;
+mod round;
+mod sight;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
-use crate::fence::{Evidence, Fence, FenceId, FenceReason, Progress};
+use crate::fence::FenceId;
 use crate::leader::Leases;
-use crate::name::{MemberName, ResourceName};
-use crate::report::{Observed, Trust};
-use crate::resource::{MoveReason, Phase, Requested, Resource};
-use crate::state::{Role, State};
+use crate::name::{MemberName, ResourceName, RuleName};
+use crate::placement::choose::{Choice, Outcome};
+use crate::report::Observed;
+use crate::state::{Arming, Role, State};
 use crate::time::Reading;
+use round::Round;
+
+pub use asked::AskError;
 
 /// A node that was admitted but not heard since this leader's machine started gets this long to boot.
 pub const BOOT_GRACE: Duration = Duration::from_secs(60);
@@ -89,14 +97,82 @@ pub enum Why {
     /// A decision is on its way through the log.
     #[error("a decision is on its way through the log")]
     Deciding,
+    /// It runs, and stays where it is though another node is preferred.
+    #[error("it runs; {why}")]
+    Stays {
+        /// Why it stays.
+        why: String,
+    },
+    /// It moves live.
+    #[error("it moves live from {from} to {to}")]
+    Moving {
+        /// From where.
+        from: MemberName,
+        /// To where.
+        to: MemberName,
+    },
+    /// It runs, and shall move as soon as that is possible.
+    #[error("it runs, and shall move: {why}")]
+    MoveWaits {
+        /// Why it shall move, and what is in the way.
+        why: String,
+    },
+    /// Something else has to run first.
+    #[error("waiting for its turn: {after} has to run first")]
+    WaitingForTurn {
+        /// What it waits for.
+        after: ResourceName,
+    },
+    /// Its node said that it goes, and comes back.
+    #[error(
+        "frozen: {node} said that it is about to {how}; it starts again when {node} is back, or `tiebreaker resource relocate` moves it"
+    )]
+    Frozen {
+        /// Which node.
+        node: MemberName,
+        /// How it goes.
+        how: crate::report::Leave,
+    },
+    /// An operator has locked it.
+    #[error("locked: {reason}")]
+    Locked {
+        /// Why.
+        reason: String,
+    },
+    /// The cluster has nothing to do with it.
+    #[error("the cluster has nothing to do with it, as asked")]
+    Ignored,
+    /// The cluster doesn't act.
+    #[error("the cluster is {state}: nothing is started, stopped or moved; `tiebreaker arm` ends that")]
+    Disarmed {
+        /// disarming, disarmed or arming.
+        state: String,
+    },
     /// It was given up.
-    #[error("it was given up: {why}; `tiebreaker resource set {resource} --state started` tries again")]
+    #[error(
+        "it was given up: {why}; `tiebreaker resource set {resource} --state disabled` clears that, then started tries again"
+    )]
     Error {
         /// The resource.
         resource: ResourceName,
         /// What went wrong.
         why: String,
     },
+}
+
+impl Why {
+    /// It runs where it may stay, for the reason that a choice gave.
+    fn stays(choice: &Choice) -> Self {
+        match &choice.outcome {
+            Outcome::StaysWithoutFailback { .. } => Self::Stays { why: choice.outcome.to_string() },
+            Outcome::Stays { .. }
+            | Outcome::Home { .. }
+            | Outcome::Only { .. }
+            | Outcome::Best { .. }
+            | Outcome::Next { .. }
+            | Outcome::Nowhere => Self::Runs,
+        }
+    }
 }
 
 /// What the manager wants done, and why it waits elsewhere.
@@ -108,6 +184,8 @@ pub struct Plan {
     pub why: BTreeMap<ResourceName, Why>,
     /// Per node that is lost and not fenced, the reason.
     pub unfenced: BTreeMap<MemberName, String>,
+    /// Per placement rule without effect, the reason.
+    pub rule_faults: BTreeMap<RuleName, String>,
 }
 
 /// Everything that the manager looks at.
@@ -120,6 +198,8 @@ pub struct View<'a> {
     pub now: Reading,
     /// When the leader's own process started.
     pub started: Reading,
+    /// The leader's wall clock, milliseconds since 1970: for what people set an end to, never for safety.
+    pub wall_ms: u64,
 }
 
 /// One look at the cluster.
@@ -130,410 +210,45 @@ pub fn manage(view: &View<'_>) -> Plan {
         view.node(node, &mut plan);
     }
     view.profile(&mut plan);
-    let mut load = view.load();
-    for (name, resource) in &view.state.resources {
-        let why = view.resource(name, resource, &mut load, &mut plan);
-        plan.why.insert(name.clone(), why);
+    view.arming(&mut plan);
+    view.votes(&mut plan);
+    let busy = view.state.is_busy();
+    Round::new(view, &mut plan).look();
+    if matches!(view.state.settings.arming, Arming::Disarming { .. }) && !busy && !plan.is_recovering() {
+        plan.proposals.push(Command::Disarmed);
     }
     plan
 }
 
-impl View<'_> {
-    fn node(&self, node: &MemberName, plan: &mut Plan) {
-        if let Some((id, fence)) = self.state.open_fence(node) {
-            if matches!(fence.progress, Progress::Wanted)
-                && let Some(evidence) = self.evidence(node, fence)
-            {
-                plan.proposals.push(Command::Fenced { id, evidence });
-            }
-            if self.state.rules.closed_before_readmission() {
-                return;
-            }
-        }
-        self.admission(node, plan);
-        if let Some(command) = self.loss(node, plan) {
-            plan.proposals.push(command);
-        }
-    }
-
-    /// A new life of a node, if one asks and may have it.
-    fn admission(&self, node: &MemberName, plan: &mut Plan) {
-        let (Some(state), Some(view)) = (self.state.nodes.get(node), self.leases.node(node)) else {
-            return;
-        };
-        let Some(newest) = &view.newest else {
-            return;
-        };
-        if newest.incarnation <= state.last_incarnation || !self.leases.is_heard(self.state, node, self.now) {
-            return;
-        }
-        // A report from before the closing was sent when a power-off could still land.
-        let closed = if self.state.rules.admission_has_applied_the_closing() {
-            if newest.report.applied < state.closed_at {
-                return;
-            }
-            newest.report.applied.min(state.closed_at)
-        } else {
-            state.closed_at
-        };
-        let twin = state.life.as_ref().is_some_and(|life| life.boot != newest.boot)
-            && !self.now.reached_on_both(view.granted_until);
-        if twin && self.state.rules.one_boot_per_grant() {
-            return;
-        }
-        plan.proposals.push(Command::Admit {
-            node: node.clone(),
-            incarnation: newest.incarnation,
-            boot: newest.boot.clone(),
-            watchdog: newest.watchdog.clone(),
-            machine: newest.machine.clone(),
-            closed,
-        });
-    }
-
-    /// A fence for a node that is lost, owns something, and isn't heard by others while its lease may run.
-    fn loss(&self, node: &MemberName, plan: &mut Plan) -> Option<Command> {
-        let life = self.state.life(node)?;
-        let view = self.leases.node(node)?;
-        self.state.owned_by(node).next()?;
-        let silent = self.now.since_at_least(view.heard);
-        if silent < self.state.settings.profile.lost_after() {
-            return None;
-        }
-        let mut hold = |why: String| {
-            plan.unfenced.insert(node.clone(), why);
-            None
-        };
-        let booting = self.now.since_at_least(self.started);
-        if !view.heard_once && booting < BOOT_GRACE {
-            return hold(format!("it may still be booting ({} s of grace left)", (BOOT_GRACE - booting).as_secs()));
-        }
-        if !self.now.reached_on_both(view.granted_until)
-            && let Some(other) = self.heard_by(node)
-            && self.state.rules.others_are_asked_first()
-        {
-            return hold(format!("{other} still hears it, and its lease may still run"));
-        }
-        let (left, voters) = self.state.voters_left_without(node);
-        if self.state.rules.fences_leave_a_majority() && left * 2 <= voters {
-            return hold(format!("only {left} of {voters} voters would be left in service, which is no majority"));
-        }
-        let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
-        Some(Command::FenceWanted {
-            node: node.clone(),
-            incarnation: life.incarnation,
-            reason: FenceReason::Lost { silent_ms },
-        })
-    }
-
-    /// Another node that has lately heard this one, by a report that is fresh itself.
-    fn heard_by(&self, node: &MemberName) -> Option<&MemberName> {
-        self.state.nodes.keys().filter(|other| *other != node).find(|other| {
-            self.leases.is_heard(self.state, other, self.now)
-                && self.leases.report(self.state, other).is_some_and(|report| report.hears.contains(node))
-        })
-    }
-
-    /// Evidence that needs no device: a new boot that reports in, or the watchdog's time.
-    fn evidence(&self, node: &MemberName, fence: &Fence) -> Option<Evidence> {
-        let view = self.leases.node(node)?;
-        if let Some(newest) = &view.newest {
-            let rules = self.state.rules;
-            let later = newest.boot != fence.boot && newest.incarnation > fence.incarnation;
-            let knows = newest.report.applied >= fence.wanted_at && newest.report.runs_nothing();
-            if later && (knows || !rules.new_boots_prove_with_the_fence_applied()) {
-                return Some(Evidence::NewBoot { boot: newest.boot.clone() });
-            }
-        }
-        let promise = self.state.life(node)?.watchdog.as_ref()?;
-        if promise.trust == Trust::Unproven && self.state.rules.only_trusted_watchdogs_prove_silence() {
-            return None;
-        }
-        let silent_from = self.leases.silent_from(self.state, node, promise)?;
-        if !self.now.reached_on_both(silent_from) {
-            return None;
-        }
-        let waited = self.now.since_at_least(view.granted_until);
-        Some(Evidence::WatchdogTime { waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) })
-    }
-
-    /// The shorter times of a new profile hold once every life has applied it.
-    fn profile(&self, plan: &mut Plan) {
-        let settings = &self.state.settings;
-        if settings.unsettled.is_empty() {
-            return;
-        }
-        let applied = self.state.nodes.iter().all(|(node, state)| {
-            state.life.is_none()
-                || self.leases.report(self.state, node).is_some_and(|r| r.applied >= settings.profile_since)
-        });
-        // A lease never shrinks, so a long one that was given before the change runs on at a life that has applied it.
-        let ended = self.leases.longer_grants_ended(settings.profile.lease(), self.now);
-        if applied && ended {
-            plan.proposals.push(Command::SettleProfile { profile: settings.profile, since: settings.profile_since });
-        }
-    }
-
-    /// How many resources each node owns.
-    fn load(&self) -> BTreeMap<MemberName, usize> {
-        let mut load: BTreeMap<MemberName, usize> = self.state.nodes.keys().map(|node| (node.clone(), 0)).collect();
-        for resource in self.state.resources.values() {
-            if let Some(count) = resource.phase.owner().and_then(|owner| load.get_mut(owner)) {
-                *count += 1;
-            }
-        }
-        load
-    }
-
-    fn resource(
-        &self,
-        name: &ResourceName,
-        resource: &Resource,
-        load: &mut BTreeMap<MemberName, usize>,
-        plan: &mut Plan,
-    ) -> Why {
-        match &resource.phase {
-            Phase::New => self.new_resource(name, resource, load, plan),
-            Phase::Free { .. } => self.place(name, resource, None, load, plan),
-            Phase::Placed { node } => self.placed(name, resource, node, plan),
-            Phase::Releasing { node, to, .. } => self.releasing(name, resource, node, to.as_ref(), load, plan),
-            Phase::Error { why, .. } => Why::Error { resource: name.clone(), why: why.clone() },
-        }
-    }
-
-    /// A new resource: adopted where it runs, else placed once every node has said that it doesn't run there.
-    fn new_resource(
-        &self,
-        name: &ResourceName,
-        resource: &Resource,
-        load: &mut BTreeMap<MemberName, usize>,
-        plan: &mut Plan,
-    ) -> Why {
-        if !self.state.rules.new_resources_are_probed() {
-            return self.place(name, resource, None, load, plan);
-        }
-        let mut running: Option<&MemberName> = None;
-        let mut waiting: Option<&MemberName> = None;
-        let mut unknown: Option<(&MemberName, &String)> = None;
-        for (node, state) in &self.state.nodes {
-            let fenced = state.life.is_none()
-                && state.closed_at > 0
-                && self.is_proven_dead(node)
-                && !self.leases.is_heard(self.state, node, self.now);
-            let observed = self
-                .leases
-                .report(self.state, node)
-                .filter(|report| report.applied >= resource.since)
-                .and_then(|report| report.resources.get(name));
-            match observed {
-                Some(Observed::Running) => match running {
-                    None => running = Some(node),
-                    Some(first) => return Why::RunsTwice { first: first.clone(), second: node.clone() },
-                },
-                Some(observed) if observed.is_stopped() => {}
-                // A node that was fenced and never came back runs nothing.
-                None if fenced => {}
-                Some(Observed::Unknown { why }) => unknown = Some((node, why)),
-                Some(_) | None => waiting = Some(node),
-            }
-        }
-        if let Some((node, why)) = unknown {
-            return Why::ProbeUnknown { node: node.clone(), why: why.clone() };
-        }
-        if let Some(node) = waiting {
-            return Why::WaitingForProbe { node: node.clone() };
-        }
-        // Where it runs already, there it has to be taken over, or nowhere.
-        if let Some(node) = running
-            && !self.candidates(None).0.contains(&node)
-        {
-            let why = self.state.unprotectable(node).unwrap_or_else(|| format!("{node} is not in service"));
-            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
-        }
-        // Its owner's fence may have to rest on its watchdog from the very first moment.
-        if let Some(node) = running
-            && self.state.life(node).is_some_and(|life| life.watchdog.is_some())
-            && !self.leases.report(self.state, node).is_some_and(|report| report.armed)
-        {
-            let why = format!("{node} has not armed its watchdog yet");
-            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
-        }
-        self.place(name, resource, running, load, plan)
-    }
-
-    /// The node's last fence is closed and proves that nothing at all was left running. The watchdog's time proves that of
-    /// what the cluster had put there alone: for anything else it need not have been armed.
-    fn is_proven_dead(&self, node: &MemberName) -> bool {
-        let last = self.state.fences.values().rev().find(|fence| fence.node == *node).map(|fence| &fence.progress);
-        match last {
-            Some(Progress::Closed { evidence }) => match evidence {
-                Evidence::BmcOff { .. } | Evidence::NewBoot { .. } | Evidence::Operator { .. } => true,
-                Evidence::WatchdogTime { .. } => false,
-            },
-            Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,
-        }
-    }
-
-    fn placed(&self, name: &ResourceName, resource: &Resource, node: &MemberName, plan: &mut Plan) -> Why {
-        if let Some(why) = self.absent(node, plan) {
-            return why;
-        }
-        let Some(observed) = self.observed(name, resource, node) else {
-            return Why::WaitingForReport { node: node.clone() };
-        };
-        match observed {
-            Observed::Running if resource.requested == Requested::Started => Why::Runs,
-            Observed::Stopped if resource.requested == Requested::Stopped => Why::StoppedAsAsked,
-            Observed::Failed { why } if resource.requested == Requested::Started => {
-                let why = format!("it failed on {node}: {why}");
-                let elsewhere = self.candidates(Some(node)).0.iter().any(|n| !resource.failed_on.contains(*n));
-                plan.proposals.push(if resource.relocations < resource.spec.max_relocate && elsewhere {
-                    Command::Release {
-                        resource: name.clone(),
-                        generation: resource.generation,
-                        to: None,
-                        why: MoveReason::Failed { why },
-                    }
-                } else {
-                    Command::GiveUp { resource: name.clone(), generation: resource.generation, why }
-                });
-                Why::Deciding
-            }
-            Observed::StopFailed { why } => {
-                let why = format!("it can't be stopped on {node}: {why}");
-                plan.proposals.push(Command::GiveUp { resource: name.clone(), generation: resource.generation, why });
-                Why::Deciding
-            }
-            Observed::Failed { .. } => Why::StoppedAsAsked,
-            Observed::Running
-            | Observed::Stopped
-            | Observed::Starting
-            | Observed::Stopping
-            | Observed::Unknown { .. } => Why::AtWork { node: node.clone(), observed: observed.clone() },
-        }
-    }
-
-    fn releasing(
-        &self,
-        name: &ResourceName,
-        resource: &Resource,
-        node: &MemberName,
-        to: Option<&MemberName>,
-        load: &mut BTreeMap<MemberName, usize>,
-        plan: &mut Plan,
-    ) -> Why {
-        if let Some(why) = self.absent(node, plan) {
-            return why;
-        }
-        let Some(observed) = self.observed(name, resource, node) else {
-            return Why::WaitingForReport { node: node.clone() };
-        };
-        if let Observed::StopFailed { why } = observed {
-            let why = format!("it can't be stopped on {node}: {why}");
-            plan.proposals.push(Command::GiveUp { resource: name.clone(), generation: resource.generation, why });
-            return Why::Deciding;
-        }
-        if !observed.is_stopped() {
-            return Why::AtWork { node: node.clone(), observed: observed.clone() };
-        }
-        self.place(name, resource, to, load, plan)
-    }
-
-    /// Why an owner can't be waited for: it is being fenced, or lost.
-    fn absent(&self, node: &MemberName, plan: &Plan) -> Option<Why> {
-        if let Some((id, _)) = self.state.open_fence(node) {
-            return Some(Why::WaitingForFence { node: node.clone(), id });
-        }
-        plan.unfenced.get(node).map(|why| Why::CannotFence { node: node.clone(), why: why.clone() })
-    }
-
-    /// What a node last saw of a resource, if its report had applied the resource's last decision.
-    fn observed(&self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Option<&Observed> {
-        self.leases
-            .report(self.state, node)
-            .filter(|report| report.applied >= resource.since || !self.state.rules.reports_are_ordered())
-            .and_then(|report| report.resources.get(name))
-    }
-
-    /// The nodes that could take a protected resource, and why the others can't.
-    fn candidates(&self, except: Option<&MemberName>) -> (Vec<&MemberName>, Vec<String>) {
-        let mut fit = Vec::new();
-        let mut why = Vec::new();
-        for node in self.state.nodes.keys().filter(|node| Some(*node) != except) {
-            if !self.state.in_service(node) {
-                why.push(format!("{node} is not in service"));
-            } else if !self.leases.is_heard(self.state, node, self.now) {
-                why.push(format!("{node} is not heard"));
-            } else if let Some(reason) = self.state.unprotectable(node) {
-                why.push(format!("{node}: {reason}"));
-            } else {
-                fit.push(node);
-            }
-        }
-        if self.state.nodes.is_empty() {
-            why.push("no node has joined".to_owned());
-        }
-        (fit, why)
-    }
-
-    /// Chooses the least loaded fit node, `wish` first, and proposes it.
-    fn place(
-        &self,
-        name: &ResourceName,
-        resource: &Resource,
-        wish: Option<&MemberName>,
-        load: &mut BTreeMap<MemberName, usize>,
-        plan: &mut Plan,
-    ) -> Why {
-        let (mut fit, mut why) = self.candidates(None);
-        fit.retain(|node| {
-            let failed = resource.failed_on.contains(*node);
-            if failed {
-                why.push(format!("it failed on {node}"));
-            }
-            !failed
-        });
-        let least = fit.iter().min_by_key(|node| (load.get(**node).copied().unwrap_or(0), *node)).copied();
-        let chosen = wish.filter(|wish| fit.contains(wish)).or(least);
-        let life = chosen.and_then(|node| self.state.life(node).map(|life| (node, life)));
-        let Some((node, life)) = life else {
-            // Nothing but nodes on which it failed is left, and all are in service: waiting would not help.
-            let exhausted = !resource.failed_on.is_empty()
-                && self.candidates(None).0.len() == self.state.nodes.len()
-                && !matches!(resource.phase, Phase::New);
-            if exhausted {
-                let why = why.join("; ");
-                plan.proposals.push(Command::GiveUp { resource: name.clone(), generation: resource.generation, why });
-                return Why::Deciding;
-            }
-            return Why::NoNode { why };
-        };
-        *load.entry(node.clone()).or_default() += 1;
-        plan.proposals.push(Command::Assign {
-            resource: name.clone(),
-            generation: resource.generation,
-            to: node.clone(),
-            incarnation: life.incarnation,
-        });
-        Why::Deciding
+impl Plan {
+    /// True while something is about to be decided about a resource.
+    fn is_recovering(&self) -> bool {
+        self.why.values().any(|why| *why == Why::Deciding)
     }
 }
 
 /// The voters that the cluster should have: the appliance alone while fewer than two nodes have joined, since two voters
 /// are worse than one; else the appliance and two nodes, or four from five nodes on. Nodes that vote already keep voting.
+///
+/// Without an appliance an odd number of nodes votes, five at most. Votes that aren't expected for a while are left out.
 #[must_use]
-pub fn wanted_voters(state: &State) -> std::collections::BTreeSet<u64> {
-    let appliance: std::collections::BTreeSet<u64> =
-        state.members.values().filter(|m| m.role == Role::Appliance).map(|m| m.raft_id).collect();
-    let mut nodes: Vec<(&MemberName, u64)> =
-        state.members.iter().filter(|(_, m)| m.role == Role::Node).map(|(name, m)| (name, m.raft_id)).collect();
-    let want = match nodes.len() {
-        0 | 1 => 0,
-        2..=4 => 2,
-        _ => 4,
+pub fn wanted_voters(state: &State) -> BTreeSet<u64> {
+    let left_out = |name: &MemberName| state.settings.fewer_votes.as_ref().is_some_and(|f| f.without.contains(name));
+    let of = |role: Role| {
+        let members = state.members.iter().filter(move |(name, member)| member.role == role && !left_out(name));
+        members.map(|(name, member)| (name, member.raft_id))
+    };
+    let mut nodes: Vec<(&MemberName, u64)> = of(Role::Node).collect();
+    let want = match (state.appliance(), nodes.len()) {
+        (Some(_), 0 | 1) => usize::from(state.settings.fewer_votes.is_some()),
+        (Some(_), 2..=4) => 2,
+        (Some(_), _) => 4,
+        (None, 0..=2) => 1,
+        (None, 3 | 4) => 3,
+        (None, _) => 5,
     };
     nodes.sort_by_key(|(name, id)| (!state.voters.contains(id), !state.in_service(name), *id));
-    appliance.into_iter().chain(nodes.into_iter().take(want).map(|(_, id)| id)).collect()
+    of(Role::Appliance).map(|(_, id)| id).chain(nodes.into_iter().take(want).map(|(_, id)| id)).collect()
 }
 
 #[cfg(test)]

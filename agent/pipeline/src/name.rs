@@ -11,7 +11,7 @@ pub const NAME_MAX: usize = 63;
 /// Why a text is no name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{text:?} is no valid name: {why}; use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+    "{text:?} is no valid name: {why}; use 1 to 63 of a-z, 0-9, '-', '_', '.' and ':' (members and clusters: '-' alone), beginning with a letter or digit"
 )]
 pub struct NameError {
     /// What was to be named.
@@ -32,10 +32,10 @@ fn label(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Resources and rules: also '_' and '.', as in the names of units and virtual machines.
+/// Resources and rules: also '_', '.' and ':', as in the names of units and in `vm:101`.
 fn free(text: &str) -> Result<(), &'static str> {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    common(text, |c| edge(c) || matches!(c, '-' | '_' | '.'))?;
+    common(text, |c| edge(c) || matches!(c, '-' | '_' | '.' | ':'))?;
     if !text.starts_with(edge) {
         return Err("it must begin with a lower-case letter or a digit");
     }

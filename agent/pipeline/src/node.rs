@@ -12,12 +12,12 @@ use std::time::Duration;
 use crate::fence::{FenceId, Progress};
 use crate::name::{MemberName, ResourceName};
 use crate::profile::{RENEW_EVERY, RENEW_RETRY};
-use crate::report::{Answer, LeaseVerdict, Observed, Refusal, Renew, Report, WatchdogPromise};
-use crate::resource::{Phase, ResourceSpec};
+use crate::report::{Answer, Capacity, LeaseVerdict, Leave, Observed, Refusal, Renew, Report, Usage, WatchdogPromise};
+use crate::resource::{Class, Phase, ResourceSpec};
 use crate::rules::Rules;
-use crate::state::State;
+use crate::state::{LeavePolicy, Leaving, State};
 use crate::time::Reading;
-use work::{InFlight, Seen, Wish, Work};
+use work::{InFlight, Seen, Wish, Work, rank};
 
 /// Renewals whose answers may still count.
 const SENT_MAX: usize = 32;
@@ -43,6 +43,8 @@ pub enum OperationKind {
     Stop,
     /// Asks whether it runs.
     Probe,
+    /// Moves it live to another node.
+    Migrate,
 }
 
 /// How a start or stop ended. None of these says what runs: only a probe does.
@@ -93,6 +95,10 @@ pub enum Event {
     Disarmed(Result<(), String>),
     /// The members heard lately, by any path.
     Hears(BTreeSet<MemberName>),
+    /// The agent or its machine is about to go: wait for [`Action::MayGo`], with a deadline.
+    Leaving(Leave),
+    /// What the resources were measured to use lately.
+    Used(BTreeMap<ResourceName, Usage>),
 }
 
 /// Something for the shell to do.
@@ -121,6 +127,8 @@ pub enum Action {
         kind: OperationKind,
         /// How.
         spec: ResourceSpec,
+        /// To where, if it moves live.
+        target: Option<MemberName>,
     },
     /// Kill an operation; its end is still reported.
     Cancel(OperationId),
@@ -128,6 +136,8 @@ pub enum Action {
     ResetSelf(FenceId),
     /// This life has ended in the log and never comes back: end this agent, so that a new start of it asks anew.
     StartAnew,
+    /// The cluster has agreed that this agent goes, and nothing is in its way any more.
+    MayGo,
 }
 
 /// Whether the watchdog is armed.
@@ -162,6 +172,10 @@ pub struct NodeConfig {
     pub machine: Option<String>,
     /// An earlier agent of this boot left the watchdog armed.
     pub armed: bool,
+    /// What the machine has to give.
+    pub capacity: Capacity,
+    /// Milliseconds from power-on to this agent, if it is the first of its boot.
+    pub booted_in_ms: Option<u64>,
     /// Which rules hold.
     pub rules: Rules,
 }
@@ -184,6 +198,9 @@ pub struct Node {
     guard: Guard,
     guard_trouble: Option<Trouble>,
     hears: BTreeSet<MemberName>,
+    leaving: Option<Leave>,
+    may_go: bool,
+    usage: BTreeMap<ResourceName, Usage>,
     work: BTreeMap<ResourceName, Work>,
     next_operation: u64,
     reset: bool,
@@ -216,6 +233,9 @@ impl Node {
             guard,
             guard_trouble: None,
             hears: BTreeSet::new(),
+            leaving: None,
+            may_go: false,
+            usage: BTreeMap::new(),
             work: BTreeMap::new(),
             next_operation: 1,
             reset: false,
@@ -295,6 +315,11 @@ impl Node {
                 self.trouble(now, why);
             }
             Event::Hears(hears) => self.hears = hears,
+            Event::Leaving(how) => {
+                self.leaving = Some(how);
+                self.renew_now(now);
+            }
+            Event::Used(usage) => self.usage = usage,
         }
         self.advance(now, state);
     }
@@ -307,6 +332,7 @@ impl Node {
         self.follow(now, state);
         self.close_the_difference(now, state);
         self.mind_the_guard(now, state);
+        self.mind_the_going(state);
         self.renew(now, state);
     }
 
@@ -365,6 +391,7 @@ impl Node {
         let resources = state
             .resources
             .iter()
+            .filter(|(_, resource)| resource.phase != Phase::Ignored)
             .map(|(name, resource)| {
                 let observed = match self.work.get(name) {
                     None => Observed::Unknown { why: "not probed yet".into() },
@@ -386,6 +413,9 @@ impl Node {
             hears: self.hears.clone(),
             armed: self.is_armed(),
             leases_lost: self.leases_lost,
+            leaving: self.leaving,
+            trouble: self.guard_trouble.as_ref().map(|trouble| trouble.why.clone()),
+            usage: self.usage.clone(),
         }
     }
 
@@ -408,6 +438,8 @@ impl Node {
             boot: self.config.boot.clone(),
             watchdog: self.config.watchdog.clone(),
             machine: self.config.machine.clone(),
+            capacity: self.config.capacity,
+            booted_in_ms: self.config.booted_in_ms,
             report: self.report(state),
         };
         self.sent.insert(self.seq, now);
@@ -471,16 +503,57 @@ impl Node {
             let mine = node.life.as_ref().is_some_and(|life| life.incarnation == self.config.incarnation);
             node.last_incarnation >= self.config.incarnation && !mine
         });
-        if ended {
+        if ended && !self.has_left(state) {
             self.reset = true;
             self.actions.push_back(Action::StartAnew);
         }
     }
 
+    /// How this very agent goes, as the cluster has agreed to it.
+    fn agreed<'a>(&self, state: &'a State) -> Option<&'a Leaving> {
+        let leaving = state.nodes.get(&self.config.name)?.leaving.as_ref()?;
+        (leaving.incarnation == self.config.incarnation).then_some(leaving)
+    }
+
+    /// True once this life is over because its agent goes.
+    fn has_left(&self, state: &State) -> bool {
+        self.agreed(state).is_some() && state.life(&self.config.name).is_none()
+    }
+
+    /// True while this node is bound by its lease. It is not where the cluster has disarmed, nor where the agent alone
+    /// restarts: nothing of it is started elsewhere then but on better evidence than its watchdog's time.
+    fn is_bound(&self, state: &State) -> bool {
+        let restarts = self.agreed(state).is_some_and(|leaving| leaving.how == Leave::AgentRestart);
+        // An earlier agent of this boot went in good order, and this one isn't admitted yet.
+        let suspended = state.life(&self.config.name).is_some_and(|life| {
+            life.boot == self.config.boot && life.incarnation < self.config.incarnation && life.unbound.is_some()
+        });
+        state.settings.arming.binds() && !restarts && !suspended
+    }
+
+    /// Says once that the agent may go.
+    fn mind_the_going(&mut self, state: &State) {
+        if self.may_go {
+            return;
+        }
+        let unguarded = self.config.watchdog.is_none() || self.guard == Guard::Off;
+        let may_go = match self.agreed(state).map(|leaving| leaving.how) {
+            Some(Leave::AgentRestart) => unguarded && !self.work.values().any(Work::is_busy),
+            Some(Leave::Reboot | Leave::PowerOff) => self.has_left(state) && unguarded,
+            None => false,
+        };
+        if may_go {
+            self.may_go = true;
+            self.actions.push_back(Action::MayGo);
+        }
+    }
+
     /// Takes over what the applied state says about each resource.
     fn follow(&mut self, now: Reading, state: &State) {
-        self.work.retain(|name, work| state.resources.contains_key(name) || work.in_flight.is_some());
-        for (name, resource) in &state.resources {
+        let managed =
+            |name: &ResourceName| state.resources.get(name).is_some_and(|resource| resource.phase != Phase::Ignored);
+        self.work.retain(|name, work| managed(name) || work.in_flight.is_some());
+        for (name, resource) in state.resources.iter().filter(|(_, resource)| resource.phase != Phase::Ignored) {
             match self.work.get_mut(name) {
                 None => {
                     self.work.insert(name.clone(), Work::new(now, resource));
@@ -491,6 +564,7 @@ impl Node {
                     work.failures = 0;
                     work.failed = None;
                     work.stop_failed = None;
+                    work.moved = None;
                     // Who asks anew wants a fresh look: what was seen before the decision proves nothing about it.
                     if matches!(resource.phase, Phase::New) {
                         work.seen = Seen::Unprobed("not probed since it was added");
@@ -549,13 +623,24 @@ impl Node {
         let adopting = self.is_adopting(now);
         let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
+        let bound = self.is_bound(state);
+        let going = self.going_down(state);
         // Reverse order, so that what came up last goes down first.
-        let names: Vec<ResourceName> = self.work.keys().rev().cloned().collect();
+        let mut names: Vec<ResourceName> = self.work.keys().cloned().collect();
+        names.sort_by_key(|name| std::cmp::Reverse((self.work.get(name).map(|work| rank(&work.spec)), name.clone())));
         for name in names {
-            let wish = if !lease {
-                if adopting { Wish::Leave } else { Wish::Down }
-            } else {
-                state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
+            let wish = match (bound, lease, &going) {
+                (false, _, _) => Wish::Leave,
+                (true, false, _) if adopting => Wish::Leave,
+                (true, false, _) => Wish::Down,
+                // Planned: one order after the other.
+                (true, true, Some(last)) => match self.work.get(&name) {
+                    Some(work) if rank(&work.spec) == *last => Wish::Down,
+                    Some(_) | None => Wish::Leave,
+                },
+                (true, true, None) => {
+                    state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
+                }
             };
             let Some(work) = self.work.get_mut(&name) else { continue };
             // What runs against the promise, or by a driver that is not the configured one any more, goes down first.
@@ -564,7 +649,7 @@ impl Node {
                 // A start whose lease or placement is gone is cancelled; its end is awaited all the same. So is a probe
                 // that may hang for longer than the watchdog waits, while what it looks after has to be stopped.
                 let in_the_way = match in_flight.kind {
-                    OperationKind::Start => true,
+                    OperationKind::Start | OperationKind::Migrate => true,
                     OperationKind::Probe => !lease && !adopting && work.seen != Seen::Stopped,
                     OperationKind::Stop => false,
                 };
@@ -574,7 +659,10 @@ impl Node {
                 }
                 continue;
             }
-            let kind = match (&work.seen, wish) {
+            let kind = match (&work.seen, &wish) {
+                (Seen::Running, Wish::Send(_)) if work.moved.is_none() && may_act && guarded => {
+                    Some(OperationKind::Migrate)
+                }
                 (Seen::Stopped, Wish::Up) if work.failed.is_none() && may_act && guarded => Some(OperationKind::Start),
                 (Seen::Stopped, _) => None,
                 (Seen::Running | Seen::Unknown(_), Wish::Down) | (Seen::Broken(_), Wish::Down | Wish::Up)
@@ -593,9 +681,28 @@ impl Node {
                     work.after = Some(kind);
                 }
                 let spec = work.spec.clone();
-                self.actions.push_back(Action::Begin { id, resource: name, kind, spec });
+                let target = match wish {
+                    Wish::Send(to) if kind == OperationKind::Migrate => Some(to),
+                    Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Receive => None,
+                };
+                self.actions.push_back(Action::Begin { id, resource: name, kind, spec, target });
             }
         }
+    }
+
+    /// While the machine goes and its resources are to stop here: the rank that stops next.
+    fn going_down(&self, state: &State) -> Option<(Class, u32)> {
+        let leaving = self.agreed(state)?;
+        let stops = match (leaving.how, leaving.policy) {
+            (Leave::AgentRestart, _) | (_, LeavePolicy::Migrate) => false,
+            (Leave::Reboot | Leave::PowerOff, LeavePolicy::Freeze | LeavePolicy::Failover) => true,
+        };
+        if !stops {
+            return None;
+        }
+        let up = self.work.values().filter(|work| work.seen != Seen::Stopped || work.is_busy());
+        // With everything down nothing comes up again.
+        Some(up.map(|work| rank(&work.spec)).max().unwrap_or((Class::Unprotected, u32::MAX)))
     }
 
     /// Armed before anything protected may run, disarmed as soon as nothing does.
@@ -607,13 +714,14 @@ impl Node {
         let may_act = self.may_act(now, state);
         // What was found running is guarded too, whoever started it: it may be about to be placed here.
         let runs = self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_)));
-        let placed = state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Up);
-        let wanted = may_act && (placed || runs);
+        let placed = state.resources.values().any(|resource| match Wish::of(resource, me) {
+            Wish::Up | Wish::Send(_) | Wish::Receive => true,
+            Wish::Down | Wish::Leave => false,
+        });
+        let bound = self.is_bound(state);
+        let wanted = bound && may_act && (placed || runs);
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
-        let busy = self
-            .work
-            .values()
-            .any(|work| work.seen != Seen::Stopped || work.in_flight.is_some_and(|op| op.kind != OperationKind::Probe));
+        let busy = bound && self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy());
         match self.guard {
             Guard::Off if wanted && try_now => {
                 self.guard = Guard::Arming;
@@ -643,6 +751,13 @@ impl Node {
             };
             work.seen = match in_flight.kind {
                 OperationKind::Stop if !probes_count && outcome == Outcome::Done => Seen::Stopped,
+                OperationKind::Migrate => {
+                    let said = work.complaint.take();
+                    work.after = None;
+                    work.moved =
+                        Some(said.unwrap_or_else(|| "the move reported success, but it still runs here".into()));
+                    Seen::Unprobed("a move has ended, its probe is due")
+                }
                 OperationKind::Start | OperationKind::Stop => {
                     Seen::Unprobed("an operation has ended, its probe is due")
                 }
@@ -724,6 +839,7 @@ impl OperationKind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Probe => "probe",
+            Self::Migrate => "migrate",
         }
     }
 }

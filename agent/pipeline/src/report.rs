@@ -56,6 +56,13 @@ pub enum Observed {
         /// What failed.
         why: String,
     },
+    /// It is being moved live to another node. Counts as running.
+    Moving,
+    /// It runs: the live move of this decision is over and has not moved it.
+    MoveFailed {
+        /// What failed.
+        why: String,
+    },
 }
 
 impl Observed {
@@ -64,9 +71,78 @@ impl Observed {
     pub const fn is_stopped(&self) -> bool {
         match self {
             Self::Stopped | Self::Failed { .. } => true,
-            Self::Running | Self::Starting | Self::Stopping | Self::Unknown { .. } | Self::StopFailed { .. } => false,
+            Self::Running
+            | Self::Starting
+            | Self::Stopping
+            | Self::Unknown { .. }
+            | Self::StopFailed { .. }
+            | Self::Moving
+            | Self::MoveFailed { .. } => false,
         }
     }
+
+    /// True when a probe proved that it runs, and nothing is in flight.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        match self {
+            Self::Running | Self::MoveFailed { .. } => true,
+            Self::Stopped
+            | Self::Failed { .. }
+            | Self::Starting
+            | Self::Stopping
+            | Self::Unknown { .. }
+            | Self::StopFailed { .. }
+            | Self::Moving => false,
+        }
+    }
+}
+
+/// How a node's agent says that it is about to go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leave {
+    /// The agent alone restarts: what runs goes on running, without it and without a watchdog.
+    AgentRestart,
+    /// The machine restarts.
+    Reboot,
+    /// The machine switches off.
+    PowerOff,
+}
+
+impl std::fmt::Display for Leave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AgentRestart => "restart its agent",
+            Self::Reboot => "reboot",
+            Self::PowerOff => "switch off",
+        })
+    }
+}
+
+/// What a node has to give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Memory for resources, in bytes; `None` where nobody said: then it counts as unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processors, in thousandths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milli_cpus: Option<u64>,
+}
+
+impl Capacity {
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a resource was measured to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Processors, in thousandths.
+    pub milli_cpus: u64,
 }
 
 /// A node's report, as of its applied index.
@@ -83,6 +159,15 @@ pub struct Report {
     /// How often a lease has run out since the agent started: nothing decides by it, people and benchmarks count by it.
     #[serde(default)]
     pub leases_lost: u64,
+    /// The node is about to go, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leave>,
+    /// Why its watchdog can't be armed or disarmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// What its resources were measured to use lately.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub usage: BTreeMap<ResourceName, Usage>,
 }
 
 impl Report {
@@ -109,6 +194,12 @@ pub struct Renew {
     /// The machine's own UUID (DMI), by which a BMC is known to be this machine's; `None` where it has none.
     #[serde(default)]
     pub machine: Option<String>,
+    /// What the node has to give.
+    #[serde(default, skip_serializing_if = "Capacity::is_unknown")]
+    pub capacity: Capacity,
+    /// Milliseconds from this boot's power-on to its first agent, where this agent is that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_in_ms: Option<u64>,
     /// What the node sees.
     pub report: Report,
 }

@@ -107,6 +107,8 @@ rules! {
     admission_has_applied_the_closing = 40,
     /// The appliance reads linearizably before each command to a device.
     devices_need_a_fresh_read = 42,
+    /// No evidence by watchdog arithmetic from a life whose promise is suspended.
+    unbound_lives_prove_nothing = 8,
     /// A node that another member hears is not fenced inside its lease.
     others_are_asked_first = 48,
 }

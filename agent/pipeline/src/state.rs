@@ -8,9 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::decision::{Decision, LogLine};
 use crate::fence::{Fence, FenceId};
 use crate::name::{ClusterName, MemberName, ResourceName};
+use crate::placement::rule::PlacementRules;
+use crate::placement::score::Scoring;
 use crate::profile::Profile;
-use crate::report::{Trust, WatchdogPromise};
-use crate::resource::Resources;
+use crate::report::{Capacity, Leave, Trust, WatchdogPromise};
+use crate::resource::{Class, Resources};
 use crate::rules::Rules;
 
 /// The version of the encoded state.
@@ -31,6 +33,13 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const TAKEBACK_S: u64 = 60;
 /// Operators at most.
 pub const OPERATORS_MAX: usize = 64;
+/// Planned moves under way at once, where nothing else is set.
+pub const MOVES: u32 = 4;
+/// Planned moves under way at once, at most, unless it is forced: sshd drops connections from ten unauthenticated ones
+/// on, and many live migrations take all of a link.
+pub const MOVES_MAX: u32 = 8;
+/// Boots that are remembered by their longest never count as longer than this, in milliseconds.
+pub const BOOT_MAX_MS: u64 = 30 * 60_000;
 
 /// A member's part.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -69,6 +78,154 @@ pub struct Life {
     pub machine: Option<String>,
     /// The log index of its admission.
     pub since: u64,
+    /// The log index from which its promise does not hold: until it has shown that it keeps it again, no evidence comes
+    /// from its watchdog's time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbound: Option<u64>,
+}
+
+/// How a node goes, as the cluster has agreed to it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Which start of the agent goes.
+    pub incarnation: u64,
+    /// How.
+    pub how: Leave,
+    /// What happens to its resources.
+    pub policy: LeavePolicy,
+    /// The log index of the agreement.
+    pub since: u64,
+}
+
+/// What happens to the resources of a node that goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeavePolicy {
+    /// They stay placed there, stopped if the machine goes, and start again when it is back.
+    Freeze,
+    /// They are stopped there and started elsewhere.
+    Failover,
+    /// They move away, live where they can, before the machine goes; and return if failback says so.
+    Migrate,
+}
+
+/// What a planned shutdown means, cluster-wide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownPolicy {
+    /// A reboot freezes, a power-off fails over.
+    #[default]
+    Conditional,
+    /// Always freeze.
+    Freeze,
+    /// Always fail over.
+    Failover,
+    /// Always migrate.
+    Migrate,
+}
+
+impl ShutdownPolicy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Conditional, Self::Freeze, Self::Failover, Self::Migrate];
+
+    /// What happens to the resources of a node that goes like this.
+    #[must_use]
+    pub const fn on(self, how: Leave) -> LeavePolicy {
+        match (self, how) {
+            (_, Leave::AgentRestart) | (Self::Freeze, _) | (Self::Conditional, Leave::Reboot) => LeavePolicy::Freeze,
+            (Self::Failover, _) | (Self::Conditional, Leave::PowerOff) => LeavePolicy::Failover,
+            (Self::Migrate, _) => LeavePolicy::Migrate,
+        }
+    }
+
+    /// The policy as operators write it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Conditional => "conditional",
+            Self::Freeze => "freeze",
+            Self::Failover => "failover",
+            Self::Migrate => "migrate",
+        }
+    }
+}
+
+/// What disarming means for the resources.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisarmMode {
+    /// They stay as they are: nothing starts, stops or moves them.
+    Freeze,
+    /// The cluster forgets where they are, and looks everywhere when it is armed again.
+    Ignore,
+}
+
+/// Whether the cluster acts at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arming {
+    /// It does.
+    #[default]
+    Armed,
+    /// It finishes what is under way, and disarms then.
+    Disarming {
+        /// What it means for the resources.
+        mode: DisarmMode,
+    },
+    /// It doesn't: no watchdog is armed, no lease is needed, nobody is fenced for being lost.
+    Disarmed {
+        /// What it means for the resources.
+        mode: DisarmMode,
+        /// The log index of it.
+        since: u64,
+    },
+    /// Every node has to arm what it promised before the cluster acts again; if one can't, all disarm again.
+    Arming {
+        /// What held before.
+        mode: DisarmMode,
+        /// The log index of it.
+        since: u64,
+    },
+}
+
+impl Arming {
+    /// Whether nodes are bound by their leases: nothing runs without one.
+    #[must_use]
+    pub const fn binds(self) -> bool {
+        match self {
+            Self::Armed | Self::Disarming { .. } | Self::Arming { .. } => true,
+            Self::Disarmed { .. } => false,
+        }
+    }
+
+    /// Whether the manager decides about resources and lost nodes.
+    #[must_use]
+    pub const fn acts(self) -> bool {
+        match self {
+            Self::Armed | Self::Disarming { .. } => true,
+            Self::Disarmed { .. } | Self::Arming { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Arming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Armed => "armed",
+            Self::Disarming { .. } => "disarming",
+            Self::Disarmed { .. } => "disarmed",
+            Self::Arming { .. } => "arming",
+        })
+    }
+}
+
+/// Voters that are left out for a while.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FewerVotes {
+    /// Whose votes aren't expected.
+    pub without: BTreeSet<MemberName>,
+    /// Until then, milliseconds since 1970.
+    pub until_ms: u64,
 }
 
 /// A power-fencing device as the appliance knows it.
@@ -95,6 +252,22 @@ pub struct NodeState {
     pub closed_at: u64,
     /// Its power-fencing devices.
     pub devices: Vec<DeviceStatus>,
+    /// An operator wants it empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maintenance: bool,
+    /// It goes, and the cluster knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
+    /// What it has to give, as it said when it was last admitted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub capacity: Capacity,
+    /// The longest of its last boots, from power to a running agent, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub boot_ms: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Settings of the cluster.
@@ -109,6 +282,30 @@ pub struct Settings {
     /// A node that leads hands over to the appliance after this many seconds of its good health; [`TAKEBACK_S`] if unset.
     #[serde(default)]
     pub takeback_s: Option<u64>,
+    /// Whether the cluster acts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub arming: Arming,
+    /// What a planned shutdown means.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shutdown: ShutdownPolicy,
+    /// How nodes are compared where the rules leave a choice.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: Scoring,
+    /// Resources move by themselves to even out the load; never with the basic placement.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rebalance: bool,
+    /// How many node failures the cluster shall be able to lose; an alarm says when it can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerate: Option<u32>,
+    /// Planned moves under way at once; [`MOVES`] if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<u32>,
+    /// Seconds from the start of one order to the start of the next, by class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub order_delay_s: BTreeMap<Class, u32>,
+    /// Votes that aren't expected for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fewer_votes: Option<FewerVotes>,
 }
 
 impl Settings {
@@ -144,6 +341,9 @@ pub struct State {
     pub nodes: BTreeMap<MemberName, NodeState>,
     /// Resources by name.
     pub resources: Resources,
+    /// Placement rules by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub placement_rules: PlacementRules,
     /// The generation that the next decision about a resource gets.
     pub next_generation: u64,
     /// Open fences and the last closed ones.
@@ -190,6 +390,7 @@ impl State {
             operators: BTreeMap::new(),
             nodes: BTreeMap::new(),
             resources: BTreeMap::new(),
+            placement_rules: PlacementRules::new(),
             next_generation: 1,
             fences: BTreeMap::new(),
             next_fence: 1,
@@ -291,7 +492,7 @@ impl State {
 
     /// The resources that a node may be running by this state.
     pub fn owned_by<'a>(&'a self, node: &'a MemberName) -> impl Iterator<Item = &'a ResourceName> {
-        self.resources.iter().filter(move |(_, r)| r.phase.owner() == Some(node)).map(|(name, _)| name)
+        self.resources.iter().filter(move |(_, r)| r.phase.is_owned_by(node)).map(|(name, _)| name)
     }
 
     /// Why a node may not be given protected resources; `None` where it may.

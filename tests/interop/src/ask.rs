@@ -115,7 +115,7 @@ impl Operator {
     /// It isn't taken.
     pub fn add(&self, name: &str, spec: ResourceSpec) -> Result<()> {
         let name = ResourceName::new(name)?;
-        let command = Command::AddResource { name, spec, requested: Requested::Started };
+        let command = Command::AddResource { name, spec, requested: Requested::Started, node: None };
         match self.request(Request::Propose(command))? {
             Reply::Done { .. } => Ok(()),
             other => bail!("the resource was not taken: {other:?}"),

@@ -176,6 +176,6 @@ impl Workload {
 #[must_use]
 pub fn command_spec(start: &[&str], stop: &[&str], status: &[&str]) -> ResourceSpec {
     let argv = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    let driver = Driver::Command { start: argv(start), stop: argv(stop), status: argv(status) };
+    let driver = Driver::Command { start: argv(start), stop: argv(stop), status: argv(status), migrate: None };
     ResourceSpec { monitor_every_ms: 500, ..ResourceSpec::with_defaults(driver) }
 }

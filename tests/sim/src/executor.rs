@@ -6,6 +6,7 @@ use tiebreaker_pipeline::time::Reading;
 use crate::dice::{MS, SEC};
 use crate::event::{Event, Relief};
 use crate::fault::Who;
+use crate::machine::Power;
 use crate::watchdog::Petter;
 use crate::workload::{End, Order};
 use crate::world::World;
@@ -25,14 +26,14 @@ impl World {
                 let after = self.dice.between(MS, 20 * MS);
                 self.after(after, Event::Disarm { who, instance });
             }
-            node::Action::Begin { id, resource, kind, spec } => {
+            node::Action::Begin { id, resource, kind, spec, target } => {
                 if kind == OperationKind::Start {
                     self.look_at_start(who, &resource);
                 }
                 let epoch = self.machines[who].epoch;
                 let machine = &mut self.machines[who];
                 let mood = if self.healed { crate::workload::Mood::GOOD } else { machine.mood };
-                let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec };
+                let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec, target };
                 let course = machine.workloads.begin(&mut self.dice, mood, order);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
                 self.after(course.ends_in, Event::End { who, epoch, key: course.key });
@@ -49,6 +50,7 @@ impl World {
                     self.say(who, || format!("cancels operation {}", id.0));
                 }
             }
+            node::Action::MayGo => self.say(who, || "may go".to_owned()),
             node::Action::StartAnew => {
                 self.say(who, || "learns that its life has ended and makes way for a new agent".to_owned());
                 let back = self.dice.between(200 * MS, 2_000 * MS);
@@ -63,6 +65,20 @@ impl World {
 
     pub(crate) fn take_effect(&mut self, who: Who, epoch: u64, key: u64) {
         if self.machines[who].epoch != epoch {
+            return;
+        }
+        let ready: Vec<_> = self
+            .machines
+            .iter()
+            .filter(|machine| machine.power == Power::Up)
+            .map(|machine| machine.name.clone())
+            .collect();
+        if let Some((resource, to)) = self.machines[who].workloads.send(key, |to| ready.contains(to))
+            && let Some(to) = self.who(&to)
+        {
+            self.machines[to].workloads.receive(resource.clone());
+            self.say(who, || format!("{resource} has moved live"));
+            self.look_at_running(to, &resource);
             return;
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {

@@ -95,15 +95,16 @@ impl World {
             let can_run = state
                 .nodes
                 .keys()
-                .any(|node| state.unprotectable(node).is_none() && !resource.failed_on.contains(node));
+                .any(|node| state.unprotectable(node).is_none() && !resource.failed_on.contains_key(node));
             let runs: Vec<Who> =
                 (0..self.machines.len()).filter(|who| self.machines[*who].workloads.runs(name)).collect();
             let well = match (&resource.phase, resource.requested) {
-                (Phase::Error { .. }, _) => true,
+                (Phase::Error { .. } | Phase::Ignored, _) => true,
                 (Phase::Placed { node }, Requested::Started) => {
                     matches!(runs[..], [who] if self.machines[who].name == *node)
                 }
-                (Phase::Placed { .. }, Requested::Stopped) => runs.is_empty(),
+                (Phase::Placed { .. }, _) => runs.is_empty(),
+                (Phase::Migrating { .. }, _) => false,
                 // Where it was found running, there it is taken over, or nowhere.
                 (Phase::New, _) if !runs.is_empty() => {
                     runs.iter().any(|who| state.unprotectable(&self.machines[*who].name).is_some())

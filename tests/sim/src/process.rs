@@ -8,7 +8,7 @@ use tiebreaker_member::core::{Action, Core, CoreConfig, Message, Moment};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{self, Node, NodeConfig};
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::WatchdogPromise;
+use tiebreaker_pipeline::report::{Capacity, WatchdogPromise};
 use tiebreaker_pipeline::state::State;
 
 use crate::dice::MS;
@@ -81,6 +81,8 @@ impl World {
                 watchdog,
                 machine: None,
                 armed,
+                capacity: Capacity::default(),
+                booted_in_ms: None,
                 rules,
             };
             Node::new(moment.now, config)

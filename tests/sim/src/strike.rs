@@ -120,7 +120,7 @@ impl World {
                     self.machines[who].workloads.start_by_hand(&name);
                 }
                 let requested = Requested::Started;
-                self.ask(Request::Propose(Command::AddResource { name, spec: specification(), requested }));
+                self.ask(Request::Propose(Command::AddResource { name, spec: specification(), requested, node: None }));
             }
             Fault::Set { resource, started } => {
                 let name = self.resources[resource].clone();

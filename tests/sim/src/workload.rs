@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tiebreaker_pipeline::name::ResourceName;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::resource::ResourceSpec;
 
@@ -31,6 +31,8 @@ impl Mood {
 enum Effect {
     Runs,
     Stops,
+    /// It goes on running elsewhere.
+    Sends,
     Nothing,
     Looks,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Operation {
     effect: Effect,
     outcome: Outcome,
     found: Found,
+    /// To where it moves live.
+    target: Option<MemberName>,
 }
 
 /// What an agent wants done.
@@ -56,6 +60,8 @@ pub(crate) struct Order<'a> {
     pub(crate) resource: ResourceName,
     pub(crate) kind: OperationKind,
     pub(crate) spec: &'a ResourceSpec,
+    /// To where it moves live.
+    pub(crate) target: Option<MemberName>,
 }
 
 /// How an operation will go, in spans from now.
@@ -126,13 +132,14 @@ impl Workloads {
     }
 
     pub(crate) fn begin(&mut self, dice: &mut Dice, mood: Mood, order: Order<'_>) -> Course {
-        let Order { instance, id, resource, kind, spec } = order;
+        let Order { instance, id, resource, kind, spec, target } = order;
         let key = self.next_key;
         self.next_key += 1;
         let (timeout_ms, effect) = match kind {
             OperationKind::Start => (spec.start_timeout_ms, Effect::Runs),
             OperationKind::Stop => (spec.stop_timeout_ms, Effect::Stops),
             OperationKind::Probe => (spec.monitor_timeout_ms, Effect::Looks),
+            OperationKind::Migrate => (spec.migrate_timeout_ms, Effect::Sends),
         };
         let timeout = timeout_ms * MS;
         let mut unknown = Found::Unknown { why: "the probe has not ended".into() };
@@ -159,7 +166,8 @@ impl Workloads {
                 (effect, Outcome::Done, dice.below(ends), ends)
             }
         };
-        self.operations.insert(key, Operation { resource, kind, id, instance, effect, outcome, found: unknown });
+        self.operations
+            .insert(key, Operation { resource, kind, id, instance, effect, outcome, found: unknown, target });
         Course { key, effect_in, ends_in }
     }
 
@@ -181,8 +189,31 @@ impl Workloads {
                 op.found = if self.running.contains_key(&op.resource) { Found::Running } else { Found::Stopped };
                 None
             }
-            Effect::Nothing => None,
+            // That takes two machines.
+            Effect::Nothing | Effect::Sends => None,
         }
+    }
+
+    /// The moment of a live move has come: what moves, and to where, if it still runs here. From here on it doesn't.
+    pub(crate) fn send(
+        &mut self,
+        key: u64,
+        takes: impl FnOnce(&MemberName) -> bool,
+    ) -> Option<(ResourceName, MemberName)> {
+        let op = self.operations.get_mut(&key).filter(|op| op.effect == Effect::Sends)?;
+        op.effect = Effect::Nothing;
+        let to = op.target.clone()?;
+        if !self.running.contains_key(&op.resource) || !takes(&to) {
+            op.outcome = failed("the other side didn't take it");
+            return None;
+        }
+        self.running.remove(&op.resource);
+        Some((op.resource.clone(), to))
+    }
+
+    /// A live move has brought a resource here.
+    pub(crate) fn receive(&mut self, resource: ResourceName) {
+        self.running.insert(resource, true);
     }
 
     /// An operation ends by itself: the process that began it, and what it is told.
@@ -190,7 +221,7 @@ impl Workloads {
         let op = self.operations.remove(&key)?;
         let end = match op.kind {
             OperationKind::Probe => End::Probed(op.id, op.found),
-            OperationKind::Start | OperationKind::Stop => End::Ended(op.id, op.outcome),
+            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => End::Ended(op.id, op.outcome),
         };
         Some((op.instance, op.resource, end))
     }

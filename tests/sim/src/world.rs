@@ -70,7 +70,12 @@ fn name(text: &str) -> MemberName {
 
 pub(crate) fn specification() -> ResourceSpec {
     let argv = |verb: &str| vec!["/opt/service".to_owned(), verb.to_owned()];
-    let driver = Driver::Command { start: argv("start"), stop: argv("stop"), status: argv("status") };
+    let driver = Driver::Command {
+        start: argv("start"),
+        stop: argv("stop"),
+        status: argv("status"),
+        migrate: Some(argv("migrate")),
+    };
     ResourceSpec {
         start_timeout_ms: 4_000,
         stop_timeout_ms: 3_000,
@@ -100,7 +105,12 @@ fn first_state(schedule: &Schedule, names: &[MemberName], resources: &[ResourceN
         }
     }
     for name in &resources[..schedule.resources] {
-        apply(Command::AddResource { name: name.clone(), spec: specification(), requested: Requested::Started });
+        apply(Command::AddResource {
+            name: name.clone(),
+            spec: specification(),
+            requested: Requested::Started,
+            node: None,
+        });
     }
     if schedule.all_vote {
         state.apply_voters(1, tiebreaker_pipeline::manager::wanted_voters(&state));

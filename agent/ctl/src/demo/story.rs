@@ -111,6 +111,7 @@ async fn add_counter(stage: &Stage) -> Result<()> {
         start: command(&["start", "--shared", &shared]),
         stop: command(&["stop"]),
         status: command(&["status"]),
+        migrate: None,
     };
     let spec = ResourceSpec {
         start_timeout_ms: 20_000,
@@ -120,7 +121,7 @@ async fn add_counter(stage: &Stage) -> Result<()> {
         ..ResourceSpec::with_defaults(driver)
     };
     let name = ResourceName::new(COUNTER)?;
-    let add = Command::AddResource { name, spec, requested: Requested::Started };
+    let add = Command::AddResource { name, spec, requested: Requested::Started, node: None };
     let mut connection = Connection::local(&stage.path(APPLIANCE).join("control.sock"), None).await?;
     match connection.ask(Request::Propose(add)).await? {
         Reply::Done { .. } => Ok(()),

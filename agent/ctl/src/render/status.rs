@@ -3,7 +3,7 @@
 use tiebreaker_member::core::{FenceStatus, MemberStatus, ResourceStatus, Status};
 use tiebreaker_pipeline::fence::Progress;
 use tiebreaker_pipeline::report::{Observed, Trust, WatchdogPromise};
-use tiebreaker_pipeline::resource::{Phase, Requested};
+use tiebreaker_pipeline::resource::Phase;
 use tiebreaker_pipeline::state::{DeviceStatus, Role};
 
 use super::Table;
@@ -160,10 +160,7 @@ pub fn resources(resources: &[ResourceStatus]) -> String {
 }
 
 const fn requested(resource: &ResourceStatus) -> &'static str {
-    match resource.requested {
-        Requested::Started => "started",
-        Requested::Stopped => "stopped",
-    }
+    resource.requested.word()
 }
 
 fn state(resource: &ResourceStatus) -> String {
@@ -176,13 +173,16 @@ fn state(resource: &ResourceStatus) -> String {
         Some(Observed::Unknown { .. }) => "unknown",
         Some(Observed::Failed { .. }) => "failed",
         Some(Observed::StopFailed { .. }) => "can't be stopped",
+        Some(Observed::Moving) => "moving",
+        Some(Observed::MoveFailed { .. }) => "running, its move failed",
     };
     match &resource.phase {
-        Phase::New => "new".to_owned(),
-        Phase::Placed { .. } => observed.to_owned(),
-        Phase::Releasing { .. } => format!("leaving, {observed}"),
-        Phase::Free { from } => format!("free, {from} is fenced"),
-        Phase::Error { .. } => format!("error, {observed}"),
+        Phase::Placed { .. } if resource.state.word() == observed => observed.to_owned(),
+        Phase::Free { from } => format!("{}, free of {from}", resource.state),
+        Phase::Ignored => resource.state.to_string(),
+        Phase::New | Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Migrating { .. } | Phase::Error { .. } => {
+            format!("{}, {observed}", resource.state)
+        }
     }
 }
 
@@ -215,6 +215,7 @@ mod tests {
     use tiebreaker_pipeline::resource::{Driver, ResourceSpec};
 
     use super::*;
+    use tiebreaker_pipeline::resource::{Requested, Shown};
 
     fn name(text: &str) -> MemberName {
         MemberName::new(text).unwrap()
@@ -268,7 +269,8 @@ mod tests {
             leases_lost: Some(1),
             ..node("node1")
         };
-        let driver = Driver::Command { start: argv("/bin/a"), stop: argv("/bin/b"), status: argv("/bin/c") };
+        let driver =
+            Driver::Command { start: argv("/bin/a"), stop: argv("/bin/b"), status: argv("/bin/c"), migrate: None };
         Status {
             cluster: tiebreaker_pipeline::name::ClusterName::new("home").unwrap(),
             answered_by: name("pi"),
@@ -284,6 +286,7 @@ mod tests {
                 name: tiebreaker_pipeline::name::ResourceName::new("web").unwrap(),
                 spec: ResourceSpec::with_defaults(driver),
                 requested: Requested::Started,
+                state: Shown::Fence,
                 phase: Phase::Placed { node: name("node1") },
                 node: Some(name("node1")),
                 observed: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tiebreaker_consensus::{Consensus, Membership, RaftId, Role as RaftRole};
-use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::fence::FenceId;
 use tiebreaker_pipeline::leader::Leases;
 use tiebreaker_pipeline::manager::{Plan, View, manage, wanted_voters};
@@ -55,6 +55,11 @@ enum Subject {
     Fence(FenceId),
     Resource(ResourceName, u64),
     Profile,
+    Failures(ResourceName, u64),
+    Promise(MemberName, u64),
+    Going(MemberName, u64, bool),
+    Arming,
+    Votes,
 }
 
 /// A leader's memory of one term.
@@ -101,8 +106,21 @@ fn subject(command: &Command) -> Option<Subject> {
         Command::Fenced { id, .. } | Command::FenceFailed { id, .. } | Command::Closed { id } => Subject::Fence(*id),
         Command::Release { resource, generation, .. }
         | Command::Assign { resource, generation, .. }
+        | Command::Migrate { resource, generation, .. }
+        | Command::Go { resource, generation }
         | Command::GiveUp { resource, generation, .. } => Subject::Resource(resource.clone(), *generation),
         Command::SetProfile { .. } | Command::SettleProfile { .. } => Subject::Profile,
+        Command::Forget { resource, generation } => Subject::Failures(resource.clone(), *generation),
+        Command::Bind { node, since, .. } => Subject::Promise(node.clone(), *since),
+        Command::Leave { node, incarnation, .. } | Command::Left { node, incarnation, .. } => {
+            Subject::Going(node.clone(), *incarnation, matches!(command, Command::Left { .. }))
+        }
+        Command::Disarm { .. }
+        | Command::Disarmed
+        | Command::Arm
+        | Command::Armed { .. }
+        | Command::ArmingFailed { .. } => Subject::Arming,
+        Command::Set(Setting::FewerVotes(None)) => Subject::Votes,
         Command::AddMember { .. }
         | Command::RemoveMember { .. }
         | Command::AddOperator { .. }
@@ -111,6 +129,12 @@ fn subject(command: &Command) -> Option<Subject> {
         | Command::SetResource { .. }
         | Command::RemoveResource { .. }
         | Command::SetTakeback { .. }
+        | Command::SetMaintenance { .. }
+        | Command::SetLock { .. }
+        | Command::SetRule { .. }
+        | Command::RemoveRule { .. }
+        | Command::Set(_)
+        | Command::Forced { .. }
         | Command::SetDevices { .. } => return None,
     })
 }
@@ -144,7 +168,13 @@ impl Core {
         if !in_quorum && self.rules.grants_need_the_quorum_lease() {
             return false;
         }
-        let view = View { state: &self.state, leases: &leading.leases, now: moment.now, started: self.started };
+        let view = View {
+            state: &self.state,
+            leases: &leading.leases,
+            now: moment.now,
+            started: self.started,
+            wall_ms: moment.wall_ms,
+        };
         leading.plan = manage(&view);
         let proposals = std::mem::take(&mut leading.plan.proposals);
         let mut busy = false;

@@ -69,6 +69,15 @@ pub enum Request {
         /// Whom.
         name: MemberName,
     },
+    /// Move a resource, and what belongs with it.
+    Move {
+        /// Which.
+        resource: ResourceName,
+        /// Where to.
+        to: MemberName,
+        /// Live, or stopped here and started there.
+        live: bool,
+    },
     /// Everything at a glance.
     Status,
     /// The timeline.
@@ -112,6 +121,7 @@ impl Request {
             Self::Confirm { node, id, .. } => Self::Confirm { node, id, by },
             other @ (Self::Propose(_)
             | Self::Remove { .. }
+            | Self::Move { .. }
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }
@@ -132,6 +142,13 @@ impl Request {
                 | Command::RemoveResource { .. }
                 | Command::RemoveOperator { .. }
                 | Command::SetTakeback { .. }
+                | Command::SetMaintenance { .. }
+                | Command::SetLock { .. }
+                | Command::SetRule { .. }
+                | Command::RemoveRule { .. }
+                | Command::Set(_)
+                | Command::Disarm { .. }
+                | Command::Arm
                 | Command::SetProfile { .. } => return Ok(()),
                 Command::AddMember { .. }
                 | Command::AddOperator { .. }
@@ -144,12 +161,23 @@ impl Request {
                 | Command::Release { .. }
                 | Command::Assign { .. }
                 | Command::GiveUp { .. }
+                | Command::Migrate { .. }
+                | Command::Go { .. }
+                | Command::Forget { .. }
+                | Command::Bind { .. }
+                | Command::Leave { .. }
+                | Command::Left { .. }
+                | Command::Disarmed
+                | Command::Armed { .. }
+                | Command::ArmingFailed { .. }
+                | Command::Forced { .. }
                 | Command::FenceWanted { .. }
                 | Command::SettleProfile { .. } => false,
             },
             Self::Fence { .. }
             | Self::Confirm { .. }
             | Self::Remove { .. }
+            | Self::Move { .. }
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }

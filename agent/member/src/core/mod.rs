@@ -570,6 +570,7 @@ impl Core {
                 | node::Action::Begin { .. }
                 | node::Action::Cancel(_)
                 | node::Action::StartAnew
+                | node::Action::MayGo
                 | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
             }
         }

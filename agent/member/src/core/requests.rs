@@ -3,8 +3,8 @@
 use tiebreaker_consensus::{Consensus, Role as RaftRole};
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Void};
 use tiebreaker_pipeline::fencer;
-use tiebreaker_pipeline::manager::{Plan, Why};
-use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::manager::{AskError, Plan, View, Why};
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::Node;
 use tiebreaker_pipeline::state::Role;
 use tiebreaker_pipeline::time::Reading;
@@ -50,6 +50,7 @@ impl Core {
             | Request::Fence { .. }
             | Request::Confirm { .. }
             | Request::Remove { .. }
+            | Request::Move { .. }
             | Request::Why { .. }
             | Request::RenewCertificate { .. }
             | Request::ReadIndex => Reply::NoLeader {
@@ -61,7 +62,11 @@ impl Core {
 
     fn decide(&mut self, moment: Moment, asker: Asker, request: Request) {
         match request {
-            Request::Propose(command) => self.propose(moment, asker, command),
+            Request::Propose(command) => match self.may_be_asked(moment, &command) {
+                Ok(()) => self.propose(moment, asker, command),
+                Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+            },
+            Request::Move { resource, to, live } => self.move_resource(moment, asker, &resource, &to, live),
             Request::Fence { node, by } => match self.fence_command(&node, by) {
                 Ok(command) => {
                     if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
@@ -122,6 +127,48 @@ impl Core {
                     Err(error) => self.tell(moment, asker, Reply::NoLeader { why: error.to_string() }),
                 }
             }
+        }
+    }
+
+    /// What the manager sees at this moment, where this member leads.
+    fn view(&self, moment: Moment) -> Option<View<'_>> {
+        let leading = self.leading.as_ref()?;
+        Some(View {
+            state: &self.state,
+            leases: &leading.leases,
+            now: moment.now,
+            started: self.started,
+            wall_ms: moment.wall_ms,
+        })
+    }
+
+    /// Refuses what an operator asks for and the cluster can't do as it stands.
+    fn may_be_asked(&self, moment: Moment, command: &Command) -> Result<(), AskError> {
+        let Some(view) = self.view(moment) else { return Ok(()) };
+        match command {
+            Command::SetMaintenance { node, on: true } => view.may_be_emptied(node),
+            Command::Arm => view.may_be_armed(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Proposes every command of a move; the answer is that of the last.
+    fn move_resource(&mut self, moment: Moment, asker: Asker, resource: &ResourceName, to: &MemberName, live: bool) {
+        let Some(view) = self.view(moment) else {
+            let why = "this leader has just begun: try again".to_owned();
+            return self.tell(moment, asker, Reply::NoLeader { why });
+        };
+        match view.moving(resource, to, live) {
+            Ok(mut commands) => {
+                let last = commands.pop();
+                for command in commands {
+                    self.propose(moment, Asker::Nobody, command);
+                }
+                if let Some(last) = last {
+                    self.propose(moment, asker, last);
+                }
+            }
+            Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
         }
     }
 

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_pipeline::fence::{Fence, FenceId};
 use tiebreaker_pipeline::leader::Leases;
-use tiebreaker_pipeline::manager::Plan;
+use tiebreaker_pipeline::manager::{Plan, Why};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
 use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::{Observed, WatchdogPromise};
-use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec};
+use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec, Shown};
 use tiebreaker_pipeline::state::{DeviceStatus, Role, State};
 use tiebreaker_pipeline::time::Reading;
 
@@ -89,6 +89,8 @@ pub struct ResourceStatus {
     pub spec: ResourceSpec,
     /// What is wanted.
     pub requested: Requested,
+    /// Its state in one word.
+    pub state: Shown,
     /// Where it stands.
     pub phase: Phase,
     /// The node that may run it.
@@ -151,12 +153,19 @@ impl Glance<'_> {
             .map(|(name, resource)| {
                 let node = resource.phase.owner().cloned();
                 let report = node.as_ref().and_then(|node| self.leases.and_then(|l| l.report(state, node)));
+                let observed = report.and_then(|report| report.resources.get(name));
+                let fencing = node.as_ref().is_some_and(|node| state.open_fence(node).is_some());
+                let frozen = match self.plan.why.get(name) {
+                    Some(Why::Frozen { .. } | Why::Disarmed { .. }) => true,
+                    Some(_) | None => !state.settings.arming.acts(),
+                };
                 ResourceStatus {
+                    state: Shown::of(resource, observed, fencing, frozen),
                     name: name.clone(),
                     spec: resource.spec.clone(),
                     requested: resource.requested,
                     phase: resource.phase.clone(),
-                    observed: report.and_then(|report| report.resources.get(name)).cloned(),
+                    observed: observed.cloned(),
                     node,
                     why: self
                         .plan
@@ -209,7 +218,9 @@ impl Glance<'_> {
         let word = match role {
             Role::Appliance => "online",
             Role::Node if state.open_fence(name).is_some() => "fence",
+            Role::Node if life.is_none() && node.is_some_and(|node| node.leaving.is_some()) => "gone",
             Role::Node if life.is_none() => "waiting",
+            Role::Node if heard && node.is_some_and(|node| node.maintenance) => "maintenance",
             Role::Node if heard => "online",
             Role::Node => "unknown",
         };

@@ -85,6 +85,8 @@ impl Net {
                 watchdog: Some(watchdog),
                 machine: None,
                 armed: false,
+                capacity: tiebreaker_pipeline::report::Capacity::default(),
+                booted_in_ms: None,
                 rules: Rules::ALL,
             };
             Node::new(moment.now, config)

@@ -15,19 +15,31 @@ pub struct CommandSpec {
     pub stop: Vec<String>,
     /// Tells whether it runs, as a status command of the LSB does: 0 it runs, 3 it is stopped, all else is unknown.
     pub status: Vec<String>,
+    /// Moves it live to the node in [`TARGET_VARIABLE`]; `None` where it can't.
+    pub migrate: Option<Vec<String>>,
 }
 
+/// The variable that names the node to move to.
+pub const TARGET_VARIABLE: &str = "TIEBREAKER_TARGET";
+
 impl CommandSpec {
-    pub(super) fn program(&self, kind: Kind) -> Result<(Vec<String>, BTreeMap<String, String>), DriverError> {
+    pub(super) fn program(
+        &self,
+        kind: Kind,
+        target: Option<&str>,
+    ) -> Result<(Vec<String>, BTreeMap<String, String>), DriverError> {
+        let none = Vec::new();
         let argv = match kind {
             Kind::Start => &self.start,
             Kind::Stop => &self.stop,
             Kind::Monitor => &self.status,
+            Kind::Migrate => self.migrate.as_ref().unwrap_or(&none),
         };
         if argv.first().is_none_or(String::is_empty) {
             return Err(DriverError::Spec { what: "the command to", value: kind.as_str().into(), why: "it is empty" });
         }
-        Ok((argv.clone(), BTreeMap::new()))
+        let env = target.map(|target| (TARGET_VARIABLE.to_owned(), target.to_owned()));
+        Ok((argv.clone(), env.into_iter().collect()))
     }
 
     pub(super) fn judge(code: i32, output: &str) -> Probe {
@@ -58,9 +70,13 @@ mod tests {
 
     #[test]
     fn an_empty_command_is_refused() {
-        let spec = CommandSpec { start: vec![], stop: vec![String::new()], status: vec!["true".into()] };
-        assert!(spec.program(Kind::Start).is_err());
-        assert!(spec.program(Kind::Stop).is_err());
-        assert!(spec.program(Kind::Monitor).is_ok());
+        let spec = CommandSpec { start: vec![], stop: vec![String::new()], status: vec!["true".into()], migrate: None };
+        assert!(spec.program(Kind::Start, None).is_err());
+        assert!(spec.program(Kind::Stop, None).is_err());
+        assert!(spec.program(Kind::Monitor, None).is_ok());
+        assert!(spec.program(Kind::Migrate, Some("b")).is_err(), "it has no program for that");
+        let spec = CommandSpec { migrate: Some(vec!["/opt/move".into()]), ..spec };
+        let (argv, env) = spec.program(Kind::Migrate, Some("b")).unwrap();
+        assert_eq!((argv, env[TARGET_VARIABLE].as_str()), (vec!["/opt/move".to_owned()], "b"));
     }
 }

@@ -92,6 +92,7 @@ impl OcfSpec {
         root: &OcfRoot,
         resource: &str,
         kind: Kind,
+        target: Option<&str>,
         deadline: Duration,
         runtime_dir: &Path,
     ) -> Result<(Vec<String>, BTreeMap<String, String>), DriverError> {
@@ -125,6 +126,7 @@ impl OcfSpec {
             ("HA_RSCTMP", text(&state)?),
         ];
         env.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
+        env.extend(target.map(|target| ("OCF_RESKEY_CRM_meta_migrate_target".to_owned(), target.to_owned())));
         Ok((vec![text(&path)?, kind.as_str().to_owned()], env))
     }
 

@@ -35,11 +35,18 @@ pub struct Deadlines {
     pub stop: Duration,
     /// A probe.
     pub monitor: Duration,
+    /// A live move.
+    pub migrate: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { start: Duration::from_secs(60), stop: Duration::from_secs(60), monitor: Duration::from_secs(20) }
+        Self {
+            start: Duration::from_secs(60),
+            stop: Duration::from_secs(60),
+            monitor: Duration::from_secs(20),
+            migrate: Duration::from_secs(600),
+        }
     }
 }
 
@@ -49,6 +56,7 @@ impl Deadlines {
             Kind::Start => self.start,
             Kind::Stop => self.stop,
             Kind::Monitor => self.monitor,
+            Kind::Migrate => self.migrate,
         }
     }
 }
@@ -114,18 +122,23 @@ pub enum DriverError {
 impl Resource {
     /// Starts it. Whether it runs then is for [`Resource::probe`] to say.
     pub async fn start(&self, operations: &Operations) -> Result<Outcome, DriverError> {
-        self.run(operations, Kind::Start).await
+        self.run(operations, Kind::Start, None).await
     }
 
     /// Stops it. Whatever the outcome says, it is stopped when [`Resource::probe`] says so, and not before.
     pub async fn stop(&self, operations: &Operations) -> Result<Outcome, DriverError> {
-        self.run(operations, Kind::Stop).await
+        self.run(operations, Kind::Stop, None).await
+    }
+
+    /// Moves it live to another node. Where it runs then is for the probes of both nodes to say.
+    pub async fn migrate(&self, operations: &Operations, target: &str) -> Result<Outcome, DriverError> {
+        self.run(operations, Kind::Migrate, Some(target)).await
     }
 
     /// Looks whether it runs. Everything that keeps the look from an answer makes it unknown: a missing agent, a
     /// probe that hangs, an operation still in flight.
     pub async fn probe(&self, operations: &Operations) -> Probe {
-        match self.run(operations, Kind::Monitor).await {
+        match self.run(operations, Kind::Monitor, None).await {
             Ok(Outcome::Done) => self.judge(0, ""),
             Ok(Outcome::Failed { code, output }) => self.judge(code, &output),
             Ok(Outcome::TimedOut) => unknown("the probe did not end in time"),
@@ -135,12 +148,12 @@ impl Resource {
         }
     }
 
-    async fn run(&self, operations: &Operations, kind: Kind) -> Result<Outcome, DriverError> {
+    async fn run(&self, operations: &Operations, kind: Kind, target: Option<&str>) -> Result<Outcome, DriverError> {
         let deadline = self.deadlines.of(kind);
         let (argv, env) = match &self.driver {
-            Driver::Command(spec) => spec.program(kind)?,
+            Driver::Command(spec) => spec.program(kind, target)?,
             Driver::Ocf(spec, root) => tokio::task::block_in_place(|| {
-                spec.program(root, &self.name, kind, deadline, operations.runtime_dir())
+                spec.program(root, &self.name, kind, target, deadline, operations.runtime_dir())
             })?,
         };
         let request = OperationRequest { resource: self.name.clone(), kind, argv, env, deadline };

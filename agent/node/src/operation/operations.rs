@@ -41,6 +41,8 @@ pub enum Kind {
     Stop,
     /// Looks whether it runs.
     Monitor,
+    /// Moves it live to another node.
+    Migrate,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Monitor => "monitor",
+            Self::Migrate => "migrate_to",
         }
     }
 }
@@ -58,7 +61,7 @@ impl Kind {
 /// One operation to run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OperationRequest {
-    /// Whose operation it is: letters, digits, '-', '_' and '.'.
+    /// Whose operation it is: letters, digits, '-', '_', '.' and ':'.
     pub resource: String,
     /// What it does.
     pub kind: Kind,
@@ -143,6 +146,12 @@ pub enum OperationError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Names of resources become parts of files' names.
+fn names_a_file(resource: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    !resource.is_empty() && !resource.starts_with('.') && resource.bytes().all(fine)
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> OperationError {
@@ -311,7 +320,7 @@ impl Operations {
     /// The operation doesn't hang on the returned future: dropped, it leaves the operation running, and in flight. Must
     /// be called in a multi-threaded runtime: files are written in place.
     pub async fn run(&self, request: OperationRequest) -> Result<Outcome, OperationError> {
-        if crate::fdstore::check_name(&request.resource).is_err() {
+        if !names_a_file(&request.resource) {
             return Err(OperationError::Name { resource: request.resource });
         }
         self.retry_stuck(&request.resource).await?;
@@ -395,7 +404,7 @@ impl Operations {
             done: self.records.done_path(name),
             keep: match request.kind {
                 Kind::Start => Keep::AllIfSuccessful,
-                Kind::Stop | Kind::Monitor => Keep::OtherSessions,
+                Kind::Stop | Kind::Monitor | Kind::Migrate => Keep::OtherSessions,
             },
         }
     }

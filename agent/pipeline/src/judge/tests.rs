@@ -1,10 +1,15 @@
 use std::collections::BTreeSet;
 
-use super::*;
+use crate::command::{Command, ENTRY_VERSION, Entry, Void};
+use crate::fence::{FenceId, Progress};
 use crate::fixture::{Log, driver, lost, member, promise, proven, spec, web, word};
+use crate::name::ResourceName;
 use crate::profile::Profile;
+use crate::report::Capacity;
 use crate::report::Trust;
+use crate::resource::{MoveReason, Phase, Requested};
 use crate::rules::Rules;
+use crate::state::{CLOSED_FENCES_MAX, DEVICES_MAX, MEMBERS_MAX, OPERATORS_MAX, RESOURCES_MAX, Role};
 
 fn placed() -> Log {
     Log::placed(Rules::ALL)
@@ -166,7 +171,7 @@ fn a_resource_is_added_once_with_a_specification_that_holds() {
     let mut bad = spec();
     bad.stop_timeout_ms = 0;
     let name = ResourceName::new("db").unwrap();
-    let add = Command::AddResource { name, spec: bad.clone(), requested: Requested::Started };
+    let add = Command::AddResource { name, spec: bad.clone(), requested: Requested::Started, node: None };
     assert!(matches!(log.void(add), Void::BadSpec { .. }));
     let set = Command::SetResource { name: web(), spec: Some(bad), requested: Requested::Started };
     assert!(matches!(log.void(set), Void::BadSpec { .. }));
@@ -179,6 +184,7 @@ fn resources_are_bounded() {
         name: ResourceName::new(&format!("r{n}")).unwrap(),
         spec: spec(),
         requested: Requested::Started,
+        node: None,
     };
     for n in 0..RESOURCES_MAX {
         log.must(add(n));
@@ -273,7 +279,10 @@ fn a_failure_is_counted_and_a_wish_is_not() {
     assert_eq!((log.web().relocations, log.web().failed_on.len()), (0, 0));
     log.must(log.assign("b", 1));
     log.must(log.release(None, failed()));
-    assert_eq!((log.web().relocations, log.web().failed_on.clone()), (1, BTreeSet::from([member("b")])));
+    assert_eq!(
+        (log.web().relocations, log.web().failed_on.keys().cloned().collect()),
+        (1, BTreeSet::from([member("b")]))
+    );
     log.must(Log::set_web(Requested::Started));
     assert_eq!((log.web().relocations, log.web().failed_on.len()), (0, 0), "an operator's word starts afresh");
 }
@@ -282,8 +291,10 @@ fn a_failure_is_counted_and_a_wish_is_not() {
 fn setting_a_resource_clears_its_error_back_to_where_it_may_run() {
     let mut log = placed();
     log.must(log.give_up());
-    log.must(Log::set_web(Requested::Started));
+    assert!(matches!(log.void(Log::set_web(Requested::Started)), Void::InError { .. }));
+    log.must(Log::set_web(Requested::Disabled));
     assert_eq!(*log.phase(), Phase::Placed { node: member("a") });
+    log.must(Log::set_web(Requested::Started));
     log.must(log.give_up());
     log.must(Log::fence("a", 1));
     log.must(Log::fenced(1));
@@ -291,7 +302,7 @@ fn setting_a_resource_clears_its_error_back_to_where_it_may_run() {
         matches!(log.phase(), Phase::Error { node: None, .. }),
         "a fence doesn't undo an error, but frees its node"
     );
-    log.must(Log::set_web(Requested::Started));
+    log.must(Log::set_web(Requested::Disabled));
     assert_eq!(*log.phase(), Phase::New, "nobody knows who runs it: every node is asked");
 }
 
@@ -356,7 +367,7 @@ fn learners_count_neither_for_nor_against_a_fence() {
 fn fenced_frees_what_the_node_may_have_run_and_nothing_else() {
     let mut log = placed();
     let db = ResourceName::new("db").unwrap();
-    log.must(Command::AddResource { name: db.clone(), spec: spec(), requested: Requested::Started });
+    log.must(Command::AddResource { name: db.clone(), spec: spec(), requested: Requested::Started, node: None });
     let generation = log.state.resources[&db].generation;
     log.must(Command::Assign { resource: db.clone(), generation, to: member("b"), incarnation: 1 });
     log.must(log.release(Some("b"), failed()));
@@ -487,7 +498,16 @@ fn an_unproven_watchdog_and_no_device_make_a_node_unprotectable_and_the_reason_s
     let mut incarnation = 0;
     let mut why = |watchdog: Option<crate::report::WatchdogPromise>, devices: Vec<crate::state::DeviceStatus>| {
         incarnation += 1;
-        log.must(Command::Admit { node: a.clone(), incarnation, boot: "b".into(), watchdog, machine: None, closed: 0 });
+        log.must(Command::Admit {
+            node: a.clone(),
+            incarnation,
+            boot: "b".into(),
+            watchdog,
+            machine: None,
+            closed: 0,
+            capacity: Capacity::default(),
+            booted_in_ms: 0,
+        });
         log.must(Command::SetDevices { node: a.clone(), devices });
         log.state.unprotectable(&a)
     };

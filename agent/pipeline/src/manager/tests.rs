@@ -1,8 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::command::Void;
+use crate::fence::{Evidence, FenceReason};
 use crate::fixture::{Lead, Log, is_granted, member, ms, promise, proven, renewal, report, spec};
 use crate::profile::Profile;
+use crate::report::{Capacity, Trust};
+use crate::resource::{MoveReason, Requested};
 use crate::rules::Rules;
 
 fn lead() -> Lead {
@@ -140,12 +144,24 @@ fn a_silent_node_that_owns_nothing_is_left_alone() {
 }
 
 #[test]
-fn what_was_given_up_may_run_and_its_owner_is_fenced_too() {
+fn nobody_is_fenced_for_what_is_not_wanted_elsewhere() {
+    let idle: [fn(&mut Lead); 3] = [
+        |lead| lead.log.must(lead.log.give_up()),
+        |lead| lead.log.must(Log::set_web(Requested::Disabled)),
+        |lead| lead.log.must(Log::set_web(Requested::Ignored)),
+    ];
+    for make_idle in idle {
+        let mut lead = settled();
+        make_idle(&mut lead);
+        lead.pass(ms(10_000));
+        lead.hear_that("b", Observed::Stopped);
+        assert_eq!(lead.proposals(), []);
+    }
     let mut lead = settled();
-    lead.log.must(lead.log.give_up());
+    lead.log.must(Log::set_web(Requested::Stopped));
     lead.pass(ms(10_000));
     lead.hear_that("b", Observed::Stopped);
-    assert!(matches!(lead.proposals()[..], [Command::FenceWanted { .. }]));
+    assert!(matches!(lead.proposals()[..], [Command::FenceWanted { .. }]), "what is stopped is recovered, stopped");
 }
 
 #[test]
@@ -231,6 +247,8 @@ fn an_accepted_watchdog_counts_and_none_at_all_never_does() {
             watchdog,
             machine: None,
             closed: 0,
+            capacity: Capacity::default(),
+            booted_in_ms: 0,
         });
         log.must(Log::fence("a", 2));
         let mut lead = Lead::new(log);
@@ -320,7 +338,7 @@ fn a_resource_goes_to_the_least_loaded_node() {
     }
     let name = |n: usize| ResourceName::new(&format!("r{n}")).unwrap();
     for n in 0..6 {
-        log.must(Command::AddResource { name: name(n), spec: spec(), requested: Requested::Started });
+        log.must(Command::AddResource { name: name(n), spec: spec(), requested: Requested::Started, node: None });
     }
     let applied = log.state.applied;
     let mut lead = Lead::new(log);
@@ -345,6 +363,8 @@ fn a_node_that_cant_be_fenced_gets_nothing_and_the_reason_is_said() {
         watchdog: None,
         machine: None,
         closed: 0,
+        capacity: Capacity::default(),
+        booted_in_ms: 0,
     });
     log.must(Log::add_web());
     let mut lead = Lead::new(log);
@@ -447,6 +467,8 @@ fn a_new_resource_that_runs_where_it_cant_be_protected_is_started_nowhere_else()
         watchdog: None,
         machine: None,
         closed: 0,
+        capacity: Capacity::default(),
+        booted_in_ms: 0,
     });
     lead.hear_that("a", Observed::Stopped);
     let applied = lead.log.state.applied;
@@ -511,23 +533,32 @@ fn a_fenced_node_needs_no_probe_until_it_speaks_again() {
 fn a_failed_resource_moves_then_fails_for_good() {
     let mut lead = settled();
     tell(&mut lead, failed(), Observed::Stopped);
-    assert!(matches!(lead.obey()[..], [Command::Release { why: MoveReason::Failed { .. }, to: None, .. }]));
+    assert!(matches!(lead.obey()[..], [Command::Release { why: MoveReason::Failed { .. }, to: Some(_), .. }]));
     tell(&mut lead, Observed::Stopped, Observed::Stopped);
     assert_eq!(assigned_to(&lead.obey()), Some("b"), "not where it failed");
     tell(&mut lead, Observed::Stopped, failed());
     assert!(matches!(lead.obey()[..], [Command::GiveUp { .. }]), "max_relocate is one");
     assert!(matches!(lead.why(), Why::Error { .. }));
+    assert!(matches!(lead.log.void(Log::set_web(Requested::Started)), Void::InError { .. }));
+    lead.log.must(Log::set_web(Requested::Disabled));
+    tell(&mut lead, Observed::Stopped, Observed::Stopped);
+    assert_eq!(lead.why(), Why::StoppedAsAsked, "disabled clears the error");
     lead.log.must(Log::set_web(Requested::Started));
     tell(&mut lead, Observed::Stopped, Observed::Running);
-    assert_eq!(lead.why(), Why::Runs, "an operator's word tries again");
+    assert_eq!(lead.why(), Why::Runs, "and an operator's word tries again");
 }
 
 #[test]
-fn a_failed_resource_without_another_node_is_given_up() {
+fn a_failed_resource_without_another_node_is_tried_again_where_it_is() {
     let mut lead = settled();
     lead.pass(ms(2_000));
     lead.hear_that("a", failed());
-    assert!(matches!(lead.proposals()[..], [Command::GiveUp { .. }]));
+    let again = lead.obey();
+    assert!(matches!(&again[..], [Command::Release { to: Some(to), .. }] if *to == member("a")), "{again:?}");
+    lead.hear_that("a", Observed::Stopped);
+    assert_eq!(assigned_to(&lead.obey()), Some("a"));
+    lead.hear_that("a", failed());
+    assert!(matches!(lead.proposals()[..], [Command::GiveUp { .. }]), "that was its one relocation");
 }
 
 #[test]

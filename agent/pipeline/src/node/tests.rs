@@ -486,7 +486,7 @@ fn at_its_leases_end_and_not_before_a_node_stops_in_reverse_order() {
     let name = |n: &str| ResourceName::new(n).unwrap();
     let mut log = Log::cluster(Rules::ALL);
     for n in ["r1", "r2", "r3"] {
-        log.must(Command::AddResource { name: name(n), spec: spec(), requested: Requested::Started });
+        log.must(Command::AddResource { name: name(n), spec: spec(), requested: Requested::Started, node: None });
         let generation = log.state.resources[&name(n)].generation;
         log.must(Command::Assign { resource: name(n), generation, to: member("a"), incarnation: 1 });
     }
@@ -889,7 +889,7 @@ fn a_report_tells_everything_as_of_the_applied_state() {
     assert!(report.armed && !report.runs_nothing());
     // A resource that was added a moment ago is unknown, not absent.
     let db = ResourceName::new("db").unwrap();
-    a.log.must(Command::AddResource { name: db.clone(), spec: spec(), requested: Requested::Started });
+    a.log.must(Command::AddResource { name: db.clone(), spec: spec(), requested: Requested::Started, node: None });
     assert!(!a.node.report(&a.log.state).resources[&db].is_stopped());
 }
 
@@ -907,7 +907,7 @@ fn the_node_wakes_for_what_is_due_and_for_nothing_else() {
         for id in a.open.keys().copied().collect::<Vec<_>>() {
             match a.open[&id].1 {
                 OperationKind::Probe => a.probe(id, Found::Stopped),
-                OperationKind::Start | OperationKind::Stop => a.end(id, Outcome::Done),
+                OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => a.end(id, Outcome::Done),
             }
         }
         turns += 1;

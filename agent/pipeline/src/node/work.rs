@@ -6,7 +6,7 @@ use super::OperationId;
 use super::OperationKind;
 use crate::name::MemberName;
 use crate::report::Observed;
-use crate::resource::{Phase, Requested, Resource, ResourceSpec};
+use crate::resource::{Class, Phase, Requested, Resource, ResourceSpec};
 use crate::rules::Rules;
 use crate::time::Reading;
 
@@ -47,6 +47,8 @@ pub(super) struct Work {
     pub failed: Option<String>,
     pub stop_failed: Option<String>,
     pub stop_at: Reading,
+    /// A live move of this decision is over: what it said.
+    pub moved: Option<String>,
     /// What the operation before the pending probe complained about.
     pub complaint: Option<String>,
     /// The start or stop that the pending probe looks after.
@@ -54,7 +56,7 @@ pub(super) struct Work {
 }
 
 /// What the applied state wants of a resource on this node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Wish {
     /// It shall run here.
     Up,
@@ -62,20 +64,41 @@ pub(super) enum Wish {
     Down,
     /// It is left as it is.
     Leave,
+    /// It shall move live to that node.
+    Send(MemberName),
+    /// It comes here live, or may come: it is left as it is, but guarded.
+    Receive,
 }
 
 impl Wish {
     pub fn of(resource: &Resource, me: &MemberName) -> Self {
         match &resource.phase {
-            Phase::New => Self::Leave,
+            Phase::New | Phase::Ignored => Self::Leave,
+            Phase::Placed { node } if node == me && resource.locked.is_some() => Self::Leave,
             Phase::Placed { node } if node == me => match resource.requested {
+                Requested::Started if resource.held => Self::Leave,
                 Requested::Started => Self::Up,
-                Requested::Stopped => Self::Down,
+                Requested::Stopped | Requested::Disabled => Self::Down,
+                Requested::Ignored => Self::Leave,
             },
+            Phase::Migrating { from, to, .. } if from == me => {
+                let go = resource.requested == Requested::Started && !resource.held;
+                if go { Self::Send(to.clone()) } else { Self::Leave }
+            }
+            Phase::Migrating { to, .. } if to == me => Self::Receive,
             Phase::Error { node: Some(node), .. } if node == me => Self::Leave,
-            Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Free { .. } | Phase::Error { .. } => Self::Down,
+            Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. } => Self::Down,
         }
     }
+}
+
+/// The place of a resource among all: who starts later has the higher rank, and is stopped earlier.
+pub(super) const fn rank(spec: &ResourceSpec) -> (Class, u32) {
+    (spec.class, spec.order)
 }
 
 impl Work {
@@ -92,6 +115,7 @@ impl Work {
             failed: None,
             stop_failed: None,
             stop_at: now,
+            moved: None,
             complaint: None,
             after: None,
         }
@@ -108,6 +132,11 @@ impl Work {
             self.spec = ResourceSpec { driver: self.spec.driver.clone(), ..spec.clone() };
             self.next_spec = Some(spec.clone());
         }
+    }
+
+    /// True while an operation is under way that changes what runs.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some_and(|op| op.kind != OperationKind::Probe)
     }
 
     pub fn fails(&mut self, now: Reading, why: String) {
@@ -128,6 +157,7 @@ impl Work {
             match self.in_flight.map(|op| op.kind) {
                 Some(OperationKind::Start) => return Observed::Starting,
                 Some(OperationKind::Stop) => return Observed::Stopping,
+                Some(OperationKind::Migrate) => return Observed::Moving,
                 Some(OperationKind::Probe) | None => {}
             }
         }
@@ -135,7 +165,10 @@ impl Work {
             (Seen::Stopped, _, Some(why)) => Observed::Failed { why: why.clone() },
             (Seen::Stopped, _, None) => Observed::Stopped,
             (_, Some(why), _) => Observed::StopFailed { why: why.clone() },
-            (Seen::Running, None, _) => Observed::Running,
+            (Seen::Running, None, _) => match &self.moved {
+                Some(why) => Observed::MoveFailed { why: why.clone() },
+                None => Observed::Running,
+            },
             (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
             (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
         }

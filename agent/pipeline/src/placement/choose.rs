@@ -108,6 +108,8 @@ pub enum Outcome {
 pub enum LeftOut {
     /// It is offline, in maintenance or lost.
     TakesNothing,
+    /// Its storage or hardware is elsewhere.
+    NotThere,
     /// A strict rule names other nodes.
     NotAllowed {
         /// The rule.
@@ -211,6 +213,7 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TakesNothing => f.write_str("it takes no resources now"),
+            Self::NotThere => f.write_str("its storage or hardware is not there"),
             Self::NotAllowed { rule } => write!(f, "the rule {rule} allows other nodes only"),
             Self::LowerPriority { rule, priority: Some(priority), best } => {
                 write!(f, "its priority by the rule {rule} is {priority}, and a node with {best} is there")
@@ -380,6 +383,7 @@ fn filtered(
 ) -> Field {
     let mut field = Field { left: picture.nodes.keys().cloned().collect(), out: BTreeMap::new() };
     field.drop_where(|node| (!picture.takes(node)).then_some(LeftOut::TakesNothing));
+    field.drop_where(|node| (!picture.has_what_it_needs(node, wish.resource)).then_some(LeftOut::NotThere));
     if let Some(belongs) = rule {
         field.drop_where(|node| match priority(belongs, node) {
             Some(_) => None,

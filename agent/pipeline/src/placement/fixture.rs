@@ -78,8 +78,14 @@ impl Cluster {
     /// Adds a resource. On "-" it is on no node.
     pub fn add(&mut self, name: &str, on: &str, cpu_milli: u32, memory: u64) {
         let seat = if on == "-" { Seat::Nowhere } else { Seat::On(node(on)) };
-        let view =
-            ResourceView { seat, memory: Some(memory), cpu_milli: Some(cpu_milli), measured: None, may_balance: true };
+        let view = ResourceView {
+            seat,
+            memory: Some(memory),
+            cpu_milli: Some(cpu_milli),
+            measured: None,
+            only_on: BTreeSet::new(),
+            may_balance: true,
+        };
         self.picture.resources.insert(res(name), view);
     }
 

@@ -51,6 +51,14 @@ pub enum Refusal {
         /// The resource.
         resource: ResourceName,
     },
+    /// Its storage or hardware is elsewhere.
+    #[error("the storage or hardware of {resource} is not on {target}")]
+    NotThere {
+        /// The resource.
+        resource: ResourceName,
+        /// The node.
+        target: MemberName,
+    },
     /// A strict rule names other nodes.
     #[error("the rule {rule} doesn't allow {resource} on {target}: change the rule first")]
     NotAllowed {
@@ -113,6 +121,9 @@ pub fn check_move(
     }
     if !node.may_take {
         return Err(Refusal::TakesNothing { target: to() });
+    }
+    if !picture.has_what_it_needs(target, resource) {
+        return Err(Refusal::NotThere { resource: asked(), target: to() });
     }
     if let Some(belongs) = rules.node_rule(resource)
         && belongs.strict

@@ -38,6 +38,8 @@ pub struct ResourceView {
     pub cpu_milli: Option<u32>,
     /// What it really uses, while it runs.
     pub measured: Option<Use>,
+    /// The only nodes where its storage or hardware is; empty means all.
+    pub only_on: BTreeSet<MemberName>,
     /// Rebalancing may move it.
     pub may_balance: bool,
 }
@@ -104,6 +106,12 @@ impl Picture {
     #[must_use]
     pub fn takes(&self, node: &MemberName) -> bool {
         self.nodes.get(node).is_some_and(|view| view.may_take)
+    }
+
+    /// Whether a resource's storage and hardware are on a node.
+    #[must_use]
+    pub fn has_what_it_needs(&self, node: &MemberName, resource: &ResourceName) -> bool {
+        self.resources.get(resource).is_none_or(|view| view.only_on.is_empty() || view.only_on.contains(node))
     }
 
     /// Whether `arriving`, as far as they don't count there already, fit beside what this node promised.

@@ -6,11 +6,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::picture::{NodeView, Picture, ResourceView, Seat};
 use crate::name::{MemberName, ResourceName};
 
 /// How nodes are compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scoring {
     /// By the number of resources.
     #[default]
@@ -19,6 +22,21 @@ pub enum Scoring {
     Static,
     /// By the processors and memory that resources use.
     Dynamic,
+}
+
+impl Scoring {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Basic, Self::Static, Self::Dynamic];
+}
+
+impl std::fmt::Display for Scoring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic => "basic",
+            Self::Static => "static",
+            Self::Dynamic => "dynamic",
+        })
+    }
 }
 
 /// How good each node is for a resource; the lower, the better.

@@ -245,6 +245,7 @@ fn random_picture(dice: &mut Dice, nodes: u64) -> Picture {
             memory: some(dice, 4).map(|n| n * GIB),
             cpu_milli: some(dice, 3).map(|n| u32::try_from(n).unwrap() * 1000),
             measured: dice.yes().then_some(Use { cpu_milli: 500, memory: GIB }),
+            only_on: BTreeSet::new(),
             may_balance: dice.yes(),
         };
         picture.resources.insert(res(name), view);

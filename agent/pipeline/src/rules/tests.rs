@@ -7,7 +7,7 @@ use crate::fencer;
 use crate::fixture::{Lead, Log, Machine, at, is_granted, member, ms, promise, proven, renewal, report};
 use crate::node::{Found, OperationKind, Outcome};
 use crate::profile::Profile;
-use crate::report::{Observed, Trust};
+use crate::report::{Capacity, Leave, Observed, Trust};
 use crate::resource::{MoveReason, Requested};
 use crate::time::Reading;
 
@@ -56,6 +56,7 @@ proofs! {
     new_boots_prove_with_the_fence_applied,
     admission_has_applied_the_closing,
     devices_need_a_fresh_read,
+    unbound_lives_prove_nothing,
     others_are_asked_first,
 }
 
@@ -89,8 +90,20 @@ mod scenario {
             watchdog,
             machine: None,
             closed: 0,
+            capacity: Capacity::default(),
+            booted_in_ms: 0,
         });
         log.must(Log::admit("b", 1, "boot-b1", 0));
+        log.must(Log::fence("a", 1));
+        let mut lead = Lead::new(log);
+        lead.pass(ms(86_400_000));
+        !proposes(&lead, is_fenced)
+    }
+
+    /// The agent restarts by itself: what it left running has no watchdog, so silence proves nothing.
+    pub fn unbound_lives_prove_nothing(rules: Rules) -> bool {
+        let mut log = Log::placed(rules);
+        log.must(Command::Leave { node: member("a"), incarnation: 1, how: Leave::AgentRestart });
         log.must(Log::fence("a", 1));
         let mut lead = Lead::new(log);
         lead.pass(ms(86_400_000));

@@ -2,7 +2,7 @@ use super::*;
 use crate::command::{Command, ENTRY_VERSION, Entry};
 use crate::fence::{Evidence, FenceReason};
 use crate::fixture::{Log, member, promise, proven, report, spec, web};
-use crate::report::{Answer, LeaseVerdict, Observed, Refusal, Renew};
+use crate::report::{Answer, Capacity, LeaseVerdict, Observed, Refusal, Renew};
 use crate::resource::{Driver, MoveReason, Phase, Requested, ResourceSpec};
 
 fn hex(bytes: &[u8]) -> String {
@@ -56,6 +56,7 @@ fn commands() -> Vec<Command> {
             name: db.clone(),
             spec: ResourceSpec::with_defaults(ocf.clone()),
             requested: Requested::Stopped,
+            node: None,
         },
         Command::Assign { resource: web(), generation: 1, to: member("a"), incarnation: 1 },
         Command::Assign { resource: db.clone(), generation: 2, to: member("a"), incarnation: 1 },
@@ -127,6 +128,8 @@ fn renewals_and_answers_are_pinned() {
         boot: "boot-a1".into(),
         watchdog: Some(promise(Trust::Drilled)),
         machine: Some("4c4c4544-0042-3510-8054-b4c04f4d3132".into()),
+        capacity: Capacity::default(),
+        booted_in_ms: None,
         report: report(4, Some(seen)),
     });
     let refusals = [

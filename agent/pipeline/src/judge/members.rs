@@ -1,0 +1,217 @@
+//! Members, operators, and the lives of nodes.
+
+use crate::command::Void;
+use crate::decision::Decision;
+use crate::name::MemberName;
+use crate::report::{Capacity, Leave};
+use crate::resource::{Class, Phase};
+use crate::state::{
+    ADDRESSES_MAX, BOOT_MAX_MS, LeavePolicy, Leaving, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, Role, State,
+};
+
+impl State {
+    pub(super) fn add_member(
+        &mut self,
+        at: u64,
+        name: MemberName,
+        role: Role,
+        addresses: Vec<String>,
+        key: String,
+    ) -> Result<(), Void> {
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(Void::Full { what: "addresses per member".into(), most: ADDRESSES_MAX });
+        }
+        if let Some(member) = self.members.get_mut(&name) {
+            if member.key == key && member.role == role {
+                member.addresses = addresses;
+                return Ok(());
+            }
+            return Err(Void::Exists { name: name.to_string() });
+        }
+        if self.members.len() >= MEMBERS_MAX {
+            return Err(Void::Full { what: "members".into(), most: MEMBERS_MAX });
+        }
+        let raft_id = self.next_raft_id;
+        self.next_raft_id += 1;
+        if role == Role::Node {
+            self.nodes.insert(name.clone(), NodeState::default());
+        }
+        self.members.insert(name.clone(), Member { raft_id, role, addresses, key });
+        self.say(at, Decision::Joined { name });
+        Ok(())
+    }
+
+    pub(super) fn remove_member(&mut self, at: u64, name: &MemberName, raft_id: u64) -> Result<(), Void> {
+        let Some(member) = self.members.get(name) else {
+            return Err(Void::Unknown { name: name.to_string() });
+        };
+        if member.raft_id != raft_id {
+            return Err(Void::Outdated);
+        }
+        if let Some((id, _)) = self.open_fence(name) {
+            return Err(Void::FenceOpen { id, node: name.clone() });
+        }
+        let owned = self.owned_by(name).next().cloned();
+        if let Some(resource) = owned {
+            return Err(Void::StillOwns { node: name.clone(), resource });
+        }
+        // Nobody owns a new resource yet, so a node that lives may be the one that runs it. Without this node's word it
+        // would be started elsewhere.
+        let unproven = self.life(name).and_then(|_| self.resources.iter().find(|(_, r)| r.phase == Phase::New));
+        if let Some((resource, _)) = unproven {
+            return Err(Void::StillOwns { node: name.clone(), resource: resource.clone() });
+        }
+        self.members.remove(name);
+        self.nodes.remove(name);
+        self.removed.insert(name.clone(), raft_id);
+        for resource in self.resources.values_mut().filter(|resource| resource.home.as_ref() == Some(name)) {
+            resource.home = None;
+        }
+        self.say(at, Decision::Removed { name: name.clone() });
+        Ok(())
+    }
+
+    pub(super) fn add_operator(&mut self, at: u64, name: String, key: String) -> Result<(), Void> {
+        if self.operators.len() >= OPERATORS_MAX {
+            return Err(Void::Full { what: "operators".into(), most: OPERATORS_MAX });
+        }
+        if self.operators.contains_key(&name) {
+            return Err(Void::Exists { name });
+        }
+        self.operators.insert(name.clone(), key);
+        self.say(at, Decision::OperatorAdded { name });
+        Ok(())
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        at: u64,
+        node: MemberName,
+        life: Life,
+        closed: u64,
+        capacity: Capacity,
+        booted_in_ms: u64,
+    ) -> Result<(), Void> {
+        if let Some((id, _)) = self.open_fence(&node)
+            && self.rules.closed_before_readmission()
+        {
+            return Err(Void::FenceOpen { id, node });
+        }
+        let Some(state) = self.nodes.get_mut(&node) else {
+            return Err(Void::Unknown { name: node.to_string() });
+        };
+        // The report behind this admission must have applied the closing of the node's last fence, and a life is
+        // admitted once: an older start of the agent never comes back.
+        if self.rules.late_commands_are_void()
+            && (life.incarnation <= state.last_incarnation || closed < state.closed_at)
+        {
+            return Err(Void::Outdated);
+        }
+        let new_boot = state.life.as_ref().is_none_or(|old| old.boot != life.boot);
+        // Whoever ran on without a watchdog has to show first that the promise holds again. On a new boot nothing runs.
+        let was_unbound = !new_boot && state.life.as_ref().is_some_and(|old| old.unbound.is_some());
+        let mut life = life;
+        if was_unbound || !self.settings.arming.binds() {
+            life.unbound = Some(self.applied);
+        }
+        let incarnation = life.incarnation;
+        state.last_incarnation = incarnation;
+        state.life = Some(life);
+        state.leaving = None;
+        state.capacity = capacity;
+        if booted_in_ms > 0 {
+            // Half of what was learnt is kept, so that one slow boot isn't remembered for ever.
+            state.boot_ms = booted_in_ms.min(BOOT_MAX_MS).max(state.boot_ms / 2);
+        }
+        if new_boot {
+            self.hold_until_its_turn(&node);
+        }
+        self.say(at, Decision::Admitted { node, incarnation, new_boot });
+        Ok(())
+    }
+
+    /// What starts after something else, or after everything protected, waits for its turn on a new boot.
+    fn hold_until_its_turn(&mut self, node: &MemberName) {
+        for resource in self.resources.values_mut() {
+            let first = resource.spec.order == 0 && resource.spec.class == Class::Protected;
+            if matches!(&resource.phase, Phase::Placed { node: owner } if owner == node) {
+                resource.held = !first;
+            }
+        }
+    }
+
+    pub(super) fn bind(&mut self, node: &MemberName, incarnation: u64, since: u64) -> Result<(), Void> {
+        let binds = self.settings.arming.binds();
+        let Some(state) = self.nodes.get_mut(node) else {
+            return Err(Void::Unknown { name: node.to_string() });
+        };
+        let leaving = state.leaving.is_some();
+        match &mut state.life {
+            Some(life) if life.incarnation == incarnation && life.unbound == Some(since) && binds && !leaving => {
+                life.unbound = None;
+                Ok(())
+            }
+            Some(_) | None => Err(Void::Outdated),
+        }
+    }
+
+    pub(super) fn leave(&mut self, at: u64, node: MemberName, incarnation: u64, how: Leave) -> Result<(), Void> {
+        if let Some((id, _)) = self.open_fence(&node) {
+            return Err(Void::FenceOpen { id, node });
+        }
+        let since = self.applied;
+        let policy = self.settings.shutdown.on(how);
+        let Some(state) = self.nodes.get_mut(&node) else {
+            return Err(Void::Unknown { name: node.to_string() });
+        };
+        let Some(life) = state.life.as_mut().filter(|life| life.incarnation == incarnation) else {
+            return Err(Void::Outdated);
+        };
+        if state.leaving.as_ref().is_some_and(|leaving| leaving.how == how) {
+            return Err(Void::Outdated);
+        }
+        if how == Leave::AgentRestart {
+            // What runs goes on without a watchdog: its time proves nothing from here on.
+            life.unbound = Some(since);
+        }
+        state.leaving = Some(Leaving { incarnation, how, policy, since });
+        self.say(at, Decision::Leaving { node, how, policy });
+        Ok(())
+    }
+
+    pub(super) fn left(&mut self, at: u64, node: MemberName, incarnation: u64, since: u64) -> Result<(), Void> {
+        if let Some((id, _)) = self.open_fence(&node) {
+            return Err(Void::FenceOpen { id, node });
+        }
+        let Some(state) = self.nodes.get_mut(&node) else {
+            return Err(Void::Unknown { name: node.to_string() });
+        };
+        let current = state.life.as_ref().is_some_and(|life| life.incarnation == incarnation);
+        let Some(leaving) = state.leaving.as_ref().filter(|leaving| current && leaving.since == since) else {
+            return Err(Void::Outdated);
+        };
+        if leaving.how == Leave::AgentRestart {
+            return Err(Void::Outdated);
+        }
+        let freeze = match leaving.policy {
+            LeavePolicy::Freeze => true,
+            LeavePolicy::Failover | LeavePolicy::Migrate => false,
+        };
+        let returns = leaving.policy == LeavePolicy::Migrate;
+        state.life = None;
+        self.free_all_of(&node, freeze, returns);
+        self.say(at, Decision::Left { node });
+        Ok(())
+    }
+
+    pub(super) fn set_maintenance(&mut self, at: u64, node: MemberName, on: bool) -> Result<(), Void> {
+        let Some(state) = self.nodes.get_mut(&node) else {
+            return Err(Void::Unknown { name: node.to_string() });
+        };
+        if state.maintenance != on {
+            state.maintenance = on;
+            self.say(at, Decision::Maintenance { node, on });
+        }
+        Ok(())
+    }
+}

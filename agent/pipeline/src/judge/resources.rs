@@ -1,0 +1,356 @@
+//! Resources: what operators ask of them, and where the manager puts them.
+
+use std::collections::BTreeMap;
+
+use crate::command::Void;
+use crate::decision::Decision;
+use crate::name::{MemberName, ResourceName};
+use crate::resource::{Class, MoveReason, Phase, Requested, Resource, ResourceSpec};
+use crate::state::{Arming, DisarmMode, RESOURCES_MAX, State};
+
+impl State {
+    pub(super) fn add_resource(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        spec: ResourceSpec,
+        requested: Requested,
+        home: Option<MemberName>,
+    ) -> Result<(), Void> {
+        if self.resources.contains_key(&name) {
+            return Err(Void::Exists { name: name.to_string() });
+        }
+        if self.resources.len() >= RESOURCES_MAX {
+            return Err(Void::Full { what: "resources".into(), most: RESOURCES_MAX });
+        }
+        spec.check().map_err(|error| Void::BadSpec { why: error.to_string() })?;
+        let resource = Resource {
+            spec,
+            requested,
+            phase: Phase::New,
+            generation: 0,
+            since: 0,
+            relocations: 0,
+            failed_on: BTreeMap::new(),
+            held: false,
+            home,
+            locked: None,
+        };
+        self.resources.insert(name.clone(), resource);
+        let phase = self.managed_again(requested);
+        self.decide(&name, phase);
+        self.say(at, Decision::ResourceAdded { resource: name });
+        Ok(())
+    }
+
+    pub(super) fn set_resource(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        spec: Option<ResourceSpec>,
+        requested: Requested,
+    ) -> Result<(), Void> {
+        if let Some(spec) = &spec {
+            spec.check().map_err(|error| Void::BadSpec { why: error.to_string() })?;
+        }
+        let Some(resource) = self.resources.get_mut(&name) else {
+            return Err(Void::Unknown { name: name.to_string() });
+        };
+        if let (Phase::Error { why, .. }, Requested::Started | Requested::Stopped) = (&resource.phase, requested) {
+            return Err(Void::InError { resource: name, why: why.clone() });
+        }
+        if let Some(spec) = spec {
+            resource.spec = spec;
+        }
+        resource.requested = requested;
+        resource.relocations = 0;
+        resource.failed_on.clear();
+        let phase = match resource.phase.clone() {
+            _ if requested == Requested::Ignored => Phase::Ignored,
+            Phase::Ignored => self.managed_again(requested),
+            // An error is cleared back to its owner, or to a fresh look at every node where it has none.
+            Phase::Error { node: Some(node), .. } => Phase::Placed { node },
+            Phase::Error { node: None, .. } => Phase::New,
+            // Its owner was fenced while nobody wanted it elsewhere.
+            Phase::Placed { node } if requested != Requested::Disabled && self.is_gone(&node) => {
+                Phase::Free { from: node }
+            }
+            other @ (Phase::New
+            | Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }) => other,
+        };
+        self.decide(&name, phase);
+        self.say(at, Decision::ResourceSet { resource: name, requested });
+        Ok(())
+    }
+
+    pub(super) fn remove_resource(&mut self, at: u64, name: ResourceName) -> Result<(), Void> {
+        if self.resources.remove(&name).is_none() {
+            return Err(Void::Unknown { name: name.to_string() });
+        }
+        self.say(at, Decision::ResourceRemoved { resource: name });
+        Ok(())
+    }
+
+    /// Gives a resource a new phase under a new generation.
+    pub(super) fn decide(&mut self, name: &ResourceName, phase: Phase) {
+        let generation = self.next_generation;
+        let since = self.applied;
+        if let Some(resource) = self.resources.get_mut(name) {
+            resource.phase = phase;
+            resource.generation = generation;
+            resource.since = since;
+            self.next_generation += 1;
+        }
+    }
+
+    /// The resource, if `generation` is still its last decision.
+    fn current(&self, name: &ResourceName, generation: u64) -> Result<&Resource, Void> {
+        let Some(resource) = self.resources.get(name) else {
+            return Err(Void::Unknown { name: name.to_string() });
+        };
+        if resource.generation != generation && self.rules.late_commands_are_void() {
+            return Err(Void::Outdated);
+        }
+        Ok(resource)
+    }
+
+    pub(super) fn release(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        generation: u64,
+        to: Option<MemberName>,
+        why: MoveReason,
+    ) -> Result<(), Void> {
+        let resource = self.current(&name, generation)?;
+        unlocked(&name, resource)?;
+        let node = match &resource.phase {
+            Phase::Placed { node } => node.clone(),
+            Phase::New
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => return Err(Void::Outdated),
+        };
+        self.sent_away(at, &name, &node, &why);
+        // Who has no life runs nothing: there is nobody to wait for.
+        let phase = if self.life(&node).is_none() {
+            Phase::Free { from: node.clone() }
+        } else {
+            Phase::Releasing { node: node.clone(), to, why: why.clone() }
+        };
+        self.decide(&name, phase);
+        self.say(at, Decision::Released { resource: name, node, why });
+        Ok(())
+    }
+
+    /// Keeps what a move says about a resource: where it failed, or where it returns to.
+    fn sent_away(&mut self, at: u64, name: &ResourceName, node: &MemberName, why: &MoveReason) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
+        match why {
+            MoveReason::Failed { .. } => {
+                resource.relocations += 1;
+                resource.failed_on.insert(node.clone(), at);
+            }
+            MoveReason::Maintenance | MoveReason::Shutdown => {
+                resource.home.get_or_insert_with(|| node.clone());
+            }
+            MoveReason::Asked => resource.home = None,
+            MoveReason::Better { .. } => {}
+        }
+    }
+
+    pub(super) fn migrate(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        generation: u64,
+        to: MemberName,
+        incarnation: u64,
+        why: MoveReason,
+    ) -> Result<(), Void> {
+        let resource = self.current(&name, generation)?;
+        unlocked(&name, resource)?;
+        let from = match &resource.phase {
+            Phase::Placed { node } if *node != to && resource.requested == Requested::Started => node.clone(),
+            Phase::New
+            | Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => return Err(Void::Outdated),
+        };
+        if !resource.spec.live {
+            return Err(Void::BadSpec { why: format!("{name} can't move live: its configuration doesn't say so") });
+        }
+        for node in [&from, &to] {
+            if let Some((id, _)) = self.open_fence(node) {
+                return Err(Void::FenceOpen { id, node: node.clone() });
+            }
+            if self.life(node).is_none() {
+                return Err(Void::NotAdmitted { node: node.clone() });
+            }
+        }
+        self.is_life(&to, incarnation)?;
+        self.sent_away(at, &name, &from, &why);
+        self.decide(&name, Phase::Migrating { from: from.clone(), to: to.clone(), why: why.clone() });
+        self.say(at, Decision::Migrating { resource: name, from, to, why });
+        Ok(())
+    }
+
+    fn is_life(&self, node: &MemberName, incarnation: u64) -> Result<(), Void> {
+        match self.life(node) {
+            None => Err(Void::NotAdmitted { node: node.clone() }),
+            Some(life) if life.incarnation != incarnation && self.rules.late_commands_are_void() => Err(Void::Outdated),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn go(&mut self, name: &ResourceName, generation: u64) -> Result<(), Void> {
+        let phase = self.current(name, generation)?.phase.clone();
+        let Some(resource) = self.resources.get_mut(name).filter(|resource| resource.held) else {
+            return Err(Void::Outdated);
+        };
+        resource.held = false;
+        self.decide(name, phase);
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, name: &ResourceName, generation: u64) -> Result<(), Void> {
+        self.current(name, generation)?;
+        if let Some(resource) = self.resources.get_mut(name) {
+            resource.relocations = 0;
+            resource.failed_on.clear();
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_lock(&mut self, at: u64, name: ResourceName, reason: Option<String>) -> Result<(), Void> {
+        let Some(resource) = self.resources.get_mut(&name) else {
+            return Err(Void::Unknown { name: name.to_string() });
+        };
+        if reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX) {
+            return Err(Void::BadSpec { why: format!("a lock's reason has {REASON_MAX} bytes at most") });
+        }
+        if resource.locked != reason {
+            resource.locked.clone_from(&reason);
+            let phase = resource.phase.clone();
+            self.decide(&name, phase);
+            self.say(at, Decision::Lock { resource: name, reason });
+        }
+        Ok(())
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        generation: u64,
+        to: MemberName,
+        incarnation: u64,
+    ) -> Result<(), Void> {
+        let resource = self.current(&name, generation)?;
+        let recovered_from = match &resource.phase {
+            Phase::Free { from } => Some(from.clone()),
+            Phase::New | Phase::Releasing { .. } => None,
+            // A live move ends at one of its two ends.
+            Phase::Migrating { from, to: bound_for, .. } if to == *from || to == *bound_for => None,
+            // Only a mutation run gets here with another owner's resource: a move in a single commit.
+            Phase::Placed { .. } if !self.rules.release_then_assign() => None,
+            Phase::Placed { .. } | Phase::Migrating { .. } | Phase::Error { .. } | Phase::Ignored => {
+                return Err(Void::Outdated);
+            }
+        };
+        let new = matches!(resource.phase, Phase::New);
+        if let Some((id, _)) = self.open_fence(&to) {
+            return Err(Void::FenceOpen { id, node: to });
+        }
+        self.is_life(&to, incarnation)?;
+        if let Some(resource) = self.resources.get_mut(&name) {
+            resource.held = false;
+            if new || resource.home.as_ref() == Some(&to) {
+                resource.home = None;
+            }
+        }
+        self.decide(&name, Phase::Placed { node: to.clone() });
+        self.say(at, Decision::Assigned { resource: name, node: to, recovered_from });
+        Ok(())
+    }
+
+    pub(super) fn give_up(&mut self, at: u64, name: ResourceName, generation: u64, why: String) -> Result<(), Void> {
+        let resource = self.current(&name, generation)?;
+        let node = match &resource.phase {
+            // Nobody owns a new resource by the log, and yet one of the nodes may run it: it stays new.
+            // Neither do two owners become one by giving up.
+            Phase::New | Phase::Error { .. } | Phase::Migrating { .. } | Phase::Ignored => return Err(Void::Outdated),
+            Phase::Placed { node } | Phase::Releasing { node, .. } => Some(node.clone()),
+            Phase::Free { .. } => None,
+        };
+        self.decide(&name, Phase::Error { node, why: why.clone() });
+        self.say(at, Decision::GivenUp { resource: name, why });
+        Ok(())
+    }
+
+    /// What a resource that comes under management begins with.
+    fn managed_again(&self, requested: Requested) -> Phase {
+        let ignoring = match self.settings.arming {
+            Arming::Disarmed { mode: DisarmMode::Ignore, .. } => true,
+            Arming::Disarmed { mode: DisarmMode::Freeze, .. }
+            | Arming::Armed
+            | Arming::Disarming { .. }
+            | Arming::Arming { .. } => false,
+        };
+        if requested == Requested::Ignored || ignoring { Phase::Ignored } else { Phase::New }
+    }
+
+    /// True for a node that was fenced, and hasn't left in good order to come back.
+    fn is_gone(&self, node: &MemberName) -> bool {
+        self.nodes.get(node).is_none_or(|state| state.life.is_none() && state.leaving.is_none())
+    }
+
+    /// The node's life is over and it runs nothing: what it had is free, but what waits for its return if `freeze` says
+    /// so; what was stopped for its going `returns` to it.
+    pub(super) fn free_all_of(&mut self, node: &MemberName, freeze: bool, returns: bool) {
+        let owned: Vec<ResourceName> = self.owned_by(node).cloned().collect();
+        for name in owned {
+            let Some(resource) = self.resources.get_mut(&name) else { continue };
+            // Whoever held the lock there is gone.
+            resource.locked = None;
+            let idle = resource.requested == Requested::Disabled;
+            let phase = match &resource.phase {
+                // What was given up stays given up, but nobody runs it any more.
+                Phase::Error { why, .. } => Phase::Error { node: None, why: why.clone() },
+                Phase::Migrating { from, to, .. } => {
+                    let other = if from == node { to } else { from };
+                    Phase::Placed { node: other.clone() }
+                }
+                Phase::Placed { .. } if freeze || idle => Phase::Placed { node: node.clone() },
+                Phase::New | Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Free { .. } | Phase::Ignored => {
+                    Phase::Free { from: node.clone() }
+                }
+            };
+            if returns && matches!(phase, Phase::Free { .. }) {
+                resource.home.get_or_insert_with(|| node.clone());
+            }
+            if !freeze && resource.spec.class == Class::Unprotected && resource.requested == Requested::Started {
+                resource.requested = Requested::Stopped;
+            }
+            self.decide(&name, phase);
+        }
+    }
+}
+
+/// A lock's reason, in bytes at most.
+const REASON_MAX: usize = 200;
+
+fn unlocked(name: &ResourceName, resource: &Resource) -> Result<(), Void> {
+    match &resource.locked {
+        Some(reason) => Err(Void::Locked { resource: name.clone(), reason: reason.clone() }),
+        None => Ok(()),
+    }
+}

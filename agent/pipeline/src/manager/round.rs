@@ -1,0 +1,636 @@
+//! One look at all resources: where each one stands, what it waits for, and what is to be decided about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Plan, View, Why};
+use crate::command::Command;
+use crate::fence::{Evidence, Progress};
+use crate::name::{MemberName, ResourceName};
+use crate::placement::choose::{Choice, Preference, Wish, choose};
+use crate::placement::judge::EffectiveRules;
+use crate::placement::picture::{Picture, Seat};
+use crate::report::{Leave, Observed};
+use crate::resource::{Class, MoveReason, Phase, Requested, Resource};
+use crate::state::{Arming, LeavePolicy};
+
+/// Failures are forgotten after this long, in milliseconds.
+const FAILURES_AGE_MS: u64 = 3_600_000;
+
+/// What a look at the resources keeps while it goes through them.
+pub(super) struct Round<'a> {
+    view: &'a View<'a>,
+    picture: Picture,
+    rules: EffectiveRules,
+    /// Planned moves that may still begin.
+    moves: usize,
+    /// Whom everything of a later order waits for.
+    before: Option<((Class, u32), ResourceName)>,
+    plan: &'a mut Plan,
+}
+
+impl<'a> Round<'a> {
+    pub fn new(view: &'a View<'a>, plan: &'a mut Plan) -> Self {
+        let (picture, rules, faults) = view.picture();
+        plan.rule_faults = faults.iter().map(|(name, fault)| (name.clone(), fault.to_string())).collect();
+        let under_way = view.state.resources.values().filter(|resource| is_planned_move(&resource.phase)).count();
+        let most = view.state.settings.moves.unwrap_or(crate::state::MOVES);
+        let moves = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way);
+        Self { view, picture, rules, moves, before: None, plan }
+    }
+
+    /// Looks at every resource, what starts first first.
+    pub fn look(mut self) {
+        let view = self.view;
+        let mut all: Vec<(&ResourceName, &Resource)> = view.state.resources.iter().collect();
+        all.sort_by_key(|(name, resource)| (resource.spec.class, resource.spec.order, *name));
+        for (name, resource) in all {
+            let why = self.resource(name, resource);
+            if self.before.is_none()
+                && let Some(rank) = self.keeps_waiting(name, resource, &why)
+            {
+                self.before = Some((rank, name.clone()));
+            }
+            self.plan.why.insert(name.clone(), why);
+        }
+    }
+
+    /// The rank of a resource that is about to run, so that what comes after it waits.
+    fn keeps_waiting(&self, name: &ResourceName, resource: &Resource, why: &Why) -> Option<(Class, u32)> {
+        let rank = (resource.spec.class, resource.spec.order);
+        if resource.requested != Requested::Started || resource.spec.class == Class::Unprotected {
+            return None;
+        }
+        match why {
+            Why::Runs | Why::Moving { .. } | Why::Stays { .. } => {
+                let seconds = self.view.state.settings.order_delay_s.get(&resource.spec.class).copied().unwrap_or(0);
+                let delay = Duration::from_secs(seconds.into());
+                let long = self.view.leases.up_since(name).is_none_or(|up| self.view.now.since_at_least(up) >= delay);
+                (!long).then_some(rank)
+            }
+            Why::AtWork { .. }
+            | Why::WaitingForReport { .. }
+            | Why::WaitingForFence { .. }
+            | Why::WaitingForProbe { .. }
+            | Why::WaitingForTurn { .. }
+            | Why::Deciding => Some(rank),
+            Why::StoppedAsAsked
+            | Why::CannotFence { .. }
+            | Why::ProbeUnknown { .. }
+            | Why::RunsTwice { .. }
+            | Why::NoNode { .. }
+            | Why::Error { .. }
+            | Why::Frozen { .. }
+            | Why::Locked { .. }
+            | Why::Ignored
+            | Why::Disarmed { .. }
+            | Why::MoveWaits { .. } => None,
+        }
+    }
+
+    fn resource(&mut self, name: &ResourceName, resource: &Resource) -> Why {
+        let state = self.view.state;
+        match &resource.phase {
+            Phase::Ignored => return Why::Ignored,
+            Phase::Error { why, .. } => return Why::Error { resource: name.clone(), why: why.clone() },
+            Phase::New
+            | Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. } => {}
+        }
+        match state.settings.arming {
+            Arming::Armed => {}
+            arming @ (Arming::Disarmed { .. } | Arming::Arming { .. }) => {
+                return Why::Disarmed { state: arming.to_string() };
+            }
+            // What is under way is finished, nothing new begins.
+            arming @ Arming::Disarming { .. } => match &resource.phase {
+                Phase::New | Phase::Placed { .. } => return Why::Disarmed { state: arming.to_string() },
+                Phase::Releasing { .. }
+                | Phase::Migrating { .. }
+                | Phase::Free { .. }
+                | Phase::Error { .. }
+                | Phase::Ignored => {}
+            },
+        }
+        if self.is_forgotten(resource) {
+            self.propose(Command::Forget { resource: name.clone(), generation: resource.generation });
+        }
+        match &resource.phase {
+            Phase::New => self.new_resource(name, resource),
+            Phase::Free { .. } => self.free(name, resource),
+            Phase::Placed { node } => self.placed(name, resource, node),
+            Phase::Releasing { node, to, .. } => self.releasing(name, resource, node, to.as_ref()),
+            Phase::Migrating { from, to, .. } => self.migrating(name, resource, from, to),
+            Phase::Error { .. } | Phase::Ignored => Why::Ignored,
+        }
+    }
+
+    fn propose(&mut self, command: Command) {
+        self.plan.proposals.push(command);
+    }
+
+    fn is_forgotten(&self, resource: &Resource) -> bool {
+        let newest = resource.failed_on.values().max();
+        newest.is_some_and(|at| self.view.wall_ms.saturating_sub(*at) >= FAILURES_AGE_MS)
+    }
+
+    /// Whether the turn of a resource has come.
+    fn turn(&self, resource: &Resource) -> Result<(), Why> {
+        if resource.requested != Requested::Started || resource.spec.class == Class::Unprotected {
+            return Ok(());
+        }
+        match &self.before {
+            Some((rank, other)) if *rank < (resource.spec.class, resource.spec.order) => {
+                Err(Why::WaitingForTurn { after: other.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A new resource: adopted where it runs, else placed once every node has said that it doesn't run there.
+    fn new_resource(&mut self, name: &ResourceName, resource: &Resource) -> Why {
+        let view = self.view;
+        if !view.state.rules.new_resources_are_probed() {
+            return self.place_new(name, resource);
+        }
+        let mut running: Option<&MemberName> = None;
+        let mut waiting: Option<&MemberName> = None;
+        let mut unknown: Option<(&MemberName, &String)> = None;
+        for (node, state) in &view.state.nodes {
+            let silent = state.life.is_none() && !view.leases.is_heard(view.state, node, view.now);
+            let fenced = silent && state.closed_at > 0 && view.is_proven_dead(node);
+            // It said itself that nothing ran when it went.
+            let left = silent && state.leaving.is_some();
+            let observed = view
+                .leases
+                .report(view.state, node)
+                .filter(|report| report.applied >= resource.since)
+                .and_then(|report| report.resources.get(name));
+            match observed {
+                Some(Observed::Running) => match running {
+                    None => running = Some(node),
+                    Some(first) => return Why::RunsTwice { first: first.clone(), second: node.clone() },
+                },
+                Some(observed) if observed.is_stopped() => {}
+                // A node that was fenced and never came back runs nothing.
+                None if fenced || left => {}
+                Some(Observed::Unknown { why }) => unknown = Some((node, why)),
+                Some(_) | None => waiting = Some(node),
+            }
+        }
+        if let Some((node, why)) = unknown {
+            return Why::ProbeUnknown { node: node.clone(), why: why.clone() };
+        }
+        if let Some(node) = waiting {
+            return Why::WaitingForProbe { node: node.clone() };
+        }
+        let Some(node) = running else { return self.place_new(name, resource) };
+        // Where it runs already, there it has to be taken over, or nowhere.
+        if !self.picture.takes(node) {
+            let why = view.state.unprotectable(node).unwrap_or_else(|| format!("{node} takes nothing now"));
+            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
+        }
+        // Its owner's fence may have to rest on its watchdog from the very first moment.
+        if view.state.life(node).is_some_and(|life| life.watchdog.is_some())
+            && !view.leases.report(view.state, node).is_some_and(|report| report.armed)
+        {
+            let why = format!("{node} has not armed its watchdog yet");
+            return Why::NoNode { why: vec![format!("it runs on {node} already"), why] };
+        }
+        self.assign(name, resource, node)
+    }
+
+    fn place_new(&mut self, name: &ResourceName, resource: &Resource) -> Why {
+        if let Err(why) = self.turn(resource) {
+            return why;
+        }
+        // The node that it was added with counts as where it is.
+        let home = resource.home.as_ref();
+        let choice = self.choose(name, resource, Preference::None, home, None);
+        self.settle(name, resource, &choice)
+    }
+
+    fn free(&mut self, name: &ResourceName, resource: &Resource) -> Why {
+        if resource.requested == Requested::Disabled {
+            return Why::StoppedAsAsked;
+        }
+        if let Err(why) = self.turn(resource) {
+            return why;
+        }
+        let failed: BTreeSet<MemberName> = resource.failed_on.keys().cloned().collect();
+        let home = resource.home.as_ref().filter(|_| resource.spec.failback);
+        let choice = if failed.is_empty() {
+            self.choose(name, resource, Preference::BestScore, None, home)
+        } else {
+            self.choose(name, resource, Preference::TryNext, None, None)
+        };
+        if choice.node().is_none() && self.is_exhausted(resource) {
+            return self.give_up(name, resource, choice.to_string());
+        }
+        self.settle(name, resource, &choice)
+    }
+
+    /// Nothing but nodes on which it failed is left, and all are in service: waiting would not help.
+    fn is_exhausted(&self, resource: &Resource) -> bool {
+        !resource.failed_on.is_empty() && self.picture.takers().count() == self.view.state.nodes.len()
+    }
+
+    fn settle(&mut self, name: &ResourceName, resource: &Resource, choice: &Choice) -> Why {
+        match choice.node() {
+            Some(node) => self.assign(name, resource, node),
+            None => Why::NoNode { why: self.view.absences(choice) },
+        }
+    }
+
+    fn assign(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
+        let Some(life) = self.view.state.life(node) else {
+            return Why::NoNode { why: vec![format!("{node} is not in service")] };
+        };
+        self.propose(Command::Assign {
+            resource: name.clone(),
+            generation: resource.generation,
+            to: node.clone(),
+            incarnation: life.incarnation,
+        });
+        self.seat(name, resource, Seat::On(node.clone()));
+        Why::Deciding
+    }
+
+    /// Counts a resource where this round has put it.
+    fn seat(&mut self, name: &ResourceName, resource: &Resource, seat: Seat) {
+        if resource.requested == Requested::Started
+            && let Some(view) = self.picture.resources.get_mut(name)
+        {
+            view.seat = seat;
+        }
+    }
+
+    fn choose(
+        &self,
+        name: &ResourceName,
+        resource: &Resource,
+        preference: Preference,
+        current: Option<&MemberName>,
+        home: Option<&MemberName>,
+    ) -> Choice {
+        let failed: BTreeSet<MemberName> = resource.failed_on.keys().chain(current).cloned().collect();
+        let failed = if preference == Preference::TryNext { failed } else { BTreeSet::new() };
+        let wish =
+            Wish { resource: name, preference, failed: &failed, home, current, failback: resource.spec.failback };
+        choose(&self.picture, &self.rules, self.view.state.settings.placement, &wish)
+    }
+
+    fn placed(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
+        let view = self.view;
+        if let Some(reason) = &resource.locked {
+            return Why::Locked { reason: reason.clone() };
+        }
+        if view.state.life(node).is_none() {
+            return self.on_an_absent_node(name, resource, node);
+        }
+        if let Some(why) = view.absent(node, self.plan) {
+            return why;
+        }
+        if let Some(leaving) = view.state.nodes.get(node).and_then(|state| state.leaving.as_ref())
+            && leaving.policy != LeavePolicy::Migrate
+        {
+            return Why::Frozen { node: node.clone(), how: leaving.how };
+        }
+        let Some(observed) = view.observed(name, resource, node) else {
+            return Why::WaitingForReport { node: node.clone() };
+        };
+        match observed {
+            Observed::Running if resource.requested == Requested::Started => self.better(name, resource, node),
+            Observed::Stopped if resource.requested != Requested::Started => Why::StoppedAsAsked,
+            Observed::Stopped if resource.held => match self.turn(resource) {
+                Ok(()) => {
+                    self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
+                    Why::Deciding
+                }
+                Err(why) => why,
+            },
+            Observed::Failed { why } if resource.requested == Requested::Started => {
+                let why = format!("it failed on {node}: {why}");
+                self.failed(name, resource, node, why)
+            }
+            Observed::StopFailed { why } => {
+                let why = format!("it can't be stopped on {node}: {why}");
+                self.give_up(name, resource, why)
+            }
+            Observed::Failed { .. } => Why::StoppedAsAsked,
+            Observed::Running
+            | Observed::Stopped
+            | Observed::Starting
+            | Observed::Stopping
+            | Observed::Moving
+            | Observed::MoveFailed { .. }
+            | Observed::Unknown { .. } => Why::AtWork { node: node.clone(), observed: observed.clone() },
+        }
+    }
+
+    /// Its node's life is over, and it was proven stopped there.
+    fn on_an_absent_node(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
+        let view = self.view;
+        if resource.requested == Requested::Disabled {
+            return Why::StoppedAsAsked;
+        }
+        let leaving = view.state.nodes.get(node).and_then(|state| state.leaving.as_ref());
+        let frozen = match leaving {
+            Some(leaving) => {
+                let soon = view
+                    .leases
+                    .node(node)
+                    .is_some_and(|seen| view.now.since_at_least(seen.heard) < view.boot_grace(node));
+                let waits = match leaving.policy {
+                    LeavePolicy::Freeze => true,
+                    // Who said that it only reboots is given the time for it.
+                    LeavePolicy::Failover | LeavePolicy::Migrate => leaving.how == Leave::Reboot && soon,
+                };
+                waits.then(|| Why::Frozen { node: node.clone(), how: leaving.how })
+            }
+            None => None,
+        };
+        if let Some(why) = frozen {
+            return why;
+        }
+        self.propose(Command::Release {
+            resource: name.clone(),
+            generation: resource.generation,
+            to: None,
+            why: MoveReason::Shutdown,
+        });
+        Why::Deciding
+    }
+
+    /// It has used up its restarts on its node: another node, or the same once more where none is left, or the end.
+    fn failed(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName, why: String) -> Why {
+        let once = resource.spec.class == Class::BestEffort;
+        if once || resource.relocations >= resource.spec.max_relocate {
+            return self.give_up(name, resource, why);
+        }
+        let choice = self.choose(name, resource, Preference::TryNext, Some(node), None);
+        let to = choice.node().unwrap_or(node).clone();
+        // What belongs with it goes along.
+        let along: Vec<ResourceName> =
+            self.rules.bundle(name).into_iter().filter(|other| *other != name).cloned().collect();
+        self.release(name, resource, &to, MoveReason::Failed { why });
+        if to != *node {
+            for other in along {
+                self.take_along(&other, node, &to, name);
+            }
+        }
+        Why::Deciding
+    }
+
+    fn take_along(&mut self, other: &ResourceName, node: &MemberName, to: &MemberName, with: &ResourceName) {
+        let view = self.view;
+        let Some(peer) = view.state.resources.get(other) else { return };
+        let here = matches!(&peer.phase, Phase::Placed { node: at } if at == node);
+        if here && peer.requested == Requested::Started && peer.locked.is_none() {
+            let why = MoveReason::Better { why: format!("it belongs with {with}") };
+            self.send(other, peer, to, why);
+        }
+    }
+
+    fn give_up(&mut self, name: &ResourceName, resource: &Resource, why: String) -> Why {
+        self.propose(Command::GiveUp { resource: name.clone(), generation: resource.generation, why });
+        Why::Deciding
+    }
+
+    fn release(&mut self, name: &ResourceName, resource: &Resource, to: &MemberName, why: MoveReason) {
+        self.propose(Command::Release {
+            resource: name.clone(),
+            generation: resource.generation,
+            to: Some(to.clone()),
+            why,
+        });
+        if let Some(from) = resource.phase.owner() {
+            self.seat(name, resource, Seat::Moving { from: from.clone(), to: to.clone() });
+        }
+    }
+
+    /// Sends a running resource to another node, live if it can.
+    fn send(&mut self, name: &ResourceName, resource: &Resource, to: &MemberName, why: MoveReason) {
+        let command = self.view.sending(name, resource, to, why);
+        self.propose(command);
+        if let Some(from) = resource.phase.owner() {
+            self.seat(name, resource, Seat::Moving { from: from.clone(), to: to.clone() });
+        }
+    }
+
+    /// It runs: is there a node where it belongs more?
+    fn better(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
+        let view = self.view;
+        if !view.leases.is_heard(view.state, node, view.now) {
+            return Why::Runs;
+        }
+        let state = view.state.nodes.get(node);
+        let maintenance = state.is_some_and(|state| state.maintenance);
+        let leaving = state.is_some_and(|state| state.leaving.is_some());
+        let home = resource.home.as_ref().filter(|_| resource.spec.failback);
+        // Where it runs it may stay, whatever has become of the node's devices meanwhile.
+        let takes =
+            self.picture.nodes.get_mut(node).map(|n| std::mem::replace(&mut n.may_take, !maintenance && !leaving));
+        let choice = self.choose(name, resource, Preference::None, Some(node), home);
+        if let (Some(takes), Some(seen)) = (takes, self.picture.nodes.get_mut(node)) {
+            seen.may_take = takes;
+        }
+        let why = match (maintenance, leaving) {
+            (_, true) => MoveReason::Shutdown,
+            (true, false) => MoveReason::Maintenance,
+            (false, false) => MoveReason::Better { why: choice.outcome.to_string() },
+        };
+        match choice.node() {
+            Some(best) if best == node => Why::stays(&choice),
+            Some(_) if self.moves == 0 => Why::MoveWaits { why: why.to_string() },
+            Some(best) => {
+                self.moves -= 1;
+                let best = best.clone();
+                self.send(name, resource, &best, why);
+                Why::Deciding
+            }
+            // Nobody can have it: it goes down with its node, and waits for it or for another.
+            None if leaving => {
+                self.propose(Command::Release {
+                    resource: name.clone(),
+                    generation: resource.generation,
+                    to: None,
+                    why,
+                });
+                Why::Deciding
+            }
+            None => Why::MoveWaits {
+                why: format!("{why}, but no other node can take it: {}", view.absences(&choice).join("; ")),
+            },
+        }
+    }
+
+    fn releasing(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+        node: &MemberName,
+        to: Option<&MemberName>,
+    ) -> Why {
+        let view = self.view;
+        if let Some(why) = view.absent(node, self.plan) {
+            return why;
+        }
+        let Some(observed) = view.observed(name, resource, node) else {
+            return Why::WaitingForReport { node: node.clone() };
+        };
+        if let Observed::StopFailed { why } = observed {
+            let why = format!("it can't be stopped on {node}: {why}");
+            return self.give_up(name, resource, why);
+        }
+        if !observed.is_stopped() {
+            return Why::AtWork { node: node.clone(), observed: observed.clone() };
+        }
+        let choice = match to {
+            // What was settled when the move began holds if it still can.
+            Some(to) => {
+                let kept = self.choose(name, resource, Preference::None, Some(to), None);
+                if self.picture.takes(to) && kept.node() == Some(to) {
+                    kept
+                } else {
+                    self.choose(name, resource, Preference::BestScore, None, None)
+                }
+            }
+            None => self.choose(name, resource, Preference::BestScore, None, None),
+        };
+        self.settle(name, resource, &choice)
+    }
+
+    /// A live move: it ends where it runs, once nothing of it is under way any more.
+    fn migrating(&mut self, name: &ResourceName, resource: &Resource, from: &MemberName, to: &MemberName) -> Why {
+        let view = self.view;
+        for node in [from, to] {
+            if let Some(why) = view.absent(node, self.plan) {
+                return why;
+            }
+        }
+        let at_source = view.observed(name, resource, from);
+        let at_target = view.observed(name, resource, to);
+        let (Some(at_source), Some(at_target)) = (at_source, at_target) else {
+            let node = if at_source.is_none() { from } else { to };
+            return Why::WaitingForReport { node: node.clone() };
+        };
+        if resource.held && resource.requested == Requested::Started && at_source.is_running() {
+            // The target guards what is about to come before it comes.
+            let promised = view.state.life(to).is_some_and(|life| life.watchdog.is_some());
+            let guarded = view.leases.report(view.state, to).is_some_and(|report| report.armed);
+            if guarded || !promised {
+                self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
+                return Why::Deciding;
+            }
+            return Why::Moving { from: from.clone(), to: to.clone() };
+        }
+        let end = if at_source.is_stopped() && (at_target.is_running() || at_target.is_stopped()) {
+            Some(to)
+        } else if at_target.is_stopped() {
+            let over = match at_source {
+                Observed::MoveFailed { .. } | Observed::Unknown { .. } | Observed::StopFailed { .. } => true,
+                Observed::Running => resource.requested != Requested::Started,
+                Observed::Stopped
+                | Observed::Failed { .. }
+                | Observed::Starting
+                | Observed::Stopping
+                | Observed::Moving => false,
+            };
+            over.then_some(from)
+        } else {
+            None
+        };
+        match end {
+            Some(end) => self.assign(name, resource, end),
+            None => Why::Moving { from: from.clone(), to: to.clone() },
+        }
+    }
+}
+
+/// A move that an operator, maintenance, or a better node has asked for.
+fn is_planned_move(phase: &Phase) -> bool {
+    match phase {
+        Phase::Releasing { why, .. } | Phase::Migrating { why, .. } => match why {
+            MoveReason::Failed { .. } => false,
+            MoveReason::Asked | MoveReason::Maintenance | MoveReason::Shutdown | MoveReason::Better { .. } => true,
+        },
+        Phase::New | Phase::Placed { .. } | Phase::Free { .. } | Phase::Error { .. } | Phase::Ignored => false,
+    }
+}
+
+impl View<'_> {
+    /// The command that sends a placed resource to another node: live if it runs and can.
+    pub(super) fn sending(
+        &self,
+        name: &ResourceName,
+        resource: &Resource,
+        to: &MemberName,
+        why: MoveReason,
+    ) -> Command {
+        let runs = resource.requested == Requested::Started
+            && resource
+                .phase
+                .owner()
+                .and_then(|node| self.observed(name, resource, node))
+                .is_some_and(Observed::is_running);
+        match self.state.life(to).filter(|_| runs && resource.spec.live) {
+            Some(life) => Command::Migrate {
+                resource: name.clone(),
+                generation: resource.generation,
+                to: to.clone(),
+                incarnation: life.incarnation,
+                why,
+            },
+            None => {
+                Command::Release { resource: name.clone(), generation: resource.generation, to: Some(to.clone()), why }
+            }
+        }
+    }
+
+    /// The node's last fence is closed and proves that nothing at all was left running. The watchdog's time proves that of
+    /// what the cluster had put there alone: for anything else it need not have been armed.
+    fn is_proven_dead(&self, node: &MemberName) -> bool {
+        let last = self.state.fences.values().rev().find(|fence| fence.node == *node).map(|fence| &fence.progress);
+        match last {
+            Some(Progress::Closed { evidence }) => match evidence {
+                Evidence::BmcOff { .. } | Evidence::NewBoot { .. } | Evidence::Operator { .. } => true,
+                Evidence::WatchdogTime { .. } => false,
+            },
+            Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,
+        }
+    }
+
+    /// Why an owner can't be waited for: it is being fenced, or lost.
+    fn absent(&self, node: &MemberName, plan: &Plan) -> Option<Why> {
+        if let Some((id, _)) = self.state.open_fence(node) {
+            return Some(Why::WaitingForFence { node: node.clone(), id });
+        }
+        plan.unfenced.get(node).map(|why| Why::CannotFence { node: node.clone(), why: why.clone() })
+    }
+
+    /// What a node last saw of a resource, if its report had applied the resource's last decision.
+    fn observed(&self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Option<&Observed> {
+        self.leases
+            .report(self.state, node)
+            .filter(|report| report.applied >= resource.since || !self.state.rules.reports_are_ordered())
+            .and_then(|report| report.resources.get(name))
+    }
+
+    /// Why each node of a choice can't have the resource, in words; the nodes' own troubles first.
+    fn absences(&self, choice: &Choice) -> Vec<String> {
+        let mut why: BTreeMap<&MemberName, String> =
+            choice.others.iter().map(|(node, left_out)| (node, format!("{node}: {left_out}"))).collect();
+        for node in self.state.nodes.keys() {
+            if let Err(reason) = self.takes(node) {
+                why.insert(node, reason);
+            }
+        }
+        if self.state.nodes.is_empty() {
+            return vec!["no node has joined".to_owned()];
+        }
+        why.into_values().collect()
+    }
+}

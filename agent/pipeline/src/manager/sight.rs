@@ -1,0 +1,98 @@
+//! What placement is shown of the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::View;
+use crate::name::{MemberName, RuleName};
+use crate::placement::judge::{EffectiveRules, RuleFault, judge_rules};
+use crate::placement::picture::{NodeView, Picture, ResourceView, Seat, Use};
+use crate::resource::{Phase, Requested, Resource};
+
+impl View<'_> {
+    /// The nodes and resources as placement sees them, the rules that hold, and why the others don't.
+    #[must_use]
+    pub fn picture(&self) -> (Picture, EffectiveRules, BTreeMap<RuleName, RuleFault>) {
+        let state = self.state;
+        let nodes = state
+            .nodes
+            .iter()
+            .map(|(name, node)| {
+                let view = NodeView {
+                    may_take: self.takes(name).is_ok(),
+                    memory: node.capacity.memory,
+                    cpus: node.capacity.milli_cpus.and_then(|milli| u32::try_from(milli / 1000).ok()),
+                };
+                (name.clone(), view)
+            })
+            .collect();
+        let resources = state
+            .resources
+            .iter()
+            .map(|(name, resource)| {
+                let measured = resource
+                    .phase
+                    .owner()
+                    .and_then(|node| self.leases.report(state, node))
+                    .and_then(|report| report.usage.get(name))
+                    .map(|used| Use {
+                        cpu_milli: u32::try_from(used.milli_cpus).unwrap_or(u32::MAX),
+                        memory: used.memory,
+                    });
+                let view = ResourceView {
+                    seat: seat(resource),
+                    memory: resource.spec.memory,
+                    cpu_milli: resource.spec.milli_cpus.and_then(|milli| u32::try_from(milli).ok()),
+                    measured,
+                    only_on: resource.spec.only_on.clone(),
+                    may_balance: resource.locked.is_none() && matches!(resource.phase, Phase::Placed { .. }),
+                };
+                (name.clone(), view)
+            })
+            .collect();
+        let names: BTreeSet<MemberName> = state.nodes.keys().cloned().collect();
+        let (rules, faults) = judge_rules(&state.placement_rules, &names);
+        (Picture { nodes, resources }, rules, faults)
+    }
+
+    /// Whether a node takes resources now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn takes(&self, node: &MemberName) -> Result<(), String> {
+        let Some(state) = self.state.nodes.get(node) else { return Err(format!("{node} is not a node")) };
+        if !self.state.in_service(node) {
+            return Err(format!("{node} is not in service"));
+        }
+        if !self.leases.is_heard(self.state, node, self.now) {
+            return Err(format!("{node} is not heard"));
+        }
+        if state.maintenance {
+            return Err(format!("{node} is in maintenance"));
+        }
+        let report = self.leases.report(self.state, node);
+        if state.leaving.is_some() || report.is_some_and(|report| report.leaving.is_some()) {
+            return Err(format!("{node} is about to go"));
+        }
+        match self.state.unprotectable(node) {
+            Some(reason) => Err(format!("{node}: {reason}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where a resource counts: what isn't to run needs no room.
+fn seat(resource: &Resource) -> Seat {
+    if resource.requested != Requested::Started {
+        return Seat::Nowhere;
+    }
+    match &resource.phase {
+        Phase::Placed { node } | Phase::Error { node: Some(node), .. } | Phase::Releasing { node, to: None, .. } => {
+            Seat::On(node.clone())
+        }
+        Phase::Releasing { node, to: Some(to), .. } if node == to => Seat::On(node.clone()),
+        Phase::Releasing { node: from, to: Some(to), .. } | Phase::Migrating { from, to, .. } => {
+            Seat::Moving { from: from.clone(), to: to.clone() }
+        }
+        Phase::New | Phase::Free { .. } | Phase::Error { node: None, .. } | Phase::Ignored => Seat::Nowhere,
+    }
+}
