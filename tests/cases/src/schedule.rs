@@ -9,7 +9,7 @@ const ROUND_MIN_S: u32 = 20;
 const NODE_S: u32 = 2;
 /// A batch is carried out every so many rounds.
 const ROUNDS_PER_BATCH: u32 = 5;
-/// A run goes on for longer than this after the last batch.
+/// A run goes on so long after the time at which one more batch would come.
 const TAIL_S: u32 = 500;
 
 /// The batches of a case with their times.
@@ -30,7 +30,6 @@ impl Schedule {
         let nodes = u32::try_from(case.hardware.len()).expect("a case's nodes are fewer than 2^32");
         let round = ROUND_MIN_S.max(NODE_S * nodes);
         let mut at = round;
-        let mut end_s = round;
         let mut batches = Vec::new();
         for batch in &case.cmdlist {
             let commands: Vec<Command> = batch
@@ -38,11 +37,10 @@ impl Schedule {
                 .map(|text| Command::parse(text).ok_or_else(|| case.unknown("the command", text)))
                 .collect::<Result<_, _>>()?;
             let delay = commands.iter().filter_map(delay).next_back().unwrap_or(0);
-            end_s = at + TAIL_S + round;
             batches.push((at, commands));
             at += (delay.div_ceil(round).max(1) + ROUNDS_PER_BATCH - 1) * round;
         }
-        Ok(Self { batches, end_s })
+        Ok(Self { batches, end_s: at + TAIL_S })
     }
 
     /// Every command with its time.

@@ -11,7 +11,7 @@ fn batches_come_in_the_first_and_then_in_every_fifth_round() {
         events(&converted),
         ["20s power-on node1", "120s power-on node2", "120s power-on node3", "320s reboot node1"]
     );
-    assert_eq!(converted.scenario.duration, "840s");
+    assert_eq!(converted.scenario.duration, "920s");
 }
 
 #[test]
