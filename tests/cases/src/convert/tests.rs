@@ -33,13 +33,7 @@ fn what_a_scenario_cannot_say_is_left_out_with_its_reason() {
 #[test]
 fn an_isolated_node_that_is_powered_on_rejoins() {
     let case = case(
-        &[
-            ALL_ON,
-            &["network node2 off"],
-            &["power node2 on", "network node2 on"],
-            &["power node2 off"],
-            &["power node2 on"],
-        ],
+        &[ALL_ON, &["network node2 off"], &["power node2 on"], &["power node2 off"], &["power node2 on"]],
         &json!({}),
     );
     assert_eq!(
@@ -109,7 +103,10 @@ fn a_resource_has_their_defaults() {
     let converted = converted(&case(&[ALL_ON], &json!({"services": services, "outcome": outcome})));
     let set = &converted.scenario.resource[0];
     assert_eq!((set.state, set.max_restart, set.max_relocate, set.failback), ("disabled", 3, 0, false));
-    assert_eq!(converted.expected.resources["vm:7"].state, State::Disabled);
+    let state = &converted.expected.resources["vm:7"].state;
+    assert_eq!(*state, State::Disabled);
+    assert!(state.accepts(Some("disabled")) && state.accepts(Some("stopped")));
+    assert!(!state.accepts(Some("error")) && !state.accepts(None));
 }
 
 #[test]
@@ -285,5 +282,9 @@ fn a_recovery_is_timed_from_the_loss_to_the_running_resource() {
         Err(Untimed::Disarmed)
     );
     assert_eq!(timed(&[&["network node2 off"], &["service vm:7 started"]], "node1", Some(243)), Err(Untimed::Asked));
+    // The last loss counts, and what was asked for in the moment of the loss was not asked for meanwhile.
+    let twice: &[&[&str]] = &[&["network node2 off"], &["power node2 off"]];
+    assert_eq!(timed(twice, "node1", Some(243)), Ok((220, 23)));
+    assert_eq!(timed(&[&["service vm:7 started", "network node2 off"]], "node1", Some(243)), Ok((120, 123)));
     assert_eq!(timed(&[&["network node3 off"]], "node1", Some(243)), Err(Untimed::LostBefore));
 }

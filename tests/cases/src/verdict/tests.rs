@@ -129,6 +129,26 @@ fn a_recovery_is_as_long_as_the_longer_of_its_two_numbers() {
 }
 
 #[test]
+fn a_second_recovery_is_held_against_our_second() {
+    let events = json!([
+        {"t": 140, "ev": "recover", "sid": "vm:7", "frm": "node2", "to": "node1"},
+        {"t": 143, "ev": "started", "sid": "vm:7", "node": "node1"},
+        {"t": 540, "ev": "recover", "sid": "vm:7", "frm": "node2", "to": "node3"},
+        {"t": 550, "ev": "started", "sid": "vm:7", "node": "node3"},
+    ]);
+    let outcome = outcome(Some("started"), "node3", true, &["node2"], &events);
+    let commands: &[&[&str]] =
+        &[&["power node2 on"], &["power node2 off"], &["power node2 on"], &[], &["power node2 off"]];
+    let expected = converted(&case(commands, &json!({"outcome": outcome}))).expected;
+    let mut answer = answer();
+    let ours = |at_s: u32, after_s: u32| json!({"resource": "vm:7", "from": "node2", "to": "node1", "at_s": at_s, "after_s": after_s});
+    answer["recovered"] = json!([ours(129, 9), ours(437, 17)]);
+    let timings = compare(&expected, &answer.to_string()).unwrap().timings;
+    let pairs: Vec<_> = timings.iter().map(|timing| (timing.theirs_s, timing.ours_s)).collect();
+    assert_eq!(pairs, [(23.0, Some(9.0)), (130.0, Some(17.0))]);
+}
+
+#[test]
 fn a_recovery_that_ours_never_made_has_no_time() {
     for wrong in
         [json!([]), json!([{"resource": "vm:7", "from": "node3", "to": "node1", "at_s": 135.0, "after_s": 1.0}])]
