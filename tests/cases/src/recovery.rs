@@ -44,6 +44,8 @@ pub enum Untimed {
     Asked,
     /// It isn't started: it is to stay stopped, or it fails.
     NotStarted,
+    /// Its first starts fail. Ours tells when the first began, theirs when one succeeded.
+    StartsFail,
 }
 
 impl fmt::Display for Untimed {
@@ -55,6 +57,7 @@ impl fmt::Display for Untimed {
             Self::Disarmed => "disarmed meanwhile",
             Self::Asked => "an operator changed what is wanted meanwhile",
             Self::NotStarted => "it isn't started",
+            Self::StartsFail => "its first starts fail",
         })
     }
 }
@@ -78,13 +81,14 @@ pub(crate) fn recoveries(case: &Case, schedule: &Schedule, shift_s: u32) -> Resu
             let (Some(sid), Some(from), Some(to)) = (&event.sid, &event.frm, &event.to) else {
                 return Err(case.unknown("a recovery without resource or nodes, at second", &event.t.to_string()));
             };
-            Ok(Recovery {
-                resource: named(sid).ok_or_else(|| case.unknown("the resource", sid))?.id,
-                from: from.clone(),
-                to: to.clone(),
-                time: took(&case.outcome.events, schedule, event.t, sid, (from, to))
-                    .map(|took| Took { lost_at_s: took.lost_at_s + shift_s, ..took }),
-            })
+            let named = named(sid).ok_or_else(|| case.unknown("the resource", sid))?;
+            let time = if named.fails.start > 0 {
+                Err(Untimed::StartsFail)
+            } else {
+                took(&case.outcome.events, schedule, event.t, sid, (from, to))
+                    .map(|took| Took { lost_at_s: took.lost_at_s + shift_s, ..took })
+            };
+            Ok(Recovery { resource: named.id, from: from.clone(), to: to.clone(), time })
         })
         .collect()
 }

@@ -48,7 +48,10 @@ fn judge(folder: &Path) -> Result<Vec<String>, BoxError> {
         Some(simulate) => {
             let suite = Suite::run(&cases, DIFFERENCES, simulate)?;
             print!("{suite}");
-            failures.extend(suite.failures());
+            let wrong = suite.failures();
+            let (runs, left_out) = (suite.runs.len(), suite.left_out.len());
+            println!("published cases: {runs} simulated, {left_out} left out, {} failures", wrong.len());
+            failures.extend(wrong);
         }
     }
     Ok(failures)

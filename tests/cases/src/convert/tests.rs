@@ -288,3 +288,19 @@ fn a_recovery_is_timed_from_the_loss_to_the_running_resource() {
     assert_eq!(timed(&[&["service vm:7 started", "network node2 off"]], "node1", Some(243)), Ok((120, 123)));
     assert_eq!(timed(&[&["network node3 off"]], "node1", Some(243)), Err(Untimed::LostBefore));
 }
+
+#[test]
+fn a_recovery_whose_starts_fail_is_not_timed() {
+    let events = json!([
+        {"t": 240, "ev": "recover", "sid": "fa:120", "frm": "node2", "to": "node1"},
+        {"t": 283, "ev": "started", "sid": "fa:120", "node": "node1"},
+    ]);
+    let outcome = outcome(Some("started"), "node1", true, &["node2"], &events).to_string().replace("vm:7", "fa:120");
+    let changes = json!({
+        "services": {"fa:120": {"node": "node2", "state": "started"}},
+        "outcome": serde_json::from_str::<Value>(&outcome).unwrap(),
+    });
+    let converted = converted(&case(&[ALL_ON, &["network node2 off"]], &changes));
+    assert_eq!(converted.expected.recoveries[0].resource, "service:120");
+    assert_eq!(converted.expected.recoveries[0].time, Err(Untimed::StartsFail));
+}
