@@ -138,7 +138,8 @@ impl World {
         };
         let machine = &self.machines[lost];
         let reading = machine.clock.reading(now);
-        let leased = machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
+        let leased =
+            now < machine.lease_over_at && machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
         let leader = (0..self.machines.len()).find(|who| {
             self.machines[*who].process.as_ref().is_some_and(|process| matches!(process.leads, Some((_, true))))
         });
