@@ -264,8 +264,9 @@ impl World {
         let LeaseVerdict::Granted { .. } = answer.verdict else { return };
         let machine = &self.machines[who];
         let Some(process) = &machine.process else { return };
-        if process.core.state().open_fence(to).is_some() {
-            let what = format!("{} grants a lease to {to}, whose fence it has applied", machine.name);
+        // Whoever leads has condemned it or applied its fence, and a new leader has applied all that others have.
+        if process.core.state().open_fence(to).or_else(|| self.watch.committed.open_fence(to)).is_some() {
+            let what = format!("{} grants a lease to {to}, whose fence is decided", machine.name);
             return self.violated("no grant to the condemned", what);
         }
         let reading = machine.clock.reading(self.now);
