@@ -197,6 +197,8 @@ pub struct Node {
     ready: bool,
     guard: Guard,
     guard_trouble: Option<Trouble>,
+    /// It knows everything that an earlier agent of this boot may have reported as running behind the armed watchdog.
+    knows_all: bool,
     hears: BTreeSet<MemberName>,
     leaving: Option<Leave>,
     may_go: bool,
@@ -218,6 +220,7 @@ impl Node {
     pub fn new(now: Reading, config: NodeConfig) -> Self {
         let guard = if config.armed { Guard::Armed } else { Guard::Off };
         Self {
+            knows_all: !config.armed,
             config,
             seq: 0,
             sent: BTreeMap::new(),
@@ -705,13 +708,16 @@ impl Node {
         Some(up.map(|work| rank(&work.spec)).max().unwrap_or((Class::Unprotected, u32::MAX)))
     }
 
-    /// Armed before anything protected may run, disarmed as soon as nothing does.
+    /// Armed before anything protected may run, disarmed as soon as nothing does. What this agent has applied may be less
+    /// than what an earlier one of this boot had, so a watchdog that was found armed stays armed until this agent has acted
+    /// on a grant once: else what the earlier one had reported could run on unguarded, and unknown.
     fn mind_the_guard(&mut self, now: Reading, state: &State) {
         if self.config.watchdog.is_none() || !self.ready {
             return;
         }
         let me = &self.config.name;
         let may_act = self.may_act(now, state);
+        self.knows_all |= may_act;
         // What was found running is guarded too, whoever started it: it may be about to be placed here.
         let runs = self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_)));
         let placed = state.resources.values().any(|resource| match Wish::of(resource, me) {
@@ -727,7 +733,7 @@ impl Node {
                 self.guard = Guard::Arming;
                 self.actions.push_back(Action::Arm);
             }
-            Guard::Armed if !wanted && !busy && try_now => {
+            Guard::Armed if !wanted && !busy && try_now && self.knows_all => {
                 self.guard = Guard::Disarming;
                 self.actions.push_back(Action::Disarm);
             }

@@ -37,12 +37,18 @@ macro_rules! rules {
             #[cfg(feature = "mutations")]
             #[must_use]
             pub fn without(name: &str) -> Option<Self> {
-                let mut rules = Self::ALL;
+                Self::ALL.less(name)
+            }
+
+            /// These rules but the named one; `None` where there is no such rule.
+            #[cfg(feature = "mutations")]
+            #[must_use]
+            pub fn less(mut self, name: &str) -> Option<Self> {
                 match name {
-                    $(stringify!($name) => rules.$name = false,)*
+                    $(stringify!($name) => self.$name = false,)*
                     _ => return None,
                 }
-                Some(rules)
+                Some(self)
             }
 
             $(

@@ -128,6 +128,7 @@ impl World {
         });
         let machine = &mut self.machines[who];
         machine.lease_end = Some(machine.lease_end.map_or(end, |old| old.later_of(end)));
+        machine.lease_over_at = machine.lease_over_at.max(machine.clock.when_either(self.now, end));
         if first {
             self.say(who, || "has a lease".into());
         }

@@ -16,6 +16,7 @@ use tiebreaker_pipeline::state::State;
 use crate::dice::{MS, SEC};
 use crate::fault::Who;
 use crate::machine::Power;
+use crate::network::HEARD_WITHIN;
 use crate::world::World;
 
 /// A broken invariant.
@@ -51,10 +52,6 @@ pub(crate) struct Watch {
 const COMPARE_EVERY: u64 = 64;
 /// What a node has heard for this long, every leader knows that has heard the node for as long.
 const TOLD_WITHIN: u64 = 6 * SEC;
-
-/// Who was heard this lately is heard now: one ping and its way. An isolated node is not heard, though the last that it said
-/// is still fresh to others.
-const HEARS_NOW: u64 = 600 * MS;
 
 impl Watch {
     pub(crate) const fn new(committed: State) -> Self {
@@ -128,24 +125,21 @@ impl World {
         }
     }
 
-    /// A node that counts as lost: not one that is well and whose lease runs while another node in service hears it, both
-    /// seen from the other node and from the leader for so long that every report has told it.
+    /// A node that counts as lost: not one whose lease may still run while another node in service hears it, both seen
+    /// from the other node and from the leader for so long that every report has told it.
     fn look_at_loss(&mut self, node: &MemberName) {
         let Some(lost) = self.who(node) else { return };
         let now = self.now;
         let heard_long = |who: Who, from: Who| {
             self.machines[who].process.as_ref().is_some_and(|process| {
                 let heard = process.heard[from];
-                now - heard.any <= HEARS_NOW && now - heard.without_gap_since > TOLD_WITHIN
+                now - heard.any <= HEARD_WITHIN && now - heard.without_gap_since > TOLD_WITHIN
             })
         };
         let machine = &self.machines[lost];
-        // An agent that is dead or stopped is fenced for good reason, whatever of it is still on its way.
-        if machine.stopped || machine.process.is_none() {
-            return;
-        }
         let reading = machine.clock.reading(now);
-        let leased = machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
+        let leased =
+            now < machine.lease_over_at && machine.lease_end.is_some_and(|end| !reading.reached_on_either(end));
         let leader = (0..self.machines.len()).find(|who| {
             self.machines[*who].process.as_ref().is_some_and(|process| matches!(process.leads, Some((_, true))))
         });
@@ -270,8 +264,9 @@ impl World {
         let LeaseVerdict::Granted { .. } = answer.verdict else { return };
         let machine = &self.machines[who];
         let Some(process) = &machine.process else { return };
-        if process.core.state().open_fence(to).is_some() {
-            let what = format!("{} grants a lease to {to}, whose fence it has applied", machine.name);
+        // Whoever leads has condemned it or applied its fence, and a new leader has applied all that others have.
+        if process.core.state().open_fence(to).or_else(|| self.watch.committed.open_fence(to)).is_some() {
+            let what = format!("{} grants a lease to {to}, whose fence is decided", machine.name);
             return self.violated("no grant to the condemned", what);
         }
         let reading = machine.clock.reading(self.now);

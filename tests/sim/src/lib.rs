@@ -38,7 +38,7 @@ pub use bmc::BmcMode;
 pub use fault::{Fault, Scripts, Who};
 pub use invariants::Violation;
 pub use machine::Kind;
-pub use mutations::{Known, Verdict, known, prove};
+pub use mutations::{Known, Masked, Verdict, known, masked, prove, prove_masked};
 pub use rules::{ShellRules, Switches};
 pub use schedule::{Schedule, Style};
 pub use search::{Found, Until, run, search};

@@ -129,6 +129,8 @@ pub(crate) struct Machine {
     pub(crate) bmc_has_power: bool,
     /// The end of the newest lease of any agent of this boot.
     pub(crate) lease_end: Option<Reading>,
+    /// When that lease ends for everybody else, in true time: a machine that its host has paused counts on too long.
+    pub(crate) lease_over_at: u64,
     /// When everything that the cluster put here must be gone, unless the lease is extended.
     pub(crate) gone_by: Option<u64>,
 }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use tiebreaker_sim::{Found, Schedule, Switches, Until, Verdict, known, prove, run, search};
+use tiebreaker_sim::{
+    Found, Masked, Schedule, Switches, Until, Verdict, known, masked, prove, prove_masked, run, search,
+};
 
 /// Fault schedules over the deciding code, in virtual time.
 #[derive(Parser)]
@@ -38,10 +40,10 @@ enum Command {
         /// Print what happens.
         #[arg(long)]
         trace: bool,
-        /// Leave out this rule.
+        /// Leave out this rule, or these, joined by `+`.
         #[arg(long)]
         without: Option<String>,
-        /// Draw the schedule as the search without this rule does.
+        /// Draw the schedule as the search without this rule, or these, does.
         #[arg(long)]
         focus: Option<String>,
     },
@@ -100,7 +102,8 @@ fn soak_or_run(seconds: u64, soak: Option<u64>, from: Option<u64>, threads: usiz
     let until = soak.map_or(Until::Time(Duration::from_secs(seconds)), Until::Count);
     println!("seeds from {from}");
     let begun = Instant::now();
-    let found = search(from, until, threads, None, Switches::default(), &|found| println!("{}", totals(found, begun)));
+    let progress = |found: &Found| println!("{}", totals(found, begun));
+    let found = search(from, until, threads, None, Switches::default(), &[], &progress);
     println!("{}", totals(&found, begun));
     match found.violation {
         None => ExitCode::SUCCESS,
@@ -115,9 +118,9 @@ fn soak_or_run(seconds: u64, soak: Option<u64>, from: Option<u64>, threads: usiz
 fn replay(seed: u64, trace: bool, without: Option<&str>, focus: Option<&str>) -> ExitCode {
     let switches = match without {
         None => Switches::default(),
-        Some(rule) => match Switches::without(rule) {
+        Some(rules) => match Switches::without_all(&rules.split('+').collect::<Vec<_>>()) {
             Some(switches) => switches,
-            None => return no_rule(rule),
+            None => return no_rule(rules),
         },
     };
     let outcome = run(Schedule::draw(seed, focus.or(without)), switches, trace);
@@ -158,22 +161,13 @@ fn mutate(how: &Mutate) -> ExitCode {
     if chosen.is_empty() {
         return no_rule(how.rule.as_deref().unwrap_or_default());
     }
-    for (rule, row) in chosen {
+    for (rule, row) in &chosen {
         let (Some(switches), Some(known)) = (Switches::without(rule), known(rule)) else {
             println!("{rule:<46} {row:>3} {:>9}  it has no line in mutations.txt", "-");
-            missed.push(rule);
+            missed.push((*rule).to_owned());
             continue;
         };
-        let search = || {
-            search(
-                how.from,
-                Until::Time(Duration::from_secs(how.seconds_each)),
-                how.threads,
-                Some(rule),
-                switches,
-                &|_| {},
-            )
-        };
+        let search = || how.search(rule, switches, &[Switches::default()]);
         match prove(&known, switches, how.search, search) {
             Verdict::Replayed { seed, violation } => println!("{rule:<46} {row:>3} {seed:>9}  {violation}"),
             Verdict::Found { seed, violation } => println!("{rule:<46} {row:>3} {seed:>9}  new seed: {violation}"),
@@ -182,8 +176,21 @@ fn mutate(how: &Mutate) -> ExitCode {
             }
             Verdict::Missed => {
                 println!("{rule:<46} {row:>3} {:>9}  NOT FOUND", "-");
-                missed.push(rule);
+                missed.push((*rule).to_owned());
             }
+        }
+    }
+    println!();
+    for masked in masked() {
+        let Some((rule, row)) = chosen.iter().find(|(rule, _)| Some(rule) == masked.rules.first()) else { continue };
+        let shown = mutate_masked(how, &masked);
+        let by = masked.rules[1..].join(" and ");
+        println!(
+            "{rule:<46} {row:>3} masked by {by}; without all of them: {}",
+            shown.as_deref().unwrap_or("NOT FOUND")
+        );
+        if shown.is_none() {
+            missed.push(masked.focus());
         }
     }
     if missed.is_empty() {
@@ -191,4 +198,21 @@ fn mutate(how: &Mutate) -> ExitCode {
     }
     println!("nothing shows that these are needed: {}", missed.join(", "));
     ExitCode::FAILURE
+}
+
+/// The seed that shows what rules prevent that mask each other, and the violation.
+fn mutate_masked(how: &Mutate, masked: &Masked) -> Option<String> {
+    let without = Switches::without_all(&masked.rules)?;
+    match prove_masked(masked, without, || how.search(&masked.focus(), without, &masked.each_covers())) {
+        Verdict::Replayed { seed, violation } => Some(format!("seed {seed}: {violation}")),
+        Verdict::Found { seed, violation } => Some(format!("new seed {seed}: {violation}")),
+        Verdict::Elsewhere { .. } | Verdict::Missed => None,
+    }
+}
+
+impl Mutate {
+    fn search(&self, focus: &str, without: Switches, holds: &[Switches]) -> Found {
+        let until = Until::Time(Duration::from_secs(self.seconds_each));
+        search(self.from, until, self.threads, Some(focus), without, holds, &|_| {})
+    }
 }

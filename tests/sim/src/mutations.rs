@@ -3,10 +3,12 @@
 use crate::invariants::Violation;
 use crate::rules::Switches;
 use crate::schedule::Schedule;
-use crate::search::{Found, run};
+use crate::search::{Found, all_hold, run};
 
 /// The table in the tree.
 const TABLE: &str = include_str!("../mutations.txt");
+/// The table of rules that others mask.
+const MASKED: &str = include_str!("../masked.txt");
 
 /// One line of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,64 @@ fn parse(line: &'static str) -> Option<Known> {
     let seed = words.next()?.parse().ok();
     let proof = words.next().filter(|word| *word != "-");
     Some(Known { rule, row, seed, proof })
+}
+
+/// Rules of which each covers for the others: a schedule breaks something only when all of them are left out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Masked {
+    /// The rules; the first is the one that no schedule shows alone.
+    pub rules: Vec<&'static str>,
+    /// A schedule of this seed, drawn for these rules, breaks something without all of them, and nothing as long as any
+    /// one of them holds.
+    pub seed: Option<u64>,
+}
+
+impl Masked {
+    /// What a schedule for these rules is drawn for.
+    #[must_use]
+    pub fn focus(&self) -> String {
+        self.rules.join("+")
+    }
+
+    /// All rules, and those that hold when all but one of these are left out: each of them must be enough.
+    #[must_use]
+    pub fn each_covers(&self) -> Vec<Switches> {
+        let but_one = |kept: &str| {
+            let others: Vec<&str> = self.rules.iter().copied().filter(|rule| *rule != kept).collect();
+            Switches::without_all(&others)
+        };
+        std::iter::once(Switches::default()).chain(self.rules.iter().filter_map(|rule| but_one(rule))).collect()
+    }
+}
+
+/// The rules that others mask: a line is the rules joined by `+`, a seed or `-`, then a remark.
+#[must_use]
+pub fn masked() -> Vec<Masked> {
+    let lines = MASKED.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let rules = words.next()?.split('+').collect();
+            Some(Masked { rules, seed: words.next()?.parse().ok() })
+        })
+        .collect()
+}
+
+/// Shows that a rule is masked by others, and needed where they fail. It searches if no seed is recorded, or the
+/// recorded one shows nothing any more.
+#[must_use]
+pub fn prove_masked(masked: &Masked, without: Switches, search: impl FnOnce() -> Found) -> Verdict {
+    let focus = masked.focus();
+    if let Some(seed) = masked.seed
+        && let Some(violation) = run(Schedule::draw(seed, Some(&focus)), without, false).violation
+        && all_hold(seed, Some(&focus), &masked.each_covers())
+    {
+        return Verdict::Replayed { seed, violation };
+    }
+    match search().violation {
+        Some((seed, violation)) => Verdict::Found { seed, violation },
+        None => Verdict::Missed,
+    }
 }
 
 /// What became of a rule.

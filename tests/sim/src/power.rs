@@ -111,6 +111,7 @@ impl World {
         machine.dog.disarm();
         machine.workloads.die_all();
         machine.lease_end = None;
+        machine.lease_over_at = 0;
         machine.gone_by = None;
     }
 

@@ -65,31 +65,40 @@ impl Switches {
     /// All rules but the named one; `None` where there is no such rule, or it can't be left out of this build.
     #[must_use]
     pub fn without(name: &str) -> Option<Self> {
-        let mut all = Self::default();
+        Self::without_all(&[name])
+    }
+
+    /// All rules but the named ones; `None` where there is no such rule, or it can't be left out of this build.
+    #[must_use]
+    pub fn without_all(names: &[&str]) -> Option<Self> {
+        names.iter().try_fold(Self::default(), |rest, name| rest.less(name))
+    }
+
+    fn less(mut self, name: &str) -> Option<Self> {
         match name {
-            "shell.descriptor_is_kept" => all.shell.descriptor_is_kept = false,
-            "shell.device_at_half_the_promise" => all.shell.device_at_half_the_promise = false,
-            "shell.leftovers_are_killed" => all.shell.leftovers_are_killed = false,
-            _ => return Self::without_deciding(all, name),
+            "shell.descriptor_is_kept" => self.shell.descriptor_is_kept = false,
+            "shell.device_at_half_the_promise" => self.shell.device_at_half_the_promise = false,
+            "shell.leftovers_are_killed" => self.shell.leftovers_are_killed = false,
+            _ => return self.less_deciding(name),
         }
-        Some(all)
+        Some(self)
     }
 
     #[cfg(feature = "mutations")]
-    fn without_deciding(mut all: Self, name: &str) -> Option<Self> {
+    fn less_deciding(mut self, name: &str) -> Option<Self> {
         match name {
-            "consensus.lease_from_send_time" => all.consensus.lease_from_send_time = false,
-            "consensus.lease_ends_on_either_clock" => all.consensus.lease_ends_on_either_clock = false,
-            "consensus.vote_silence_after_restart" => all.consensus.vote_silence_after_restart = false,
-            "consensus.gate_shuts_before_vote" => all.consensus.gate_shuts_before_vote = false,
-            "consensus.gate_waits_for_own_term" => all.consensus.gate_waits_for_own_term = false,
-            _ => all.pipeline = Rules::without(name)?,
+            "consensus.lease_from_send_time" => self.consensus.lease_from_send_time = false,
+            "consensus.lease_ends_on_either_clock" => self.consensus.lease_ends_on_either_clock = false,
+            "consensus.vote_silence_after_restart" => self.consensus.vote_silence_after_restart = false,
+            "consensus.gate_shuts_before_vote" => self.consensus.gate_shuts_before_vote = false,
+            "consensus.gate_waits_for_own_term" => self.consensus.gate_waits_for_own_term = false,
+            _ => self.pipeline = self.pipeline.less(name)?,
         }
-        Some(all)
+        Some(self)
     }
 
     #[cfg(not(feature = "mutations"))]
-    const fn without_deciding(_: Self, _: &str) -> Option<Self> {
+    const fn less_deciding(self, _: &str) -> Option<Self> {
         None
     }
 }

@@ -33,6 +33,9 @@ impl Schedule {
             "shell.device_at_half_the_promise" => Scene::stopped_before_the_pet,
             "lease_ends_on_either_clock" => Scene::restarted_by_a_slow_clock,
             "leader_assumes_grants" => Scene::new_leader_counts_from_now,
+            "consensus.vote_silence_after_restart" => Scene::voter_restarts_inside_the_quorum_lease,
+            "consensus.gate_waits_for_own_term" => Scene::condemned_asks_a_new_leader,
+            "executor_waits_for_the_commit_index+reports_are_ordered" => Scene::started_behind_its_release,
             "longer_times_hold" => Scene::shorter_profile_and_a_new_leader,
             "reports_are_ordered" => Scene::moved_right_after_its_start,
             "shell.leftovers_are_killed" | "operations_in_flight_count" => Scene::moved_during_an_orphaned_start,
@@ -136,12 +139,56 @@ impl Scene {
         }
     }
 
-    /// Row 16: the appliance takes the lead back right after another leader's last grant.
+    /// Row 16: the appliance takes the lead back right after another leader's last grant to a node that is cut off, long
+    /// after the appliance's own start: who may still be booting has a grace.
     fn new_leader_counts_from_now(&mut self) {
+        self.at += 50 * SEC;
         let (who, _) = self.cut_off();
-        let (before, for_ns) = (self.between(3500 * MS, 6500 * MS), self.between(1500 * MS, 2500 * MS));
+        let (before, for_ns) = (self.between(3500 * MS, 5500 * MS), self.between(1500 * MS, 2500 * MS));
         self.faults.push((self.at - before, Fault::Isolate { who: 0, for_ns }));
         self.late_pet(who, Profile::Fast);
+    }
+
+    /// Row 17: a candidate asks again and again, and the voter that held the leader's lease up has forgotten it.
+    fn voter_restarts_inside_the_quorum_lease(&mut self) {
+        let (who, other) = self.victim();
+        let after = self.between(500 * MS, 1400 * MS);
+        self.add(0, Fault::Isolate { who, for_ns: after });
+        let before = self.between(0, 60 * MS);
+        self.add(after - before, Fault::Isolate { who: 0, for_ns: 3 * SEC });
+        let (crash, back_ns) = (self.between(0, 60 * MS), self.between(5 * MS, 60 * MS));
+        self.add(after - before + crash, Fault::Crash { who: other, back_ns, after_actions: 0 });
+    }
+
+    /// Row 19: a node is condemned, its leader dies with the word, and the next one has it in its log and not applied.
+    fn condemned_asks_a_new_leader(&mut self) {
+        self.nodes(&[Kind::PLAIN]);
+        let (who, other) = self.victim();
+        let after = self.between(1050 * MS, 1900 * MS);
+        let back = self.between(0, 300 * MS);
+        self.add(0, Fault::Isolate { who, for_ns: after + back });
+        self.add(SEC, Fault::Slow { from: 0, to: other, least_ns: 60 * MS, most_ns: 120 * MS, for_ns: 2 * SEC });
+        self.add(after, Fault::Crash { who: 0, back_ns: 4 * SEC, after_actions: 0 });
+        for (from, to) in [(who, other), (other, who)] {
+            self.add(after, Fault::Slow { from, to, least_ns: 50 * MS, most_ns: 150 * MS, for_ns: 3 * SEC });
+        }
+        // Between its vote and the new leader's first entry.
+        let stall = self.between(500 * MS, 1200 * MS);
+        self.add(after + stall, Fault::Stall { who, for_ns: SEC });
+    }
+
+    /// Row 29 with row 22 broken: a node has heard that it shall start something, and not yet that it was released since.
+    fn started_behind_its_release(&mut self) {
+        let (who, other) = self.victim();
+        let most_ns = self.between(500 * MS, 2 * SEC);
+        self.add(0, Fault::Slow { from: 0, to: who, least_ns: 50 * MS, most_ns, for_ns: 12 * SEC });
+        for resource in 0..2 {
+            self.faults.push((self.at - 5 * SEC, Fault::Set { resource, started: false }));
+            let after = self.between(SEC, 3 * SEC);
+            self.add(after, Fault::Set { resource, started: true });
+            let later = self.between(50 * MS, 600 * MS);
+            self.add(after + later, Fault::Move { resource, to: other });
+        }
     }
 
     /// Row 23: the same, and the profile was longer a moment ago.

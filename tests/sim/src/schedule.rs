@@ -82,12 +82,19 @@ const EVEN: Lean = Lean {
 };
 
 impl Schedule {
-    /// The schedule of a seed. `focus` names a rule: the schedule leans towards what could break without it.
+    /// The schedule of a seed. `focus` names a rule, or several joined by `+`: the schedule leans towards what could break
+    /// without them.
     #[must_use]
     pub fn draw(seed: u64, focus: Option<&str>) -> Self {
         if let Some(scene) = focus.and_then(|rule| Self::scene(rule, seed)) {
             return scene;
         }
+        // Where several have no scene of their own, the first one's may do.
+        let first = focus.and_then(|focus| focus.split('+').next());
+        if let Some(scene) = first.and_then(|rule| Self::scene(rule, seed)) {
+            return scene;
+        }
+        let focus = first;
         let mut dice = Dice::new(seed);
         if focus.is_none() && dice.one_in(20) {
             return Self::one_cut(seed, &mut dice);

@@ -33,6 +33,11 @@ pub fn run(schedule: Schedule, switches: Switches, trace: bool) -> Outcome {
     })
 }
 
+/// True if the seed's schedule breaks nothing, whichever of these rules hold.
+pub(crate) fn all_hold(seed: u64, focus: Option<&str>, switches: &[Switches]) -> bool {
+    switches.iter().all(|switches| run(Schedule::draw(seed, focus), *switches, false).violation.is_none())
+}
+
 /// Until when to search.
 #[derive(Clone, Copy, Debug)]
 pub enum Until {
@@ -61,8 +66,8 @@ pub struct Found {
     pub violation: Option<(u64, Violation)>,
 }
 
-/// Runs the seeds from `from` on, in order, until the time or the number is reached or something breaks.
-/// `progress` is called about once in ten seconds.
+/// Runs the seeds from `from` on, in order, until the time or the number is reached or something breaks under `switches`
+/// and under none of `holds`. `progress` is called about once in ten seconds.
 #[must_use]
 pub fn search(
     from: u64,
@@ -70,6 +75,7 @@ pub fn search(
     threads: usize,
     focus: Option<&str>,
     switches: Switches,
+    holds: &[Switches],
     progress: &(dyn Fn(&Found) + Sync),
 ) -> Found {
     let begun = Instant::now();
@@ -90,11 +96,7 @@ pub fn search(
                     }
                     let seed = from.wrapping_add(nth);
                     let mut outcome = run(Schedule::draw(seed, focus), switches, false);
-                    // Without a rule, only what that rule prevents counts.
-                    if focus.is_some()
-                        && outcome.violation.is_some()
-                        && run(Schedule::draw(seed, focus), Switches::default(), false).violation.is_some()
-                    {
+                    if outcome.violation.is_some() && !all_hold(seed, focus, holds) {
                         outcome.violation = None;
                     }
                     let mut held = found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -338,6 +338,7 @@ fn machine(name: &MemberName, kind: Kind, state: &State, stored: &Stored, dice: 
         bmc: crate::bmc::Bmc::new(),
         bmc_has_power: true,
         lease_end: None,
+        lease_over_at: 0,
         gone_by: None,
     }
 }

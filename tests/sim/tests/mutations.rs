@@ -1,6 +1,6 @@
 //! The table of what is known of each rule.
 
-use tiebreaker_sim::{Switches, known};
+use tiebreaker_sim::{Switches, known, masked};
 
 #[test]
 fn every_rule_has_a_line_with_its_row_and_a_seed_or_a_proof() {
@@ -23,6 +23,29 @@ fn every_proof_that_is_named_is_there() {
             _ => false,
         };
         assert!(there, "{proof}");
+    }
+}
+
+#[test]
+fn what_is_masked_is_several_rules_of_which_no_seed_shows_the_first_alone() {
+    let table = Switches::table();
+    for masked in masked() {
+        assert!(masked.rules.len() > 1, "{}", masked.focus());
+        assert!(masked.rules.iter().all(|rule| table.iter().any(|(name, _)| name == rule)), "{}", masked.focus());
+        assert!(known(masked.rules[0]).is_some_and(|known| known.seed.is_none()), "{}", masked.focus());
+        assert!(masked.seed.is_some(), "{}", masked.focus());
+    }
+}
+
+#[cfg(feature = "mutations")]
+#[test]
+fn every_masked_rule_is_needed_where_those_that_mask_it_fail() {
+    use tiebreaker_sim::{Found, Verdict, prove_masked};
+
+    for masked in masked() {
+        let without = Switches::without_all(&masked.rules).expect("the build can leave them out");
+        let verdict = prove_masked(&masked, without, Found::default);
+        assert!(matches!(verdict, Verdict::Replayed { .. }), "{}: {verdict:?}", masked.focus());
     }
 }
 

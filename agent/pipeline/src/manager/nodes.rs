@@ -162,11 +162,14 @@ impl View<'_> {
         })
     }
 
-    /// Another node that has lately heard this one, by a report that is fresh itself.
+    /// Another node that has lately heard this one, by a report that is fresh itself. It need not be admitted: who has just
+    /// rebooted waits for the end of its old lease, and hears as well as any other. Its word delays a fence until the end
+    /// of a lease at most, and proves nothing.
     fn heard_by(&self, node: &MemberName) -> Option<&MemberName> {
         self.state.nodes.keys().filter(|other| *other != node).find(|other| {
+            let newest = self.leases.node(other).and_then(|view| view.newest.as_ref());
             self.leases.is_heard(self.state, other, self.now)
-                && self.leases.report(self.state, other).is_some_and(|report| report.hears.contains(node))
+                && newest.is_some_and(|newest| newest.report.hears.contains(node))
         })
     }
 

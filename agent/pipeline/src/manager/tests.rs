@@ -209,6 +209,17 @@ fn a_stale_word_of_another_member_keeps_nobody_up() {
 }
 
 #[test]
+fn the_word_of_a_rebooted_member_counts_before_it_is_admitted_again() {
+    let mut lead = settled();
+    lead.pass(ms(2_100));
+    let word = hears(&lead, Observed::Stopped, &["a", "pi"]);
+    assert!(!is_granted(&lead.renew("b", renewal(2, "boot-b2", 1, word))));
+    let plan = lead.plan();
+    assert_eq!(plan.proposals, []);
+    assert_eq!(plan.unfenced[&member("a")], "b still hears it, and its lease may still run");
+}
+
+#[test]
 fn nobody_is_fenced_where_no_majority_would_be_left() {
     let mut lead = settled();
     lead.log.must(Log::fence("b", 1));

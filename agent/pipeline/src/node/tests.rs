@@ -732,17 +732,45 @@ fn a_restarted_agent_whose_watchdog_isnt_armed_stops_what_runs_at_once() {
     a.begun(OperationKind::Stop);
 }
 
-#[test]
-fn a_restarted_agent_disarms_what_an_earlier_one_left_armed_for_nothing() {
+/// An agent that starts again while everything it knows of belongs elsewhere, and its watchdog is armed.
+fn restarted_for_nothing() -> Machine {
     let mut log = elsewhere();
     log.must(Log::admit("a", 2, "boot-a1", 0));
     let config = NodeConfig { incarnation: 2, armed: true, ..Machine::config(&log) };
     let mut a = Machine::start(log, config);
     a.event(Event::LeftoversKilled);
-    assert!(!a.actions.contains(&Action::Disarm), "nobody has looked yet");
     let probe = a.begun(OperationKind::Probe);
     a.probe(probe, Found::Stopped);
-    assert!(a.took(&Action::Disarm), "which needs no lease");
+    a
+}
+
+#[test]
+fn a_restarted_agent_disarms_what_an_earlier_one_left_armed_for_nothing() {
+    let mut a = restarted_for_nothing();
+    a.grant(3, a.log.state.applied);
+    assert!(a.took(&Action::Disarm));
+}
+
+#[test]
+fn a_restarted_agent_without_a_lease_disarms_nothing() {
+    // The earlier one may have reported what this one has not applied: it would go on running, unguarded.
+    let mut a = restarted_for_nothing();
+    a.pass(ms(60_000));
+    assert!(!a.actions.contains(&Action::Disarm));
+    a.grant(3, a.log.state.applied + 1);
+    assert!(!a.actions.contains(&Action::Disarm), "it is behind");
+}
+
+#[test]
+fn a_restarted_agent_that_has_caught_up_once_needs_no_lease_to_disarm() {
+    let mut a = restarted(Found::Running, true);
+    a.grant(3, a.log.state.applied);
+    a.pass(ms(5_000));
+    let stop = a.begun(OperationKind::Stop);
+    a.end(stop, Outcome::Done);
+    let probe = a.begun(OperationKind::Probe);
+    a.probe(probe, Found::Stopped);
+    assert!(a.took(&Action::Disarm));
 }
 
 // Its own fence.
