@@ -18,6 +18,7 @@ pub mod leader;
 pub mod manager;
 pub mod name;
 pub mod node;
+pub mod planner;
 pub mod profile;
 pub mod report;
 pub mod resource;
