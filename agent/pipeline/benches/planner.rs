@@ -23,7 +23,8 @@ fn main() {
     divan::main();
 }
 
-const CLUSTERS: [&str; 8] = ["uniform", "mixed", "tight", "fewer and bigger", "ruled", "refuted", "no room", "crowded"];
+const CLUSTERS: [&str; 8] =
+    ["uniform", "mixed", "tight", "fewer and bigger", "ruled", "refuted", "no room", "crowded and ruled"];
 
 fn cluster(name: &str) -> Cluster {
     match name {
@@ -34,7 +35,7 @@ fn cluster(name: &str) -> Cluster {
         "ruled" => made(2_000, [256, 1024], [4, 24], 70, true),
         "refuted" => made(2_000, [256, 300], [8, 24], 99, false),
         "no room" => made(2_000, [256, 512], [4, 64], 92, false),
-        _ => made(300, [256, 512], [20, 110], 88, false),
+        _ => made(300, [256, 512], [20, 110], 88, true),
     }
 }
 

@@ -4,6 +4,8 @@
 //! The cases are tables of hosts, virtual machines and expected answers in `$TIEBREAKER_CASES/xapi_cases.json`; they
 //! aren't part of this repository, and the suite says so when it didn't run.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall fail")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -16,8 +18,11 @@ use tiebreaker_pipeline::planner::{
 
 const GIB: u64 = 1 << 30;
 
+/// What deals with a case.
+type Verify = fn(&Case) -> Verified;
+
 /// The families of cases, and what deals with each.
-const FAMILIES: [(&str, fn(&Case) -> Verified); 5] = [
+const FAMILIES: [(&str, Verify); 5] = [
     ("plan_for_n_failures", plan_for_n_failures),
     ("assert_new_vm", assert_new_vm),
     ("max_failures", max_failures),

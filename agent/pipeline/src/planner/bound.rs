@@ -115,9 +115,7 @@ pub(super) fn refutes(problem: &Problem, state: &State, failures: usize) -> Opti
     if let Some(found) = heavier(state, failures, by_memory) {
         return Some(found);
     }
-    let mut sizes: Vec<u64> = problem.items.iter().map(|item| item.size).filter(|&size| size > 0).collect();
-    sizes.dedup();
-    sizes.into_iter().find_map(|size| {
+    problem.sizes.iter().find_map(|&size| {
         let bigger = |node: usize| state.on[node].partition_point(|&index| problem.items[index].size >= size);
         let number = |node: usize| (u64::try_from(bigger(node)).unwrap_or(0), state.free[node] / size);
         heavier(state, failures, number)

@@ -11,6 +11,9 @@ use crate::name::{MemberName, ResourceName};
 /// How many nodes and resources a sentence names before it counts the rest.
 const NAMED_MAX: usize = 3;
 
+/// The part of the budget that a better defence is sought with: it makes the sentence more telling, not more true.
+const DEFENCE_SHARE: u64 = 16;
+
 /// Failures after which something protected can't run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Counterexample {
@@ -93,7 +96,7 @@ fn longest_defence(
     if pending.is_empty() {
         return Some(Vec::new());
     }
-    let mut defence = Search::placing(problem, budget);
+    let mut defence = Search::placing(problem, Budget(budget.0 / DEFENCE_SHARE));
     defence.state.clone_from(&search.state);
     let longest = (1..lost).rev().find_map(|failures| defence.settle(pending, failures).ok().flatten());
     longest.or_else(|| search.settle(pending, 0).ok().flatten())

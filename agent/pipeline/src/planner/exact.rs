@@ -106,11 +106,12 @@ impl<'a> Search<'a> {
             return self.survives_one();
         }
         if self.failed.len() >= self.bound_from {
-            self.spend(self.problem.profiles.len() * nodes / 8)?;
+            self.spend(self.problem.profiles.len() * nodes / 4)?;
             if bound::holds(self.problem, &self.state, failures) {
                 return Ok(true);
             }
         }
+        self.spend((self.problem.sizes.len() + 4) * nodes / 4)?;
         if bound::refutes(self.problem, &self.state, failures).is_some() {
             return Ok(false);
         }
@@ -143,26 +144,41 @@ impl<'a> Search<'a> {
             let items = &self.state.on[node];
             let (Some(&first), Some(&last)) = (items.first(), items.last()) else { continue };
             let own = self.state.free[node];
-            if items.iter().all(|&index| problem.items[index].plain) {
-                // See `bound`, for the items of one node: what room is there if each wastes as much as the biggest?
-                let (most, least) = (problem.items[first].size, problem.items[last].size);
-                let roomy = free.partition_point(|&free| free >= most);
-                let nodes = u64::try_from(roomy).expect("there are at most 64 nodes");
-                let room = sums[roomy] + nodes - nodes * most - (own + 1).saturating_sub(most);
-                if self.state.used[node] < room + least {
-                    continue;
-                }
-                let steps = items.len();
-                if worst_fit_takes(problem, items, &free, own, &mut scratch) {
-                    self.spend(steps)?;
-                    continue;
-                }
+            // See `bound`, for the items of one node: what room is there if each wastes as much as the biggest?
+            let (most, least) = (problem.items[first].size, problem.items[last].size);
+            let roomy = free.partition_point(|&free| free >= most);
+            let nodes = u64::try_from(roomy).expect("there are at most 64 nodes");
+            let room = sums[roomy] + nodes - nodes * most - (own + 1).saturating_sub(most);
+            let roomy = self.state.used[node] < room + least;
+            let bound: Vec<usize> = items.iter().copied().filter(|&index| !problem.items[index].plain).collect();
+            let steps = if roomy { bound.len() * 4 } else { items.len() + free.len() / 8 };
+            let passes = if roomy {
+                bound.iter().all(|&index| self.has_room_elsewhere(index, node, &bound))
+            } else {
+                bound.is_empty() && worst_fit_takes(problem, items, &free, own, &mut scratch)
+            };
+            self.spend(steps)?;
+            if passes {
+                continue;
             }
             if !self.survives_failure_of(node, 1)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Whether an item that more than memory limits finds a place whatever is placed before it when its node fails.
+    fn has_room_elsewhere(&self, index: usize, node: usize, bound: &[usize]) -> bool {
+        let problem = self.problem;
+        let item = &problem.items[index];
+        let foe = |&&other: &&usize| problem.items[other].apart.iter().any(|group| item.apart.contains(group));
+        let open = self.state.open_to(item) & !bit(node);
+        let room = |at: usize| (self.state.free[at] + 1).saturating_sub(item.size);
+        let all: u64 = each(open).map(room).sum();
+        let foes = u64::try_from(bound.iter().filter(foe).count() - usize::from(!item.apart.is_empty()));
+        let closed = foes.map_or(u64::MAX, |foes| each(open).map(room).max().unwrap_or(0).saturating_mul(foes));
+        item.mates.is_none() && self.state.used[node].saturating_add(closed) < all + item.size
     }
 
     fn survives_failure_of(&mut self, node: usize, failures: usize) -> Result<bool, Spent> {
@@ -193,7 +209,7 @@ impl<'a> Search<'a> {
             if strategy == Strategy::ScarceFirst && !bound {
                 continue;
             }
-            self.spend(items.len() + 1)?;
+            self.spend(items.len() * 4 + count(self.state.up) / 2 + 1)?;
             let Packed { placed, stuck } = pack(self.problem, &mut self.state, items, strategy);
             let survived = if stuck.is_empty() { self.survives(failures) } else { Ok(false) };
             if !stuck.is_empty() && self.suspicion.is_none() {
@@ -220,7 +236,7 @@ impl<'a> Search<'a> {
     /// Every placement of the items from here on, but for those that are others with nodes or items swapped. When it is
     /// found it is undone and stays noted.
     fn try_all(&mut self, order: &[usize], need: u64, failures: usize, noted: &mut Vec<Placed>) -> Result<bool, Spent> {
-        self.spend(1)?;
+        self.spend(count(self.state.up) / 2 + 1)?;
         let Some((&index, rest)) = order.split_first() else { return self.survives(failures) };
         let problem = self.problem;
         let item = &problem.items[index];

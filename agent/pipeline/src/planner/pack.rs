@@ -90,7 +90,8 @@ pub struct Placement {
 /// Places all resources that run nowhere, so that as many further failures as possible, up to `failures`, are survived.
 ///
 /// The manager asks this after a failure, with the failures that are still to be survived; what [`super::plan`] found
-/// is found again. If not everything has a place, what has one is still placed, biggest first. Every number of failures
+/// is found again. Of nodes that fail at once, take one out of service after the other, each with its own placement: the
+/// plan is made of such steps, and what it puts on a node that is gone already is simply placed once more. If not everything has a place, what has one is still placed, biggest first. Every number of failures
 /// that is tried has the budget anew.
 ///
 /// # Errors

@@ -76,6 +76,8 @@ pub(super) struct Problem {
     pub items: Vec<Item>,
     /// What kinds of items there are for the bound.
     pub profiles: Vec<Profile>,
+    /// The distinct sizes but none, biggest first.
+    pub sizes: Vec<u64>,
     /// The biggest item.
     pub biggest: u64,
     /// Whether some item must go where another one is.
@@ -221,6 +223,8 @@ impl Problem {
         count_foes(&mut items, apart.len());
         mark_kinds(&mut items, in_service);
 
+        let mut sizes: Vec<u64> = items.iter().map(|item| item.size).filter(|&size| size > 0).collect();
+        sizes.dedup();
         let node_kind = node_kinds(nodes.len(), &items);
         let mut start = State {
             up: in_service,
@@ -241,6 +245,7 @@ impl Problem {
             memory: nodes.iter().map(|node| node.memory).collect(),
             node_kind,
             profiles: profiles(&items),
+            sizes,
             biggest: items.first().map_or(0, |item| item.size),
             mated: items.iter().any(|item| item.mates.is_some()),
             items,

@@ -74,7 +74,7 @@ fn a_packing_that_neither_strategy_tries_is_found() {
     let tight = cluster(&[("n1", 60), ("n2", 8), ("n3", 10)], &items);
     let answer = ask(&tight, 1);
     assert_eq!((answer.method, answer.is_plan()), (Method::Exact, true));
-    let answer = plan(&tight, 1, Budget(10)).unwrap();
+    let answer = plan(&tight, 1, Budget(45)).unwrap();
     assert_eq!(answer.method, Method::Bound);
     let Verdict::Unproven(Some(by)) = answer.verdict else { panic!("{answer:?}") };
     assert_eq!(by.to_string(), "if n1 fails, e (2 GiB) doesn't fit: n2 has 1 GiB left, n3 has 1 GiB left");

@@ -41,9 +41,18 @@ fn small(seed: u64) -> (Cluster, usize) {
     let mut cluster = Cluster::default();
     let nodes = 2 + dice.index(4);
     let resources = dice.index(if nodes == 5 { 7 } else { 8 });
-    let (capacity, size) = (2 + dice.roll(12), 1 + dice.roll(6));
+    // A full node whose resources just fit elsewhere is where packing is hard.
+    let crowded = dice.one_in(2);
+    let (capacity, size) = (2 + dice.roll(12), if crowded { 7 } else { 1 + dice.roll(6) });
     for n in 0..nodes {
-        let bytes = if dice.one_in(3) { dice.roll(capacity + 1) } else { capacity };
+        let lesser = dice.one_in(3);
+        let bytes = if crowded {
+            60
+        } else if lesser {
+            dice.roll(capacity + 1)
+        } else {
+            capacity
+        };
         let memory = if dice.one_in(20) { Memory::Unlimited } else { Memory::Bytes(bytes) };
         cluster.nodes.push(Node { name: member(&format!("n{n}")), memory, in_service: !dice.one_in(20) });
     }
@@ -52,10 +61,21 @@ fn small(seed: u64) -> (Cluster, usize) {
         let name = format!("r{n}");
         let new = Resource { name: named(&name), memory_bytes, node: None, may_run_on: None };
         cluster.resources.push(new);
-        let node = format!("n{}", dice.index(nodes));
+        let node = if crowded && !dice.one_in(4) { 0 } else { dice.index(nodes) };
+        let node = format!("n{node}");
         let fits = oracle::may_start(&cluster, &name, &node).unwrap();
         let runs = if fits { !dice.one_in(8) } else { dice.one_in(12) };
         cluster.resources[n].node = runs.then(|| member(&node));
+    }
+    if crowded {
+        let mut needed = vec![0; nodes];
+        for resource in &cluster.resources {
+            let home = cluster.nodes.iter().position(|node| Some(&node.name) == resource.node.as_ref()).unwrap_or(0);
+            needed[if home == 0 { 1 + dice.index(nodes - 1) } else { home }] += resource.memory_bytes;
+        }
+        for (node, needed) in cluster.nodes.iter_mut().zip(needed).skip(1) {
+            node.memory = Memory::Bytes(needed + dice.roll(3) / 2);
+        }
     }
     let rules = resources > 1 && dice.one_in(2);
     if rules && dice.one_in(2) {
@@ -83,12 +103,13 @@ fn small(seed: u64) -> (Cluster, usize) {
             }
         }
     }
-    (cluster, dice.index(4))
+    let failures = if crowded { 1 + dice.index(2) } else { dice.index(4) };
+    (cluster, failures)
 }
 
 #[test]
 fn exact_answers_are_those_of_the_whole_game() {
-    let (mut plans, mut refusals) = (0, 0);
+    let (mut plans, mut refusals, mut beyond_worst_fit) = (0, 0, 0);
     for seed in 0..CLUSTERS {
         let (cluster, failures) = small(seed);
         let answer = ask(&cluster, failures);
@@ -96,7 +117,14 @@ fn exact_answers_are_those_of_the_whole_game() {
         assert_eq!(answer.method, Method::Exact, "seed {seed}: {cluster:?}");
         assert_eq!(answer.is_plan(), possible, "seed {seed}, {failures} failures: {answer:?} {cluster:?}");
         match answer.verdict {
-            Verdict::Plan => plans += 1,
+            Verdict::Plan => {
+                plans += 1;
+                let problem = Problem::new(&cluster).unwrap();
+                let mut state = problem.start.clone();
+                let packed = pack(&problem, &mut state, &problem.start.pending, Strategy::WorstFit);
+                let survived = packed.stuck.is_empty() && xenserver_exhaustive(&problem, &state, failures);
+                beyond_worst_fit += usize::from(!survived);
+            }
             Verdict::NoPlan(by) => {
                 refusals += 1;
                 assert!(by.fails.len() <= failures, "seed {seed}: {by}");
@@ -111,6 +139,8 @@ fn exact_answers_are_those_of_the_whole_game() {
         }
     }
     assert!(plans > CLUSTERS / 5 && refusals > CLUSTERS / 5, "{plans} plans, {refusals} refusals");
+    assert!(beyond_worst_fit > 50, "{beyond_worst_fit} plans where worst fit alone has none");
+    println!("{plans} plans, {beyond_worst_fit} of them where worst fit alone has none, {refusals} refusals");
 }
 
 /// Follows the planner's own placements through failures in this order.
@@ -293,6 +323,43 @@ fn a_plan_is_found_wherever_xenserver_finds_one() {
         only_ours += usize::from(ours.is_plan() && !roughly);
     }
     assert!(exhaustive > 50 && approximate > 20 && only_ours > 20, "{exhaustive} {approximate} {only_ours}");
+}
+
+/// Nodes and resources as XenServer's tests of its packing have them, sizes in a range in turn.
+fn ranged(nodes: [u64; 3], resources: [u64; 3]) -> Cluster {
+    let mut dice = Dice(1);
+    let mut size = |[_, least, most]: [u64; 3]| least + dice.roll(most - least + 1);
+    let mut cluster = Cluster::default();
+    for n in 0..nodes[0] {
+        let memory = Memory::Bytes(size(nodes));
+        cluster.nodes.push(Node { name: member(&format!("n{n}")), memory, in_service: true });
+    }
+    for n in 0..resources[0] {
+        let name = named(&format!("r{n}"));
+        let node = Some(member(&format!("n{}", n % nodes[0])));
+        cluster.resources.push(Resource { name, memory_bytes: size(resources), node, may_run_on: None });
+    }
+    cluster
+}
+
+#[test]
+fn xenservers_packings_are_possible_and_impossible() {
+    assert!(matches!(ask(&ranged([8, 490, 510], [8, 390, 410]), 5).verdict, Verdict::NoPlan(_)));
+    assert!(ask(&ranged([10, 756, 1756], [5, 256, 256]), 3).is_plan());
+}
+
+#[test]
+fn sixty_four_nodes_survive_three_failures_where_slots_of_the_biggest_see_no_room() {
+    // A few resources need 60, and few nodes have that left; the other resources need 10.
+    let mut cluster = ranged([64, 256, 320], [1_300, 4, 16]);
+    for n in 0..8 {
+        cluster.resources[n].memory_bytes = 60;
+    }
+    let problem = Problem::new(&cluster).unwrap();
+    assert!(!xenserver_approximate(&problem, &problem.start, 3));
+    let answer = ask(&cluster, 3);
+    assert_eq!((answer.method, answer.verdict), (Method::Exact, Verdict::Plan));
+    assert!(bound::proves(&problem, 3), "even without a search");
 }
 
 #[test]
