@@ -19,6 +19,7 @@ pub mod manager;
 pub mod name;
 pub mod node;
 pub mod placement;
+pub mod planner;
 pub mod profile;
 pub mod report;
 pub mod resource;
