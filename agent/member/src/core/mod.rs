@@ -5,6 +5,7 @@
 
 mod leading;
 mod message;
+mod recall;
 mod requests;
 mod status;
 
@@ -27,6 +28,7 @@ use tiebreaker_pipeline::time::Reading;
 
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
+use recall::Recall;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
 
 /// A request that was passed on to the leader is given up after this long.
@@ -89,6 +91,8 @@ pub enum Action {
     Stop {
         /// Why.
         why: String,
+        /// It has forgotten what it once told its peers, so its store must never be used again.
+        forgot: bool,
     },
 }
 
@@ -156,6 +160,7 @@ pub struct Core {
     next_read: u64,
     /// Reads of the fencer that wait until an index is applied.
     read_waits: Vec<(u64, u64)>,
+    recall: Recall,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -190,6 +195,7 @@ impl Core {
             reads: BTreeMap::new(),
             next_read: 1,
             read_waits: Vec::new(),
+            recall: Recall::start(moment.now, first),
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -252,15 +258,26 @@ impl Core {
 
     /// Takes a message; `from` is who the link says it is.
     pub fn message(&mut self, moment: Moment, from: &MemberName, message: Message) {
+        if self.stopped {
+            return;
+        }
         match message {
-            Message::Consensus { from: claimed, message } => {
-                let id = self.state.members.get(from).map_or(claimed, |member| member.raft_id);
-                if id == claimed
-                    && let Err(error) = self.raft.step(moment.now, RaftId(id), message)
-                {
-                    self.refused(&error);
+            Message::Consensus { from: claimed, promise, message } => {
+                if self.is_number_of(from, claimed) {
+                    self.remember(RaftId(claimed), promise);
+                    if !self.recall.has(from) {
+                        self.ask_what_was_told(moment.now);
+                    } else if let Err(error) = self.raft.step(moment.now, RaftId(claimed), message) {
+                        self.refused(&error);
+                    }
                 }
             }
+            Message::Recall { id, from: claimed } => {
+                if self.is_number_of(from, claimed) {
+                    self.recall(from, RaftId(claimed), id);
+                }
+            }
+            Message::Recalled { id, promise } => self.recalled(from, id, promise),
             Message::Renew(renew) => {
                 self.follow_leadership(moment);
                 let answer = self.answer(moment, from, renew);
@@ -288,6 +305,10 @@ impl Core {
             }
         }
         self.settle(moment);
+    }
+
+    fn is_number_of(&self, name: &MemberName, claimed: u64) -> bool {
+        self.state.members.get(name).is_none_or(|member| member.raft_id == claimed)
     }
 
     /// A batch is durable.
@@ -347,6 +368,7 @@ impl Core {
             self.fencer.as_ref().and_then(Fencer::poll_timeout),
             self.leading.as_ref().map(|leading| leading.next),
             asked,
+            self.next_recall(),
         ]
         .into_iter()
         .flatten()
@@ -355,14 +377,18 @@ impl Core {
 
     fn refused(&mut self, error: &StepError) {
         match error {
-            StepError::Amnesia { .. } | StepError::Diverged { .. } | StepError::FromSelf => {
-                if !self.stopped {
-                    self.stopped = true;
-                    let why = format!("{error}; remove this member, wipe its data folder and join again");
-                    self.actions.push_back(Action::Stop { why });
-                }
-            }
+            StepError::Amnesia { .. } | StepError::Diverged { .. } => self.step_aside(&error.to_string(), true),
+            StepError::FromSelf => self.step_aside(&error.to_string(), false),
             StepError::Version { .. } | StepError::Malformed { .. } | StepError::Stranger { .. } => {}
+        }
+    }
+
+    /// This member takes part no more.
+    fn step_aside(&mut self, what: &str, forgot: bool) {
+        if !self.stopped {
+            self.stopped = true;
+            let why = format!("{what}; remove this member, wipe its data folder and join again");
+            self.actions.push_back(Action::Stop { why, forgot });
         }
     }
 
@@ -371,6 +397,7 @@ impl Core {
         if self.stopped {
             return;
         }
+        self.ask_what_was_told(moment.now);
         loop {
             self.drain_raft(moment);
             self.follow_leadership(moment);
@@ -399,8 +426,11 @@ impl Core {
             match action {
                 RaftAction::Send { to, message } => {
                     let name = self.state.member_by_id(to.0).map(|(name, _)| name.clone());
-                    if let Some(name) = name {
-                        let message = Message::Consensus { from: self.raft_id.0, message };
+                    if let Some(name) = name
+                        && self.recall.has(&name)
+                    {
+                        let promise = self.raft.promise();
+                        let message = Message::Consensus { from: self.raft_id.0, promise, message };
                         self.send(&name, message, false);
                     }
                 }
@@ -487,7 +517,8 @@ impl Core {
             }
             Err(error) => {
                 self.stopped = true;
-                self.actions.push_back(Action::Stop { why: format!("the leader's snapshot can't be used: {error}") });
+                let why = format!("the leader's snapshot can't be used: {error}");
+                self.actions.push_back(Action::Stop { why, forgot: false });
             }
         }
     }

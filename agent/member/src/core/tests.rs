@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Void};
 
-use tiebreaker_consensus::{Config, Membership, Stored, bootstrap};
+use tiebreaker_consensus::{Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::node::NodeConfig;
 use tiebreaker_pipeline::profile::Profile;
@@ -124,7 +124,7 @@ impl Net {
                             core.persisted(moment, batch.number);
                         }
                         Action::Reply { request, reply } => self.replies.push((request, reply)),
-                        Action::Stop { why } => self.stops.push((from.clone(), why)),
+                        Action::Stop { why, .. } => self.stops.push((from.clone(), why)),
                         Action::Node(_) | Action::Device { .. } | Action::Changed => {}
                     }
                 }
@@ -231,6 +231,95 @@ fn a_member_that_lost_what_it_acknowledged_stops() {
     let (who, why) = &net.stops[0];
     assert_eq!(*who, name("b"));
     assert!(why.contains("amnesia") && why.contains("join again"), "{why}");
+}
+
+/// Consensus, as `from` says it to `to`.
+fn says(net: &mut Net, from: &str, to: &str, term: u64, body: Body) {
+    let id = net.state.members[&name(from)].raft_id;
+    let message = tiebreaker_consensus::Message { version: MESSAGE_VERSION, term, number: 0, body };
+    let promise = Promise::default();
+    let moment = net.moment();
+    let to = net.cores.get_mut(&name(to)).unwrap();
+    to.message(moment, &name(from), Message::Consensus { from: id, promise, message });
+    net.settle();
+}
+
+fn asks_for_a_vote(net: &mut Net, from: &str, to: &str, term: u64) {
+    let body =
+        Body::RequestVote { pre: false, transfer: true, index: 10_000, log_term: term - 1, commit: 0, commit_term: 0 };
+    says(net, from, to, term, body);
+}
+
+#[test]
+fn row_52_a_voter_whose_card_forgot_a_vote_is_told_by_its_candidate_and_steps_aside() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")].hard_state.vote, Some(RaftId(net.state.members[&name("a")].raft_id)));
+    net.disks.insert(name("b"), before);
+    net.start("b");
+    let (who, why) = &net.stops[0];
+    assert_eq!(*who, name("b"));
+    assert!(why.contains("amnesia: a remembers") && why.contains("term 50") && why.contains("join again"), "{why}");
+    // And it gives no second vote in that term.
+    let after = net.disks[&name("b")].hard_state;
+    asks_for_a_vote(&mut net, "pi", "b", 50);
+    assert_eq!(net.disks[&name("b")].hard_state, after);
+}
+
+#[test]
+fn row_52_a_leader_whose_card_forgot_what_it_committed_steps_aside() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("pi")].clone();
+    assert!(matches!(net.ask("pi", change(Profile::Patient), 1_000), Some(Reply::Done { .. })));
+    net.disks.insert(name("pi"), before);
+    net.start("pi");
+    net.pass(5_000);
+    let who: Vec<&str> = net.stops.iter().map(|(who, _)| who.as_str()).collect();
+    assert_eq!(who, ["pi"], "{:?}", net.stops);
+    assert!(net.stops[0].1.contains("amnesia: a remembers"), "{:?}", net.stops);
+}
+
+#[test]
+fn row_52_a_peer_that_was_away_tells_what_it_knows_when_it_is_back() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    let a = net.cores.remove(&name("a")).unwrap();
+    net.disks.insert(name("b"), before);
+    net.start("b");
+    net.pass(3_000);
+    assert_eq!(net.stops, [], "nobody who is up knows better, and nobody waits for ever");
+    net.cores.insert(name("a"), a);
+    net.pass(2_000);
+    assert_eq!(net.stops.len(), 1, "{:?}", net.stops);
+    assert!(net.stops[0].1.contains("term 50"), "{:?}", net.stops);
+}
+
+#[test]
+fn row_52_before_a_peer_has_answered_nothing_is_promised_to_it() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("a"));
+    net.cores.remove(&name("pi"));
+    net.start("b");
+    net.pass(10_000);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")], before, "not even a vote that it could give");
+}
+
+#[test]
+fn row_52_a_restarted_voter_waits_for_no_peer_that_is_down() {
+    for down in ["a", "pi"] {
+        let mut net = Net::up(&["a", "b"]);
+        net.cores.remove(&name(down));
+        net.pass(5_000);
+        net.start("b");
+        net.pass(8_000);
+        assert_eq!(net.stops, []);
+        assert!(net.status("b").leader.is_some(), "two of three are up without {down}");
+        assert!(matches!(net.ask("b", change(Profile::Patient), 2_000), Some(Reply::Done { .. })), "without {down}");
+    }
 }
 
 #[test]

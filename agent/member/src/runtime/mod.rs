@@ -204,6 +204,7 @@ pub struct Member {
     links: Arc<Links>,
     incoming: mpsc::Receiver<Incoming>,
     disk: Disk,
+    store: PathBuf,
     told: mpsc::Receiver<Tell>,
     wants: mpsc::Sender<Want>,
     state: watch::Sender<Arc<State>>,
@@ -281,6 +282,7 @@ impl Member {
             links,
             incoming,
             disk: Disk::start(store),
+            store: config.store,
             told,
             wants,
             state,
@@ -440,8 +442,12 @@ impl Member {
                     }
                 }
                 Action::Changed => self.changed(),
-                Action::Stop { why } => {
+                Action::Stop { why, forgot } => {
                     error!(%why, "this member must stop");
+                    if forgot && let Err(error) = RaftStore::retire(&self.store) {
+                        // Its peers remember for as long as they run: it is found out again.
+                        error!(%error, "the store can't be set aside");
+                    }
                     return Err(MemberError::Stop { why });
                 }
             }
@@ -497,7 +503,7 @@ fn recent(path: &PathState) -> bool {
 /// Renewals, answers and what elections hang on go ahead of bulk.
 fn is_urgent(message: &Message) -> bool {
     match message {
-        Message::Renew(_) | Message::Answer(_) => true,
+        Message::Renew(_) | Message::Answer(_) | Message::Recall { .. } | Message::Recalled { .. } => true,
         Message::Consensus { message, .. } => match message.body {
             Body::Append { ref entries, .. } => entries.is_empty(),
             Body::Snapshot(_) => false,

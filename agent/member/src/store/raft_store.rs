@@ -74,6 +74,10 @@ impl RaftStore {
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Option<Stored>), StoreError> {
         let path = path.as_ref();
         if !path.try_exists().map_err(|source| fault(path, "looking for", source))? {
+            let aside = set_aside(path);
+            if aside.try_exists().map_err(|source| fault(&aside, "looking for", source))? {
+                return Err(StoreError::Forgetful { path: aside });
+            }
             return Err(StoreError::Missing { path: path.into() });
         }
         let sectors = Sectors::open(path).map_err(|source| fault(path, "opening", source))?;
@@ -97,6 +101,17 @@ impl RaftStore {
             None => (Head::default(), None),
         };
         Ok((Self { path: path.into(), database, head, stopped: false }, stored))
+    }
+
+    /// Gives the file another name, under which no member starts: it has lost what it reported as written. It may be
+    /// open meanwhile.
+    ///
+    /// # Errors
+    /// It couldn't be renamed.
+    pub fn retire(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let path = path.as_ref();
+        fs::rename(path, set_aside(path)).map_err(|source| fault(path, "setting aside", source))?;
+        sync_directory_of(path)
     }
 
     /// Makes a batch durable, all of it or nothing.
@@ -212,8 +227,17 @@ fn read(path: &Path, database: &Database) -> Result<Option<(Head, Stored)>, Stor
 
 /// The name under which a store is created before it gets its own.
 fn unfinished(path: &Path) -> PathBuf {
+    with_ending(path, ".new")
+}
+
+/// The name of a store that has lost what it reported as written.
+fn set_aside(path: &Path) -> PathBuf {
+    with_ending(path, ".forgetful")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(ending);
     name.into()
 }
 
