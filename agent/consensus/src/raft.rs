@@ -197,6 +197,14 @@ impl Raft {
         self.node.raft.raft_log.last_index()
     }
 
+    /// How many entries `peer` is behind the end of this leader's log, as far as it has acknowledged; `None` while another
+    /// member leads, or for somebody who is no member.
+    #[must_use]
+    pub fn behind(&self, peer: RaftId) -> Option<u64> {
+        let matched = self.leads().then(|| self.node.raft.prs().get(peer.0)).flatten()?.matched;
+        Some(self.last_index().saturating_sub(matched))
+    }
+
     /// Entries and states kept behind the snapshot: how much a compaction would drop.
     #[must_use]
     pub fn applied_since_snapshot(&self) -> u64 {

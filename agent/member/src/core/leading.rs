@@ -20,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
 /// A learner this close to the end of the log may be given a vote.
 const CAUGHT_UP: u64 = 200;
+/// The appliance takes the lead back only this close to the end of the log. A transfer shuts the quorum lease and takes no
+/// proposals until the appliance has the rest, and costs an election if that takes longer than an election timeout.
+const TAKEBACK_WITHIN: u64 = 8;
 /// The wait before the lead goes back to the appliance doubles at most so often.
 const FLAPS_MAX: u32 = 6;
 /// The appliance's flapping is forgotten after this long without any.
@@ -30,6 +33,8 @@ const FLAPS_AGE: Duration = Duration::from_secs(3600);
 pub(super) struct Flaps {
     count: u32,
     last: Option<Reading>,
+    /// The appliance's last start, by the name of its question.
+    start: Option<u64>,
 }
 
 impl Flaps {
@@ -227,6 +232,18 @@ impl Core {
         }
     }
 
+    /// A member has started again. If that is the appliance, it has to be well for as long as after any other loss: it is
+    /// silent at first, and a transfer to it would fail.
+    pub(super) fn note_start(&mut self, moment: Moment, who: &MemberName, question: u64) {
+        if self.state.appliance() == Some(who)
+            && self.flaps.start.replace(question) != Some(question)
+            && let Some(leading) = &mut self.leading
+            && leading.appliance_well_since.take().is_some()
+        {
+            self.flaps.note(moment.now);
+        }
+    }
+
     /// A node that leads hands over to the appliance once that has been well for long enough.
     fn mind_takeback(&mut self, moment: Moment) {
         let Some(appliance) = self.state.appliance().cloned() else { return };
@@ -245,7 +262,8 @@ impl Core {
         }
         let since = *leading.appliance_well_since.get_or_insert(moment.now);
         let wait = takeback * self.flaps.factor();
-        if moment.now.since_at_least(since) >= wait && !busy && self.raft.transfer(moment.now, id).is_ok() {
+        let close = self.raft.behind(id).is_some_and(|behind| behind <= TAKEBACK_WITHIN);
+        if moment.now.since_at_least(since) >= wait && !busy && close && self.raft.transfer(moment.now, id).is_ok() {
             leading.appliance_well_since = Some(moment.now);
             self.flaps.note(moment.now);
         }

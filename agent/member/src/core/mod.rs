@@ -274,6 +274,7 @@ impl Core {
             }
             Message::Recall { id, from: claimed } => {
                 if self.is_number_of(from, claimed) {
+                    self.note_start(moment, from, id);
                     self.recall(from, RaftId(claimed), id);
                 }
             }

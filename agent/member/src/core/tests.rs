@@ -18,6 +18,8 @@ struct Net {
     now: u64,
     replies: Vec<(RequestId, Reply)>,
     stops: Vec<(MemberName, String)>,
+    /// Whose disk takes writes and reports none as done.
+    stalled: Option<MemberName>,
 }
 
 fn name(text: &str) -> MemberName {
@@ -48,7 +50,7 @@ impl Net {
         let first =
             bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
         let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
-        Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new() }
+        Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new(), stalled: None }
     }
 
     fn up(nodes: &[&str]) -> Self {
@@ -117,6 +119,7 @@ impl Net {
                 while let Some(action) = core.poll_action() {
                     match action {
                         Action::Send { to, message, .. } => mail.push_back((from.clone(), to, message)),
+                        Action::Persist(_) if self.stalled.as_ref() == Some(from) => {}
                         Action::Persist(batch) => {
                             if let Some(disk) = self.disks.get_mut(from) {
                                 disk.write(&batch);
@@ -342,4 +345,30 @@ fn when_the_appliance_is_gone_a_node_leads_and_its_peer_keeps_its_lease() {
         }
     }
     assert!(net.status("a").leader.is_some_and(|leader| leader != name("pi")));
+}
+
+#[test]
+fn the_lead_goes_back_to_the_appliance_only_when_its_log_is_close() {
+    let mut net = Net::up(&["a", "b"]);
+    let seconds = Request::Propose(Command::SetTakeback { seconds: 2 });
+    assert!(matches!(net.ask("pi", seconds, 1_000), Some(Reply::Done { .. })));
+    net.cores.remove(&name("pi"));
+    net.pass(5_000);
+    let leads = net.status("a").leader.unwrap();
+    net.stalled = Some(name("pi"));
+    net.start("pi");
+    for profile in [Profile::Patient, Profile::Balanced].into_iter().cycle().take(12) {
+        assert!(matches!(net.ask("a", change(profile), 1_000), Some(Reply::Done { .. })));
+    }
+    let moment = net.moment();
+    net.cores.get_mut(&leads).unwrap().hears(moment, BTreeSet::from([name("pi")]));
+    let term = net.status("a").term;
+    net.pass(10_000);
+    let status = net.status("a");
+    assert_eq!((status.leader, status.term), (Some(leads), term), "a transfer that can't succeed isn't begun");
+    net.stalled = None;
+    net.start("pi");
+    net.pass(10_000);
+    let status = net.status("a");
+    assert_eq!((status.leader, status.term), (Some(name("pi")), term + 1));
 }
