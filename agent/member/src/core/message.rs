@@ -58,6 +58,17 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The number in consensus that the sender claims, where it does: its certificate has to say the same.
+    #[must_use]
+    pub const fn number(&self) -> Option<u64> {
+        match self {
+            Self::Consensus { from, .. } | Self::Recall { from, .. } => Some(*from),
+            Self::Renew(_) | Self::Answer(_) | Self::Ask { .. } | Self::Told { .. } | Self::Recalled { .. } => None,
+        }
+    }
+}
+
 /// What can be asked of the cluster.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -35,6 +35,8 @@ pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// Requests under way at most.
 const ASKED_MAX: usize = 1024;
+/// Members that are not known yet, at most: all that a cluster can have. Each bears a certificate.
+const NEWCOMERS_MAX: usize = 64;
 /// The log is compacted after so many entries.
 const COMPACT_EVERY: u64 = 1000;
 
@@ -161,6 +163,8 @@ pub struct Core {
     /// Reads of the fencer that wait until an index is applied.
     read_waits: Vec<(u64, u64)>,
     recall: Recall,
+    /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
+    newcomers: BTreeMap<u64, MemberName>,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -196,6 +200,7 @@ impl Core {
             next_read: 1,
             read_waits: Vec::new(),
             recall: Recall::start(moment.now, first),
+            newcomers: BTreeMap::new(),
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -263,17 +268,17 @@ impl Core {
         }
         match message {
             Message::Consensus { from: claimed, promise, message } => {
-                if self.is_number_of(from, claimed) {
+                if self.heeds(from, claimed) {
                     self.remember(RaftId(claimed), promise);
                     if !self.recall.has(from) {
-                        self.ask_what_was_told(moment.now);
+                        self.send_recall(from);
                     } else if let Err(error) = self.raft.step(moment.now, RaftId(claimed), message) {
                         self.refused(&error);
                     }
                 }
             }
             Message::Recall { id, from: claimed } => {
-                if self.is_number_of(from, claimed) {
+                if self.heeds(from, claimed) {
                     self.note_start(moment, from, id);
                     self.recall(from, RaftId(claimed), id);
                 }
@@ -286,12 +291,13 @@ impl Core {
             }
             Message::Answer(answer) => self.answered(moment, answer),
             Message::Ask { id, request } => {
-                let origin = match self.state.members.get(from).map(|member| member.role) {
-                    Some(Role::Appliance) => Origin::Appliance,
-                    Some(Role::Node) | None => Origin::Node,
-                };
                 let asker = Asker::Member(from.clone(), id);
-                match request.permitted(origin) {
+                let permitted = match self.state.members.get(from).map(|member| member.role) {
+                    Some(Role::Appliance) => request.permitted(Origin::Appliance),
+                    Some(Role::Node) => request.permitted(Origin::Node),
+                    None => Err(format!("{} has not heard yet that {from} is a member: ask again", self.name)),
+                };
+                match permitted {
                     Ok(()) => self.ask(moment, asker, request, false),
                     Err(why) => self.tell(moment, asker, Reply::Refused { why }),
                 }
@@ -308,8 +314,23 @@ impl Core {
         self.settle(moment);
     }
 
-    fn is_number_of(&self, name: &MemberName, claimed: u64) -> bool {
-        self.state.members.get(name).is_none_or(|member| member.raft_id == claimed)
+    /// Whether `claimed` may be the number of `name`. The certificate proves it; here it matters whether this member
+    /// knows better. A number that it has not seen given out belongs to a newcomer of whom it has yet to hear: refusing
+    /// that one could leave the cluster without a leader, and consensus is safe with whomever it talks to. Every lower
+    /// number without a member was removed.
+    fn heeds(&mut self, name: &MemberName, claimed: u64) -> bool {
+        if claimed < self.state.next_raft_id {
+            return self.state.members.get(name).is_some_and(|member| member.raft_id == claimed);
+        }
+        if self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(&claimed) {
+            return false;
+        }
+        self.newcomers.insert(claimed, name.clone());
+        true
+    }
+
+    fn name_of(&self, id: RaftId) -> Option<&MemberName> {
+        self.state.member_by_id(id.0).map(|(name, _)| name).or_else(|| self.newcomers.get(&id.0))
     }
 
     /// A batch is durable.
@@ -426,8 +447,7 @@ impl Core {
         while let Some(action) = self.raft.poll_action() {
             match action {
                 RaftAction::Send { to, message } => {
-                    let name = self.state.member_by_id(to.0).map(|(name, _)| name.clone());
-                    if let Some(name) = name
+                    if let Some(name) = self.name_of(to).cloned()
                         && self.recall.has(&name)
                     {
                         let promise = self.raft.promise();
@@ -532,6 +552,8 @@ impl Core {
     }
 
     fn after_change(&mut self, moment: Moment) {
+        let next = self.state.next_raft_id;
+        self.newcomers.retain(|id, _| *id >= next);
         self.follow_settings();
         let ready: Vec<u64> =
             self.read_waits.iter().filter(|(index, _)| *index <= self.state.applied).map(|(_, token)| *token).collect();
@@ -617,7 +639,7 @@ impl Core {
                 self.answered(moment, answer);
             }
             RaftRole::Follower { leader: Some(leader) } => {
-                let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
+                let to = self.name_of(leader).cloned();
                 if let Some(to) = to {
                     self.send(&to, Message::Renew(renew), everywhere);
                 }

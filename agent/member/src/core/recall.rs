@@ -113,6 +113,10 @@ impl Core {
             return;
         }
         // Nothing waits here for it: consensus repeats what was lost.
+        if self.recall.answered.len() >= KEPT_MAX {
+            let members = &self.state.members;
+            self.recall.answered.retain(|name| members.contains_key(name));
+        }
         self.recall.answered.insert(from.clone());
     }
 }

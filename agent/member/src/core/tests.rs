@@ -372,3 +372,61 @@ fn the_lead_goes_back_to_the_appliance_only_when_its_log_is_close() {
     let status = net.status("a");
     assert_eq!((status.leader, status.term), (Some(name("pi")), term + 1));
 }
+
+/// `a` has not heard yet that `b` joined and votes: its store ends before that. The others' begins after it.
+fn with_a_lagging_voter() -> Net {
+    let lagging = Net::new(&["a"]).first;
+    let mut net = Net::new(&["a", "b"]);
+    let snapshot = net.first.snapshot.as_mut().unwrap();
+    snapshot.index = 5;
+    net.first.hard_state.commit = 5;
+    net.disks.insert(name("a"), lagging);
+    net
+}
+
+#[test]
+fn a_voter_that_lags_lets_a_member_lead_that_it_has_not_heard_of() {
+    let mut net = with_a_lagging_voter();
+    net.start("a");
+    net.start("b");
+    net.pass(10_000);
+    assert_eq!(net.status("b").leader, Some(name("b")), "two of three voters are up");
+    assert!(net.cores[&name("a")].state().members.contains_key(&name("b")), "and the one that lagged has caught up");
+    assert_eq!(net.stops, []);
+}
+
+#[test]
+fn a_member_that_is_not_known_yet_may_ask_for_nothing() {
+    let mut net = with_a_lagging_voter();
+    net.disks.insert(name("pi"), net.disks[&name("a")].clone());
+    net.start("pi");
+    net.start("a");
+    net.pass(5_000);
+    assert_eq!(net.status("pi").leader, Some(name("pi")));
+    let moment = net.moment();
+    let ask = Message::Ask { id: 3, request: change(Profile::Patient) };
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    pi.message(moment, &name("b"), ask);
+    let told: Vec<Action> = std::iter::from_fn(|| pi.poll_action()).collect();
+    let refused = |action: &Action| match action {
+        Action::Send { to, message: Message::Told { id: 3, reply: Reply::Refused { .. } }, .. } => *to == name("b"),
+        _ => false,
+    };
+    assert!(told.iter().any(refused), "{told:?}");
+    net.pass(1_000);
+    assert_eq!(net.cores[&name("pi")].state().settings.profile, Profile::Balanced);
+}
+
+#[test]
+fn only_a_number_that_is_not_given_out_yet_by_what_is_known_here_may_be_a_newcomers() {
+    let mut net = Net::up(&["a", "b"]);
+    let moment = net.moment();
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    // 1, 2 and 3 are given out; c never was a member, or was removed.
+    for (who, from, heard) in [("c", 4, true), ("a", 4, true), ("c", 3, false), ("a", 3, false), ("c", 1, false)] {
+        pi.message(moment, &name(who), Message::Recall { id: 1, from });
+        let answers = std::iter::from_fn(|| pi.poll_action())
+            .filter(|action| matches!(action, Action::Send { message: Message::Recalled { .. }, .. }));
+        assert_eq!(answers.count() == 1, heard, "{who} as #{from}");
+    }
+}

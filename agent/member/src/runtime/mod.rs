@@ -335,9 +335,12 @@ impl Member {
 
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message { from, bytes, .. } => {
+            Incoming::Message { from, raft_id, bytes, .. } => {
                 let message: Result<Message, _> = ciborium::from_reader(&bytes[..]);
                 match message {
+                    Ok(message) if message.number().is_some_and(|number| Some(number) != raft_id) => {
+                        warn!(member = %from.name, ?raft_id, "a member claims another number than its certificate says");
+                    }
                     Ok(message) => self.core.message(moment(), &from.name, message),
                     Err(error) => warn!(member = %from.name, %error, "a member's message can't be decoded"),
                 }
@@ -536,5 +539,6 @@ fn peer_table(state: &State) -> PeerTable {
         roster.remove(identity::Role::Node, name.clone(), Some(*raft_id));
     }
     table.roster = roster;
+    table.newcomers_from = Some(state.next_raft_id);
     table
 }
