@@ -269,12 +269,19 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_acknowledged() -> Result<()> {
             Err(error) => break error,
         }
     };
-    let status = appliance
-        .until_ended(SOON)
-        .with_context(|| format!("with a full disk it stops; after {acknowledged} changes: {refused:#}"))?;
-    assert_eq!(status.code(), Some(1));
-    has(&appliance.log(), &["no space left for", "raft.redb", "make room, then start"]);
+    operator
+        .until("word of the full disk", SOON, |status| {
+            status.alarms.iter().any(|alarm| alarm.contains("no space left for") && alarm.contains("raft.redb"))
+        })
+        .with_context(|| format!("after {acknowledged} changes: {refused:#}"))?;
+    has(&appliance.log(), &["the disk is full", "no space left for", "raft.redb", "make room"]);
+    let refused = operator.add("none-now", bulky.clone()).expect_err("nothing is taken without room");
+    has(&format!("{refused:#}"), &["no space left for", "make room"]);
     fs::remove_file(&ballast)?;
+    operator.until("an end of that", SOON, |status| !status.alarms.iter().any(|alarm| alarm.contains("no space")))?;
+    operator.add("in-between", bulky.clone()).context("it takes changes again, without a restart")?;
+
+    appliance.kill()?;
     appliance.start()?;
     let status = operator.until("all that was acknowledged", SOON, |status| status.resources.len() >= acknowledged)?;
     for number in 0..acknowledged {

@@ -20,9 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
 /// A learner this close to the end of the log may be given a vote.
 const CAUGHT_UP: u64 = 200;
-/// The appliance takes the lead back only this close to the end of the log. A transfer shuts the quorum lease and takes no
-/// proposals until the appliance has the rest, and costs an election if that takes longer than an election timeout.
-const TAKEBACK_WITHIN: u64 = 8;
 /// The wait before the lead goes back to the appliance doubles at most so often.
 const FLAPS_MAX: u32 = 6;
 /// The appliance's flapping is forgotten after this long without any.
@@ -195,8 +192,10 @@ impl Core {
             busy = true;
             self.propose(moment, Asker::Nobody, command);
         }
-        self.mind_membership(moment);
-        self.mind_takeback(moment);
+        if self.troubles.own().is_none() {
+            self.mind_membership(moment);
+            self.mind_takeback(moment);
+        }
         busy
     }
 
@@ -262,7 +261,9 @@ impl Core {
         }
         let since = *leading.appliance_well_since.get_or_insert(moment.now);
         let wait = takeback * self.flaps.factor();
-        let close = self.raft.behind(id).is_some_and(|behind| behind <= TAKEBACK_WITHIN);
+        // A transfer shuts the quorum lease until the appliance has acknowledged the rest, and costs an election if that
+        // takes longer than an election timeout: with a disk that is stuck or full it always would.
+        let close = self.raft.behind(id) == Some(0);
         if moment.now.since_at_least(since) >= wait && !busy && close && self.raft.transfer(moment.now, id).is_ok() {
             leading.appliance_well_since = Some(moment.now);
             self.flaps.note(moment.now);

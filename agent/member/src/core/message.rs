@@ -56,6 +56,11 @@ pub enum Message {
         /// The greatest promise heard from the asking member since this one started.
         promise: Option<consensus::Promise>,
     },
+    /// The sender's disk is full.
+    Trouble {
+        /// What is wrong, and the way out, in words for an operator.
+        what: String,
+    },
 }
 
 impl Message {
@@ -64,7 +69,12 @@ impl Message {
     pub const fn number(&self) -> Option<u64> {
         match self {
             Self::Consensus { from, .. } | Self::Recall { from, .. } => Some(*from),
-            Self::Renew(_) | Self::Answer(_) | Self::Ask { .. } | Self::Told { .. } | Self::Recalled { .. } => None,
+            Self::Renew(_)
+            | Self::Answer(_)
+            | Self::Ask { .. }
+            | Self::Told { .. }
+            | Self::Recalled { .. }
+            | Self::Trouble { .. } => None,
         }
     }
 }
@@ -289,6 +299,7 @@ mod tests {
             Message::Recall { id: 8, from: 3 },
             Message::Recalled { id: 8, promise: Some(promise) },
             Message::Recalled { id: 8, promise: None },
+            Message::Trouble { what: "no space".into() },
         ];
         let mut found = String::new();
         for message in messages {

@@ -8,6 +8,7 @@ mod message;
 mod recall;
 mod requests;
 mod status;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
 use recall::Recall;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
+use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
@@ -165,6 +167,7 @@ pub struct Core {
     recall: Recall,
     /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
     newcomers: BTreeMap<u64, MemberName>,
+    troubles: Troubles,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -201,6 +204,7 @@ impl Core {
             read_waits: Vec::new(),
             recall: Recall::start(moment.now, first),
             newcomers: BTreeMap::new(),
+            troubles: Troubles::default(),
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -272,6 +276,8 @@ impl Core {
                     self.remember(RaftId(claimed), promise);
                     if !self.recall.has(from) {
                         self.send_recall(from);
+                    } else if self.troubles.own().is_some() && !trouble::needs_no_disk(&message.body) {
+                        // It is repeated once there is room.
                     } else if let Err(error) = self.raft.step(moment.now, RaftId(claimed), message) {
                         self.refused(&error);
                     }
@@ -284,6 +290,7 @@ impl Core {
                 }
             }
             Message::Recalled { id, promise } => self.recalled(from, id, promise),
+            Message::Trouble { what } => self.trouble(moment, from, &what),
             Message::Renew(renew) => {
                 self.follow_leadership(moment);
                 let answer = self.answer(moment, from, renew);
@@ -391,6 +398,7 @@ impl Core {
             self.leading.as_ref().map(|leading| leading.next),
             asked,
             self.next_recall(),
+            self.troubles.next(),
         ]
         .into_iter()
         .flatten()
@@ -435,6 +443,7 @@ impl Core {
             let busy = self.drain_fencer(moment) || busy;
             let busy = self.lead(moment) || busy;
             self.give_up_waiting(moment);
+            self.mind_full_disk(moment);
             if !busy {
                 break;
             }

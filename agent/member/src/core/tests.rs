@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Void};
 
-use tiebreaker_consensus::{Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
+use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::node::NodeConfig;
 use tiebreaker_pipeline::profile::Profile;
@@ -18,8 +18,9 @@ struct Net {
     now: u64,
     replies: Vec<(RequestId, Reply)>,
     stops: Vec<(MemberName, String)>,
-    /// Whose disk takes writes and reports none as done.
+    /// Whose disk takes no writes, and what waits for it.
     stalled: Option<MemberName>,
+    waiting: Vec<Batch>,
 }
 
 fn name(text: &str) -> MemberName {
@@ -50,7 +51,17 @@ impl Net {
         let first =
             bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
         let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
-        Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new(), stalled: None }
+        Self {
+            cores,
+            disks,
+            first,
+            state,
+            now: 1_000,
+            replies: Vec::new(),
+            stops: Vec::new(),
+            stalled: None,
+            waiting: Vec::new(),
+        }
     }
 
     fn up(nodes: &[&str]) -> Self {
@@ -99,6 +110,48 @@ impl Net {
         self.settle();
     }
 
+    /// A member's disk is full from now on.
+    fn fill(&mut self, text: &str) {
+        self.stalled = Some(name(text));
+        let moment = self.moment();
+        let what = Some("no space left for x.redb: make room".to_owned());
+        self.cores.get_mut(&name(text)).unwrap().disk_full(moment, what);
+        self.settle();
+    }
+
+    /// There is room again: what waited is written, in order.
+    fn make_room(&mut self) {
+        let full = self.stalled.take().unwrap();
+        let moment = self.moment();
+        let core = self.cores.get_mut(&full).unwrap();
+        core.disk_full(moment, None);
+        for batch in self.waiting.drain(..) {
+            self.disks.get_mut(&full).unwrap().write(&batch);
+            core.persisted(moment, batch.number);
+        }
+        self.settle();
+    }
+
+    /// Everybody hears everybody who is up.
+    fn hear(&mut self) {
+        let up: BTreeSet<MemberName> = self.cores.keys().cloned().collect();
+        let moment = self.moment();
+        for core in self.cores.values_mut() {
+            core.hears(moment, up.clone());
+        }
+        self.settle();
+    }
+
+    fn all_hold_leases_for(&mut self, ms: u64) {
+        for _ in 0..ms / 25 {
+            self.pass(25);
+            for core in self.cores.values() {
+                let holds = core.node().is_none_or(|node| node.has_lease(self.moment().now));
+                assert!(holds, "{} lost its lease at {}", core.name(), self.now);
+            }
+        }
+    }
+
     fn pass(&mut self, ms: u64) {
         let until = self.now + ms;
         while self.now < until {
@@ -119,7 +172,7 @@ impl Net {
                 while let Some(action) = core.poll_action() {
                     match action {
                         Action::Send { to, message, .. } => mail.push_back((from.clone(), to, message)),
-                        Action::Persist(_) if self.stalled.as_ref() == Some(from) => {}
+                        Action::Persist(batch) if self.stalled.as_ref() == Some(from) => self.waiting.push(batch),
                         Action::Persist(batch) => {
                             if let Some(disk) = self.disks.get_mut(from) {
                                 disk.write(&batch);
@@ -367,6 +420,7 @@ fn the_lead_goes_back_to_the_appliance_only_when_its_log_is_close() {
     let status = net.status("a");
     assert_eq!((status.leader, status.term), (Some(leads), term), "a transfer that can't succeed isn't begun");
     net.stalled = None;
+    net.waiting.clear();
     net.start("pi");
     net.pass(10_000);
     let status = net.status("a");
@@ -429,4 +483,56 @@ fn only_a_number_that_is_not_given_out_yet_by_what_is_known_here_may_be_a_newcom
             .filter(|action| matches!(action, Action::Send { message: Message::Recalled { .. }, .. }));
         assert_eq!(answers.count() == 1, heard, "{who} as #{from}");
     }
+}
+
+#[test]
+fn a_node_whose_disk_is_full_keeps_its_lease_promises_nothing_and_catches_up() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    net.fill("b");
+    let before = net.disks[&name("b")].clone();
+    for profile in [Profile::Patient, Profile::Balanced].into_iter().cycle().take(300) {
+        assert!(matches!(net.ask("a", change(profile), 1_000), Some(Reply::Done { .. })), "two of three can write");
+    }
+    net.all_hold_leases_for(30_000);
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")], before);
+    assert!(net.waiting.len() < 10, "what waits is bounded: {}", net.waiting.len());
+    let alarms = net.status("pi").alarms;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with("b: no space left for x.redb")), "{alarms:?}");
+    net.make_room();
+    net.all_hold_leases_for(6_000);
+    assert_eq!(net.cores[&name("b")].state().digest(), net.cores[&name("pi")].state().digest());
+    assert_eq!(net.status("pi").alarms, Vec::<String>::new());
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_hands_the_lead_to_a_majority_that_can_write() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    net.fill("pi");
+    net.all_hold_leases_for(5_000);
+    let status = net.status("a");
+    assert!(status.leader.is_some_and(|leader| leader != name("pi")));
+    assert!(status.alarms.iter().any(|alarm| alarm.starts_with("pi: no space left")), "{:?}", status.alarms);
+    assert!(matches!(net.ask("a", change(Profile::Patient), 2_000), Some(Reply::Done { .. })));
+    net.make_room();
+    net.all_hold_leases_for(90_000);
+    assert_eq!(net.status("a").leader, Some(name("pi")), "with room it takes the lead back");
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_leads_on_where_nobody_else_could_be_elected() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("b"));
+    net.hear();
+    net.fill("pi");
+    net.all_hold_leases_for(30_000);
+    assert_eq!(net.status("a").leader, Some(name("pi")));
+    match net.ask("a", change(Profile::Patient), 2_000) {
+        Some(Reply::Refused { why }) => assert!(why.contains("no space left for x.redb"), "{why}"),
+        other => panic!("not refused: {other:?}"),
+    }
+    net.make_room();
+    assert!(matches!(net.ask("a", change(Profile::Patient), 2_000), Some(Reply::Done { .. })));
 }

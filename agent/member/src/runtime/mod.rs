@@ -2,6 +2,8 @@
 //! and carries out what the core asks for. It decides nothing.
 
 mod disk;
+#[cfg(test)]
+mod full_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,7 +29,7 @@ use crate::link::{
     PathState, PeerTable, Requester, Route, Timing,
 };
 use crate::store::{RaftStore, StoreError};
-use disk::Disk;
+use disk::{Disk, Writer};
 
 /// Who was heard within this time counts as heard.
 const HEARD_WITHIN: Duration = Duration::from_millis(1200);
@@ -203,7 +205,7 @@ pub struct Member {
     core: Core,
     links: Arc<Links>,
     incoming: mpsc::Receiver<Incoming>,
-    disk: Disk,
+    disk: Writer,
     store: PathBuf,
     told: mpsc::Receiver<Tell>,
     wants: mpsc::Sender<Want>,
@@ -281,7 +283,7 @@ impl Member {
             core,
             links,
             incoming,
-            disk: Disk::start(store),
+            disk: Writer::start(store),
             store: config.store,
             told,
             wants,
@@ -306,10 +308,17 @@ impl Member {
             let now = clock::now();
             let left = self.core.poll_timeout().map_or(HEARD_EVERY, |at| now.left_until(at));
             tokio::select! {
-                done = self.disk.done() => {
-                    let number = done?;
-                    self.core.persisted(moment(), number);
-                }
+                done = self.disk.done() => match done? {
+                    Disk::Written(number) => self.core.persisted(moment(), number),
+                    Disk::Full(what) => {
+                        error!(what, "the disk is full: this member takes no part in decisions until there is room");
+                        self.core.disk_full(moment(), Some(what));
+                    }
+                    Disk::Room => {
+                        info!("the disk has room again");
+                        self.core.disk_full(moment(), None);
+                    }
+                },
                 Some(incoming) = self.incoming.recv() => self.take(incoming).await,
                 told = self.told.recv() => match told {
                     Some(tell) => self.told(tell),
@@ -519,7 +528,7 @@ fn is_urgent(message: &Message) -> bool {
             | Body::TimeoutNow
             | Body::Ack { .. } => true,
         },
-        Message::Ask { .. } | Message::Told { .. } => false,
+        Message::Ask { .. } | Message::Told { .. } | Message::Trouble { .. } => false,
     }
 }
 

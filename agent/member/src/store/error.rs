@@ -87,7 +87,7 @@ pub enum StoreError {
         last: u64,
     },
     /// No space left. What was durable stays durable; this store takes nothing more until it is opened again.
-    #[error("no space left for {path}: make room, then start this member again")]
+    #[error("no space left for {path}: make room")]
     Full {
         /// The file.
         path: PathBuf,

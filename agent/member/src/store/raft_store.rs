@@ -128,6 +128,24 @@ impl RaftStore {
         Ok(())
     }
 
+    /// How many batches the file holds; those of earlier processes count, too.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.head.writes
+    }
+
+    /// Makes sure that the file holds so many batches.
+    ///
+    /// # Errors
+    /// It doesn't: it was changed by somebody else, or went back to what it was before.
+    pub fn expect_writes(&self, count: u64) -> Result<(), StoreError> {
+        if self.head.writes == count {
+            Ok(())
+        } else {
+            Err(damaged(&self.path, "it holds other writes than were made"))
+        }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -258,7 +276,9 @@ fn damaged(path: &Path, what: &str) -> StoreError {
 fn fault(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
     match source.kind() {
         io::ErrorKind::ResourceBusy => StoreError::InUse { path: path.into() },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path: path.into(), source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full { path: path.into(), source }
+        }
         // Of a file that is too short the library reads past the end; of one that is no store, the header.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             StoreError::Damaged { path: path.into(), what: source.to_string() }
