@@ -15,8 +15,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use tiebreaker_interop::{
-    Appliance, Cluster, Look, Node, Program, Ran, SOON, command_spec, loopback, require_root, run,
+    Appliance, Cluster, Look, Node, Program, Ran, SOON, command_spec, loopback, require_root, run, until,
 };
+use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::core::{Reply, Request};
 
 fn has(text: &str, words: &[&str]) {
     for word in words {
@@ -283,9 +285,39 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_acknowledged() -> Result<()> {
 
     appliance.kill()?;
     appliance.start()?;
-    let status = operator.until("all that was acknowledged", SOON, |status| status.resources.len() >= acknowledged)?;
+    let status = operator.until("a leader with all that was acknowledged", SOON, |status| {
+        status.quorum_lease_ms.is_some() && status.resources.len() >= acknowledged
+    })?;
     for number in 0..acknowledged {
         assert!(status.resource(&format!("service-{number}")).is_some(), "service-{number} was acknowledged");
     }
     operator.add("one-more", bulky).context("it takes changes again")
+}
+
+#[test]
+fn a_damaged_cluster_among_others_is_said_and_tried_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut appliance = Appliance::init(folder.path(), loopback(), Vec::new())?;
+    appliance.start()?;
+    appliance.token("home")?;
+    appliance.token("work")?;
+    appliance.stop();
+    let store = appliance.data().join("clusters/work/raft.redb");
+    let whole = fs::read(&store)?;
+    fs::write(&store, b"not a store at all")?;
+    appliance.start()?;
+    let operator = appliance.operator();
+    let says =
+        |alarm: &String| alarm.contains("cluster work") && alarm.contains("raft.redb") && alarm.contains("again in");
+    // With one cluster left, that one is meant.
+    operator.until("word of the damaged cluster", SOON, |status| status.alarms.iter().any(says))?;
+    let ask = LocalRequest::Cluster { cluster: Some("work".into()), request: Request::Status };
+    let answer = format!("{:?}", operator.ask(&ask)?);
+    has(&answer, &["Refused", "raft.redb", "again in"]);
+    // It never ran in this daemon's life, and is tried again all the same.
+    fs::write(&store, &whole)?;
+    until("the cluster running", SOON, || match operator.ask(&ask)? {
+        LocalReply::Cluster(Reply::Status(_)) => Ok(()),
+        other => anyhow::bail!("{other:?}"),
+    })
 }

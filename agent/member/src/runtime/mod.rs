@@ -61,6 +61,12 @@ pub enum MemberError {
         /// Why, with the way out.
         why: String,
     },
+    /// A part of the daemon around the member ended.
+    #[error("a task of this member ended by itself: {why}")]
+    Task {
+        /// What is known.
+        why: String,
+    },
     /// The store is empty: the member never joined.
     #[error("{path} holds no state: join a cluster first")]
     Empty {
