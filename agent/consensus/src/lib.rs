@@ -20,6 +20,7 @@ mod lease;
 mod log;
 mod membership;
 mod message;
+mod promise;
 mod raft;
 mod random;
 mod ready;
@@ -35,5 +36,6 @@ pub use error::{
 };
 pub use membership::{Membership, RaftId};
 pub use message::{Body, MESSAGE_VERSION, Message};
+pub use promise::{Forgotten, Promise};
 pub use raft::{MAX_COMMAND_BYTES, MAX_READS, MAX_STATE_BYTES, Raft};
 pub use stored::{Batch, Entry, EntryPayload, HardState, Snapshot, SnapshotWrite, Stored, bootstrap};

@@ -12,12 +12,13 @@ use crate::config::{ELECTION_TICKS, HEARTBEAT_TICKS, PROMISE_TICKS, Rules, SILEN
 use crate::convert;
 use crate::lease::QuorumLease;
 use crate::log::Log;
+use crate::promise::AtStart;
 use crate::random::Random;
 use crate::ready::Outstanding;
 use crate::{
-    Action, Body, ChangeError, CompactError, Config, Consensus, HardState, Leadership, MESSAGE_VERSION, Membership,
-    Message, ProposeError, RaftId, Rank, ReadError, Role, Snapshot, SnapshotWrite, StartError, StepError, Stored,
-    TransferError,
+    Action, Body, ChangeError, CompactError, Config, Consensus, Forgotten, HardState, Leadership, MESSAGE_VERSION,
+    Membership, Message, Promise, ProposeError, RaftId, Rank, ReadError, Role, Snapshot, SnapshotWrite, StartError,
+    StepError, Stored, TransferError,
 };
 
 /// The largest command that is taken: commands are decisions, not data.
@@ -79,8 +80,11 @@ pub struct Raft {
     pub(crate) next_batch: u64,
     /// The hard state in the last batch.
     pub(crate) written: HardState,
-    /// The term of the last durable hard state.
-    pub(crate) durable_term: u64,
+    /// The last durable hard state.
+    pub(crate) durable: HardState,
+    /// The last index acknowledged to the leader of a term, and that term.
+    pub(crate) acknowledged: (u64, u64),
+    at_start: AtStart,
     /// The last index handed out to be applied or restored.
     pub(crate) handed_out: u64,
     pub(crate) membership: Membership,
@@ -119,6 +123,7 @@ impl Raft {
         let rules = config.rules();
         let written = stored.hard_state;
         let applied = stored.snapshot_index();
+        let at_start = AtStart::of(&stored);
         let membership = stored.snapshot.as_ref().map(|snapshot| snapshot.membership.clone()).unwrap_or_default();
         let log = Log::new(
             convert::hard_state_to_pb(written),
@@ -165,7 +170,9 @@ impl Raft {
             outstanding: VecDeque::new(),
             next_batch: 1,
             written,
-            durable_term: written.term,
+            durable: written,
+            acknowledged: (0, 0),
+            at_start,
             handed_out: applied,
             majorities: vec![membership.voters.clone()],
             membership,
@@ -190,10 +197,47 @@ impl Raft {
         self.node.raft.raft_log.last_index()
     }
 
+    /// How many entries `peer` is behind the end of this leader's log, as far as it has acknowledged; `None` while another
+    /// member leads, or for somebody who is no member.
+    #[must_use]
+    pub fn behind(&self, peer: RaftId) -> Option<u64> {
+        let matched = self.leads().then(|| self.node.raft.prs().get(peer.0)).flatten()?.matched;
+        Some(self.last_index().saturating_sub(matched))
+    }
+
     /// Entries and states kept behind the snapshot: how much a compaction would drop.
     #[must_use]
     pub fn applied_since_snapshot(&self) -> u64 {
         self.node.raft.raft_log.applied.saturating_sub(self.node.store().newest_snapshot().get_metadata().index)
+    }
+
+    /// What this member holds durably and has told its peers, or is about to: it goes with each of its messages.
+    #[must_use]
+    pub fn promise(&self) -> Promise {
+        let HardState { term, vote, .. } = self.durable;
+        let log = &self.node.raft.raft_log;
+        let index = if self.leads() && self.node.raft.term == term {
+            log.persisted
+        } else if self.acknowledged.0 == term {
+            self.acknowledged.1
+        } else {
+            0
+        };
+        // Compacted entries have no term any more; a promise of one says nothing that a peer could hold against it.
+        match log.term(index) {
+            Ok(log_term) if log_term != 0 => Promise { term, vote, index, log_term },
+            Ok(_) | Err(_) => Promise { term, vote, index: 0, log_term: 0 },
+        }
+    }
+
+    /// Compares what a peer remembers of this member with what the store held when this member started. Only a promise of
+    /// an earlier process may be given: this one's own go beyond that.
+    ///
+    /// # Errors
+    /// The store has lost something that was reported as written: this member must never vote or acknowledge again under
+    /// its number.
+    pub fn remembers(&self, told: Promise) -> Result<(), Forgotten> {
+        self.at_start.knew(told)
     }
 
     pub(crate) fn leads(&self) -> bool {

@@ -4,15 +4,15 @@ use raft::eraftpb::{ConfChangeV2, Entry as PbEntry, Message as PbMessage, Messag
 
 use crate::convert;
 use crate::stored::{Batch, EntryPayload, HardState, SnapshotWrite};
-use crate::{Action, Committed, Entry, Membership, Payload, Raft, RaftId};
+use crate::{Action, Body, Committed, Entry, Membership, Payload, Raft, RaftId};
 
 /// A batch on its way to the disk, and what waits for it.
 pub(crate) struct Outstanding {
     pub(crate) number: u64,
     /// The library's number of the last `Ready` that this batch covers.
     ready: u64,
-    /// The term that is durable with it, if it holds a hard state.
-    term: Option<u64>,
+    /// The hard state that is durable with it, if it holds one.
+    hard_state: Option<HardState>,
     /// A snapshot from the leader that the state machine takes over once it is durable.
     restore: Option<crate::Snapshot>,
     messages: Vec<PbMessage>,
@@ -88,13 +88,7 @@ impl Raft {
             Some(SnapshotWrite::Compact(_)) | None => None,
         };
         // A compaction comes between two of the library's turns: it must not take back the number of an earlier one.
-        self.outstanding.push_back(Outstanding {
-            number,
-            ready,
-            term: hard_state.map(|state| state.term),
-            restore,
-            messages: Vec::new(),
-        });
+        self.outstanding.push_back(Outstanding { number, ready, hard_state, restore, messages: Vec::new() });
         let two_phase = voted || snapshot.is_some() || changes_members;
         self.actions.push_back(Action::Persist(Batch { number, hard_state, snapshot, entries, two_phase }));
     }
@@ -107,7 +101,7 @@ impl Raft {
         );
         // A leader replicates while it writes itself. But a sole voter leads before its own vote is durable.
         let may_leave = message.get_msg_type() == MessageType::MsgHeartbeatResponse
-            || (from_leader && self.durable_term >= message.term);
+            || (from_leader && self.durable.term >= message.term);
         match self.outstanding.back_mut() {
             Some(batch) if !may_leave => batch.messages.push(message),
             Some(_) | None => self.send(&message),
@@ -126,6 +120,10 @@ impl Raft {
         {
             message.number = lease.number(to, self.now, self.tick);
         }
+        if let Body::Appended { index, .. } = message.body {
+            let (term, last) = self.acknowledged;
+            self.acknowledged = (message.term, if term == message.term { last.max(index) } else { index });
+        }
         if kind == MessageType::MsgSnapshot {
             self.snapshots_sent.insert(to, self.ticks());
         }
@@ -134,8 +132,8 @@ impl Raft {
 
     /// The library first, then what waited: a peer's answer may come before this call returns.
     pub(crate) fn batch_is_durable(&mut self, batch: Outstanding) {
-        if let Some(term) = batch.term {
-            self.durable_term = term;
+        if let Some(state) = batch.hard_state {
+            self.durable = state;
         }
         if batch.ready != 0 {
             self.node.on_persist_ready(batch.ready);

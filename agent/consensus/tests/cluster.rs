@@ -4,8 +4,9 @@ mod harness;
 
 use harness::{Cluster, MS, SEC, TICK, answers_that_waited, chaos, encode, ids, restart_of_the_only_promise};
 use tiebreaker_consensus::{
-    Action, Body, ChangeError, Config, Consensus, Entry, EntryPayload, MESSAGE_VERSION, Message, ProposeError, Raft,
-    RaftId, Rank, ReadError, Role, Snapshot, SnapshotWrite, StepError, Stored, TransferError, bootstrap,
+    Action, Body, ChangeError, Config, Consensus, Entry, EntryPayload, Forgotten, MESSAGE_VERSION, Message,
+    ProposeError, Raft, RaftId, Rank, ReadError, Role, Snapshot, SnapshotWrite, StepError, Stored, TransferError,
+    bootstrap,
 };
 use tiebreaker_pipeline::time::Reading;
 
@@ -353,6 +354,41 @@ fn who_forgot_what_it_acknowledged_is_refused() {
     let member = &cluster.members[&3];
     assert!(matches!(member.refused.first(), Some(StepError::Amnesia { commit: 4, last: 1 })), "{:?}", member.refused);
     assert!(cluster.has_lease(1), "the others go on");
+}
+
+/// A card that lies: a crash takes `member` back to what its disk held before `what`.
+fn loses(seed: u64, member: u64, what: fn(&mut Cluster)) -> Option<Forgotten> {
+    let mut cluster = Cluster::new(seed, &[1, 2, 3]);
+    cluster.commit(b"one");
+    let disk = cluster.members[&member].disk.clone();
+    what(&mut cluster);
+    cluster.crash(member);
+    cluster.members.get_mut(&member).expect("known").disk = disk;
+    cluster.start(member);
+    cluster.members[&member].forgot
+}
+
+#[test]
+fn row_52_a_lost_acknowledgement_a_lost_vote_and_a_lost_lead_are_each_told_by_what_was_said() {
+    for seed in 0..20 {
+        let commits: fn(&mut Cluster) = |cluster| cluster.commit(b"two");
+        for member in [1, 2, 3] {
+            let forgot = loses(seed, member, commits);
+            assert!(matches!(forgot, Some(Forgotten::Entry { .. })), "seed {seed}, member {member}: {forgot:?}");
+        }
+        let elects: fn(&mut Cluster) = |cluster| {
+            cluster.crash(1);
+            cluster.elect();
+        };
+        for member in [2, 3] {
+            let forgot = loses(seed, member, elects);
+            assert!(matches!(forgot, Some(Forgotten::Term { .. })), "seed {seed}, member {member}: {forgot:?}");
+        }
+        let nothing: fn(&mut Cluster) = |cluster| cluster.run(3 * SEC);
+        for member in [1, 2, 3] {
+            assert_eq!(loses(seed, member, nothing), None, "nothing was written, so nothing was lost");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod core;
 mod identity;
 pub mod join;
 mod link;
+pub mod program;
 pub mod runtime;
 pub mod store;
 mod wire;

@@ -1,7 +1,6 @@
 //! The command line of `tiebreaker-agent`.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_pipeline::name::MemberName;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::supervisor::{SupervisorConfig, run as supervise};
@@ -81,21 +80,7 @@ enum Subcommands {
 /// Runs the command line and gives its exit code.
 #[must_use]
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version go to standard output and end well.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
-    };
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tiebreaker-agent: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main_from("tiebreaker-agent", args, run)
 }
 
 /// How this program calls itself again: the demo's single binary takes `agent` as its first word.
@@ -107,15 +92,6 @@ fn own_command() -> Vec<OsString> {
         command.push("agent".into());
     }
     command
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 fn run(args: Args) -> Result<()> {

@@ -1,7 +1,6 @@
 //! The command line of `tiebreaker-server`.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::{Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::daemon;
@@ -91,21 +90,7 @@ enum Kind {
 /// Runs the command line and gives its exit code.
 #[must_use]
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version go to standard output and end well.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
-    };
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tiebreaker-server: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main_from("tiebreaker-server", args, run)
 }
 
 fn run(args: Args) -> Result<()> {
@@ -116,12 +101,7 @@ fn run(args: Args) -> Result<()> {
             runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
         }
         Subcommands::Run { data } => {
-            let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal())
-                .init();
+            log_to_stderr();
             runtime.block_on(daemon::run(Layout::new(&data)))
         }
     }

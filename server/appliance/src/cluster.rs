@@ -78,8 +78,8 @@ impl Cluster {
             match self.tasks.join_next().await {
                 Some(Ok(Err(error))) => return error,
                 Some(Ok(Ok(()))) => {}
-                Some(Err(error)) => return MemberError::Stop { why: format!("a task ended by itself: {error}") },
-                None => return MemberError::Stop { why: "all of its tasks have ended".into() },
+                Some(Err(error)) => return MemberError::Task { why: error.to_string() },
+                None => return MemberError::Task { why: "all have ended".into() },
             }
         }
     }

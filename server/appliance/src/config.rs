@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_fence::{IpmiConfig, Secret, Suite, UserName};
+use tiebreaker_member::program::{listen_addresses, read_config};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
@@ -89,33 +90,13 @@ impl Config {
     /// # Errors
     /// Names the file, the place in it and the way out.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("{} does not exist: run `tiebreaker-server init` first", path.display())
-            }
-            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
-        };
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            anyhow::anyhow!("{} is not UTF-8 (byte {at}): save it as UTF-8", path.display())
-        })?;
-        let raw: RawConfig = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        let raw: RawConfig = read_config(path, "run `tiebreaker-server init` first")?;
         Self::check(raw, path.parent().unwrap_or(Path::new("."))).with_context(|| format!("in {}", path.display()))
     }
 
     fn check(raw: RawConfig, dir: &Path) -> Result<Self> {
         let name = MemberName::new(&raw.name).context("name")?;
-        let listen = raw
-            .listen
-            .iter()
-            .map(|text| {
-                text.parse().with_context(|| format!("listen: {text:?} is no ADDRESS:PORT, for instance [::]:8405"))
-            })
-            .collect::<Result<Vec<SocketAddr>>>()?;
-        if listen.is_empty() {
-            bail!("listen is empty: give at least one ADDRESS:PORT");
-        }
+        let listen = listen_addresses(&raw.listen)?;
         let mut clusters = BTreeMap::new();
         let mut outlets: BTreeMap<String, String> = BTreeMap::new();
         for (name, cluster) in raw.clusters {

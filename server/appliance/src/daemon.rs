@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
@@ -13,6 +12,7 @@ use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::cluster::Cluster;
@@ -20,9 +20,7 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::Layout;
 use crate::local::{self, LocalAsk};
-
-/// A cluster that stopped, for instance because the disk was full, is started again this often.
-const START_AGAIN: Duration = Duration::from_secs(10);
+use crate::stopped::StoppedClusters;
 
 struct Daemon {
     layout: Layout,
@@ -30,6 +28,7 @@ struct Daemon {
     gate: SharedGate,
     acceptor: Acceptor,
     clusters: BTreeMap<ClusterName, MemberHandle>,
+    stopped: StoppedClusters,
     failures: JoinSet<(ClusterName, MemberError)>,
 }
 
@@ -42,7 +41,15 @@ pub async fn run(layout: Layout) -> Result<()> {
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let acceptor = Acceptor::bind(&config.listen).await?;
-    let mut daemon = Daemon { layout, config, gate, acceptor, clusters: BTreeMap::new(), failures: JoinSet::new() };
+    let mut daemon = Daemon {
+        layout,
+        config,
+        gate,
+        acceptor,
+        clusters: BTreeMap::new(),
+        stopped: StoppedClusters::default(),
+        failures: JoinSet::new(),
+    };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
         warn!(cluster = %name, "configured, but it does not exist: `tiebreaker-server token create --cluster {name}` creates it");
@@ -52,6 +59,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         if let Err(error) = daemon.start(&name) {
             // The other clusters must not suffer for this one.
             error!(cluster = %name, "the cluster can't be started: {error:#}");
+            daemon.stopped.stopped(Instant::now(), name, format!("{error:#}"), false);
             broken += 1;
         }
     }
@@ -72,6 +80,7 @@ impl Daemon {
         let config = self.config.cluster(name);
         let mut cluster = Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor)?;
         self.clusters.insert(name.clone(), cluster.member.clone());
+        self.stopped.started(Instant::now(), name);
         let name = name.clone();
         self.failures.spawn(async move { (name, cluster.failed().await) });
         Ok(())
@@ -80,9 +89,8 @@ impl Daemon {
     async fn serve(&mut self, mut asked: mpsc::Receiver<LocalAsk>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-        let mut again: Vec<ClusterName> = Vec::new();
-        let mut look = tokio::time::interval(START_AGAIN);
         loop {
+            let next = self.stopped.next();
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
@@ -94,26 +102,24 @@ impl Daemon {
                     if self.clusters.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
-                    match why {
-                        // It said itself that it can't go on under its number.
-                        MemberError::Stop { .. } => {}
-                        MemberError::Store(_)
-                        | MemberError::Start(_)
-                        | MemberError::State(_)
-                        | MemberError::Link(_)
-                        | MemberError::Empty { .. } => again.push(name),
-                    }
+                    // It said itself that it can't go on under its number.
+                    let final_word = matches!(why, MemberError::Stop { .. });
+                    self.stopped.stopped(Instant::now(), name, why.to_string(), final_word);
                 }
-                _ = look.tick() => again.retain(|name| match self.start(name) {
-                    Ok(()) => {
-                        info!(cluster = %name, "the cluster runs again");
-                        false
-                    }
-                    Err(error) => {
-                        warn!(cluster = %name, "the cluster can't be started again: {error:#}");
-                        true
-                    }
-                }),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.start_again(),
+            }
+        }
+    }
+
+    /// Starts those whose time has come.
+    fn start_again(&mut self) {
+        for name in self.stopped.due(Instant::now()) {
+            match self.start(&name) {
+                Ok(()) => info!(cluster = %name, "the cluster runs again"),
+                Err(error) => {
+                    warn!(cluster = %name, "the cluster can't be started again: {error:#}");
+                    self.stopped.stopped(Instant::now(), name, format!("{error:#}"), false);
+                }
             }
         }
     }
@@ -131,9 +137,14 @@ impl Daemon {
             },
             LocalRequest::Cluster { cluster, request } => match self.find(cluster) {
                 Ok(member) => {
+                    let stopped = self.stopped.words(Instant::now());
                     // The cluster may take seconds: other requests don't wait for it.
                     tokio::spawn(async move {
-                        let reply: Reply = member.ask_for_operator(request, by).await;
+                        let mut reply: Reply = member.ask_for_operator(request, by).await;
+                        // Clusters don't see each other, but whoever asks here works on the appliance itself.
+                        if let Reply::Status(status) = &mut reply {
+                            status.alarms.extend(stopped);
+                        }
                         let _ = answer.send(LocalReply::Cluster(reply));
                     });
                     return;
@@ -150,10 +161,13 @@ impl Daemon {
         match cluster {
             Some(text) => {
                 let name = ClusterName::new(&text)?;
-                self.clusters
-                    .get(&name)
-                    .cloned()
-                    .with_context(|| format!("there is no cluster {name} here: {}", names()))
+                match self.clusters.get(&name) {
+                    Some(member) => Ok(member.clone()),
+                    None => match self.stopped.word(Instant::now(), &name) {
+                        Some(word) => bail!("{word}"),
+                        None => bail!("there is no cluster {name} here: {}", names()),
+                    },
+                }
             }
             None => match self.clusters.len() {
                 0 => bail!("there is no cluster yet: `tiebreaker-server token create --cluster NAME` creates one"),
@@ -168,7 +182,8 @@ impl Daemon {
         let created = !self.clusters.contains_key(&name);
         if created {
             if self.layout.cluster(&name).exists() {
-                bail!("cluster {name} exists, but could not be started: look at the daemon's log");
+                let unknown = || format!("cluster {name} exists, but does not run: look at the daemon's log");
+                bail!("{}", self.stopped.word(Instant::now(), &name).unwrap_or_else(unknown));
             }
             self.layout.create_cluster(self.gate.ca(), &name, &self.config.name, &self.config.addresses)?;
             self.start(&name)?;

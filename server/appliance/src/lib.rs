@@ -12,3 +12,4 @@ mod devices;
 mod joins;
 mod layout;
 mod local;
+mod stopped;

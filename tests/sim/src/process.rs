@@ -237,7 +237,7 @@ impl World {
             Action::Device { token, node, command, .. } => self.work_device(who, token, &node, command),
             Action::Reply { reply, .. } => self.say(who, || format!("answers an operator: {reply:?}")),
             Action::Changed => self.observe(who),
-            Action::Stop { why } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
+            Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }
     }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tiebreaker_consensus::{
-    Action, Batch, Config, Consensus, Membership, Message, Payload, Raft, RaftId, Rank, Role, Snapshot, StepError,
-    Stored, bootstrap,
+    Action, Batch, Config, Consensus, Forgotten, Membership, Message, Payload, Promise, Raft, RaftId, Rank, Role,
+    Snapshot, StepError, Stored, bootstrap,
 };
 use tiebreaker_pipeline::time::Reading;
 
@@ -69,6 +69,10 @@ pub struct Member {
     pub read_ready: Vec<(u64, u64)>,
     pub read_failed: Vec<u64>,
     pub refused: Vec<StepError>,
+    /// The greatest promise that went out with a message.
+    pub told: Promise,
+    /// What of it the store didn't hold at a start.
+    pub forgot: Option<Forgotten>,
     pub tick: Duration,
 }
 
@@ -162,6 +166,8 @@ impl Cluster {
                 read_ready: Vec::new(),
                 read_failed: Vec::new(),
                 refused: Vec::new(),
+                told: Promise::default(),
+                forgot: None,
                 tick: TICK,
             },
         );
@@ -194,6 +200,7 @@ impl Cluster {
         (self.configure)(&mut config);
         let snapshot = member.disk.snapshot.clone();
         let raft = Raft::new(config, member.disk.clone(), now).expect("a stored state that was once durable");
+        member.forgot = member.forgot.or_else(|| raft.remembers(member.told).err());
         member.queue.clear();
         member.paused_until = 0;
         (member.applied, member.hash) = snapshot.map_or((0, 0), |snapshot| decode(&snapshot));
@@ -379,6 +386,10 @@ impl Cluster {
     }
 
     fn post(&mut self, from: u64, to: u64, message: Message) {
+        let member = self.members.get_mut(&from).expect("known");
+        if let Some(raft) = &member.raft {
+            member.told = member.told.and(raft.promise());
+        }
         // What isn't CBOR can't cross.
         let mut bytes = Vec::new();
         ciborium::into_writer(&message, &mut bytes).expect("encodes");
@@ -609,7 +620,8 @@ pub fn chaos(seed: u64, seconds: u64, configure: fn(&mut Config)) -> (Option<Str
             }
         }
     }
-    (cluster.violation.clone(), cluster)
+    let forgot = cluster.members.iter().find_map(|(id, member)| member.forgot.map(|forgot| format!("{id}: {forgot}")));
+    (cluster.violation.clone().or(forgot), cluster)
 }
 
 /// The schedule of SAFETY.md row 17: 1 leads by the word of 2 alone while 3, cut off from it, asks again and again; then 2

@@ -30,6 +30,8 @@ const FLAPS_AGE: Duration = Duration::from_secs(3600);
 pub(super) struct Flaps {
     count: u32,
     last: Option<Reading>,
+    /// The appliance's last start, by the name of its question.
+    start: Option<u64>,
 }
 
 impl Flaps {
@@ -190,8 +192,10 @@ impl Core {
             busy = true;
             self.propose(moment, Asker::Nobody, command);
         }
-        self.mind_membership(moment);
-        self.mind_takeback(moment);
+        if self.troubles.own().is_none() {
+            self.mind_membership(moment);
+            self.mind_takeback(moment);
+        }
         busy
     }
 
@@ -227,6 +231,18 @@ impl Core {
         }
     }
 
+    /// A member has started again. If that is the appliance, it has to be well for as long as after any other loss: it is
+    /// silent at first, and a transfer to it would fail.
+    pub(super) fn note_start(&mut self, moment: Moment, who: &MemberName, question: u64) {
+        if self.state.appliance() == Some(who)
+            && self.flaps.start.replace(question) != Some(question)
+            && let Some(leading) = &mut self.leading
+            && leading.appliance_well_since.take().is_some()
+        {
+            self.flaps.note(moment.now);
+        }
+    }
+
     /// A node that leads hands over to the appliance once that has been well for long enough.
     fn mind_takeback(&mut self, moment: Moment) {
         let Some(appliance) = self.state.appliance().cloned() else { return };
@@ -245,7 +261,10 @@ impl Core {
         }
         let since = *leading.appliance_well_since.get_or_insert(moment.now);
         let wait = takeback * self.flaps.factor();
-        if moment.now.since_at_least(since) >= wait && !busy && self.raft.transfer(moment.now, id).is_ok() {
+        // A transfer shuts the quorum lease until the appliance has acknowledged the rest, and costs an election if that
+        // takes longer than an election timeout: with a disk that is stuck or full it always would.
+        let close = self.raft.behind(id) == Some(0);
+        if moment.now.since_at_least(since) >= wait && !busy && close && self.raft.transfer(moment.now, id).is_ok() {
             leading.appliance_well_since = Some(moment.now);
             self.flaps.note(moment.now);
         }

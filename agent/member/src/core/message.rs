@@ -19,6 +19,8 @@ pub enum Message {
     Consensus {
         /// The sender's number, for a receiver that hasn't applied the sender's joining yet.
         from: u64,
+        /// What the sender holds durably; the receiver remembers it for the time after a restart of the sender.
+        promise: consensus::Promise,
         /// The message.
         message: consensus::Message,
     },
@@ -40,6 +42,41 @@ pub enum Message {
         /// The answer.
         reply: Reply,
     },
+    /// A member has started and asks what it has promised the receiver before.
+    Recall {
+        /// Names the question.
+        id: u64,
+        /// The sender's number.
+        from: u64,
+    },
+    /// The answer to a recall.
+    Recalled {
+        /// The question's name.
+        id: u64,
+        /// The greatest promise heard from the asking member since this one started.
+        promise: Option<consensus::Promise>,
+    },
+    /// The sender's disk is full.
+    Trouble {
+        /// What is wrong, and the way out, in words for an operator.
+        what: String,
+    },
+}
+
+impl Message {
+    /// The number in consensus that the sender claims, where it does: its certificate has to say the same.
+    #[must_use]
+    pub const fn number(&self) -> Option<u64> {
+        match self {
+            Self::Consensus { from, .. } | Self::Recall { from, .. } => Some(*from),
+            Self::Renew(_)
+            | Self::Answer(_)
+            | Self::Ask { .. }
+            | Self::Told { .. }
+            | Self::Recalled { .. }
+            | Self::Trouble { .. } => None,
+        }
+    }
 }
 
 /// What can be asked of the cluster.
@@ -239,4 +276,43 @@ pub enum Reply {
         /// DER.
         der: Vec<u8>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiebreaker_consensus::{Body, MESSAGE_VERSION, Promise, RaftId};
+    use tiebreaker_pipeline::report::LeaseVerdict;
+
+    /// Compares with the pinned file. `PIN=1` writes it anew, which only a new version of the protocol may do.
+    #[test]
+    fn the_encoding_is_pinned() {
+        let promise = Promise { term: 5, vote: Some(RaftId(2)), index: 9, log_term: 4 };
+        let body = Body::Ack { number: 7, tick_ns: 62_500_000 };
+        let message = consensus::Message { version: MESSAGE_VERSION, term: 5, number: 0, body };
+        let verdict = LeaseVerdict::NotLeader { leader: None };
+        let messages = [
+            Message::Consensus { from: 3, promise, message },
+            Message::Answer(Answer { seq: 1, incarnation: 2, term: 5, verdict }),
+            Message::Ask { id: 1, request: Request::Status },
+            Message::Told { id: 1, reply: Reply::Done { index: 4 } },
+            Message::Recall { id: 8, from: 3 },
+            Message::Recalled { id: 8, promise: Some(promise) },
+            Message::Recalled { id: 8, promise: None },
+            Message::Trouble { what: "no space".into() },
+        ];
+        let mut found = String::new();
+        for message in messages {
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&message, &mut bytes).unwrap();
+            found.extend(bytes.iter().map(|byte| format!("{byte:02x}")));
+            found.push('\n');
+            assert_eq!(ciborium::from_reader::<Message, _>(bytes.as_slice()).unwrap(), message);
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/messages-v1.hex");
+        if std::env::var_os("PIN").is_some() {
+            std::fs::write(path, &found).unwrap();
+        }
+        assert_eq!(found, std::fs::read_to_string(path).unwrap(), "members would not understand each other");
+    }
 }

@@ -5,8 +5,10 @@
 
 mod leading;
 mod message;
+mod recall;
 mod requests;
 mod status;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,12 +29,16 @@ use tiebreaker_pipeline::time::Reading;
 
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
+use recall::Recall;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
+use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// Requests under way at most.
 const ASKED_MAX: usize = 1024;
+/// Members that are not known yet, at most: all that a cluster can have. Each bears a certificate.
+const NEWCOMERS_MAX: usize = 64;
 /// The log is compacted after so many entries.
 const COMPACT_EVERY: u64 = 1000;
 
@@ -89,6 +95,8 @@ pub enum Action {
     Stop {
         /// Why.
         why: String,
+        /// It has forgotten what it once told its peers, so its store must never be used again.
+        forgot: bool,
     },
 }
 
@@ -156,6 +164,10 @@ pub struct Core {
     next_read: u64,
     /// Reads of the fencer that wait until an index is applied.
     read_waits: Vec<(u64, u64)>,
+    recall: Recall,
+    /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
+    newcomers: BTreeMap<u64, MemberName>,
+    troubles: Troubles,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -190,6 +202,9 @@ impl Core {
             reads: BTreeMap::new(),
             next_read: 1,
             read_waits: Vec::new(),
+            recall: Recall::start(moment.now, first),
+            newcomers: BTreeMap::new(),
+            troubles: Troubles::default(),
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -252,15 +267,30 @@ impl Core {
 
     /// Takes a message; `from` is who the link says it is.
     pub fn message(&mut self, moment: Moment, from: &MemberName, message: Message) {
+        if self.stopped {
+            return;
+        }
         match message {
-            Message::Consensus { from: claimed, message } => {
-                let id = self.state.members.get(from).map_or(claimed, |member| member.raft_id);
-                if id == claimed
-                    && let Err(error) = self.raft.step(moment.now, RaftId(id), message)
-                {
-                    self.refused(&error);
+            Message::Consensus { from: claimed, promise, message } => {
+                if self.heeds(from, claimed) {
+                    self.remember(RaftId(claimed), promise);
+                    if !self.recall.has(from) {
+                        self.send_recall(from);
+                    } else if self.troubles.own().is_some() && !trouble::needs_no_disk(&message.body) {
+                        // It is repeated once there is room.
+                    } else if let Err(error) = self.raft.step(moment.now, RaftId(claimed), message) {
+                        self.refused(&error);
+                    }
                 }
             }
+            Message::Recall { id, from: claimed } => {
+                if self.heeds(from, claimed) {
+                    self.note_start(moment, from, id);
+                    self.recall(from, RaftId(claimed), id);
+                }
+            }
+            Message::Recalled { id, promise } => self.recalled(from, id, promise),
+            Message::Trouble { what } => self.trouble(moment, from, &what),
             Message::Renew(renew) => {
                 self.follow_leadership(moment);
                 let answer = self.answer(moment, from, renew);
@@ -268,12 +298,13 @@ impl Core {
             }
             Message::Answer(answer) => self.answered(moment, answer),
             Message::Ask { id, request } => {
-                let origin = match self.state.members.get(from).map(|member| member.role) {
-                    Some(Role::Appliance) => Origin::Appliance,
-                    Some(Role::Node) | None => Origin::Node,
-                };
                 let asker = Asker::Member(from.clone(), id);
-                match request.permitted(origin) {
+                let permitted = match self.state.members.get(from).map(|member| member.role) {
+                    Some(Role::Appliance) => request.permitted(Origin::Appliance),
+                    Some(Role::Node) => request.permitted(Origin::Node),
+                    None => Err(format!("{} has not heard yet that {from} is a member: ask again", self.name)),
+                };
+                match permitted {
                     Ok(()) => self.ask(moment, asker, request, false),
                     Err(why) => self.tell(moment, asker, Reply::Refused { why }),
                 }
@@ -288,6 +319,25 @@ impl Core {
             }
         }
         self.settle(moment);
+    }
+
+    /// Whether `claimed` may be the number of `name`. The certificate proves it; here it matters whether this member
+    /// knows better. A number that it has not seen given out belongs to a newcomer of whom it has yet to hear: refusing
+    /// that one could leave the cluster without a leader, and consensus is safe with whomever it talks to. Every lower
+    /// number without a member was removed.
+    fn heeds(&mut self, name: &MemberName, claimed: u64) -> bool {
+        if claimed < self.state.next_raft_id {
+            return self.state.members.get(name).is_some_and(|member| member.raft_id == claimed);
+        }
+        if self.newcomers.len() >= NEWCOMERS_MAX && !self.newcomers.contains_key(&claimed) {
+            return false;
+        }
+        self.newcomers.insert(claimed, name.clone());
+        true
+    }
+
+    fn name_of(&self, id: RaftId) -> Option<&MemberName> {
+        self.state.member_by_id(id.0).map(|(name, _)| name).or_else(|| self.newcomers.get(&id.0))
     }
 
     /// A batch is durable.
@@ -347,6 +397,8 @@ impl Core {
             self.fencer.as_ref().and_then(Fencer::poll_timeout),
             self.leading.as_ref().map(|leading| leading.next),
             asked,
+            self.next_recall(),
+            self.troubles.next(),
         ]
         .into_iter()
         .flatten()
@@ -355,14 +407,18 @@ impl Core {
 
     fn refused(&mut self, error: &StepError) {
         match error {
-            StepError::Amnesia { .. } | StepError::Diverged { .. } | StepError::FromSelf => {
-                if !self.stopped {
-                    self.stopped = true;
-                    let why = format!("{error}; remove this member, wipe its data folder and join again");
-                    self.actions.push_back(Action::Stop { why });
-                }
-            }
+            StepError::Amnesia { .. } | StepError::Diverged { .. } => self.step_aside(&error.to_string(), true),
+            StepError::FromSelf => self.step_aside(&error.to_string(), false),
             StepError::Version { .. } | StepError::Malformed { .. } | StepError::Stranger { .. } => {}
+        }
+    }
+
+    /// This member takes part no more.
+    fn step_aside(&mut self, what: &str, forgot: bool) {
+        if !self.stopped {
+            self.stopped = true;
+            let why = format!("{what}; remove this member, wipe its data folder and join again");
+            self.actions.push_back(Action::Stop { why, forgot });
         }
     }
 
@@ -371,6 +427,7 @@ impl Core {
         if self.stopped {
             return;
         }
+        self.ask_what_was_told(moment.now);
         loop {
             self.drain_raft(moment);
             self.follow_leadership(moment);
@@ -386,6 +443,7 @@ impl Core {
             let busy = self.drain_fencer(moment) || busy;
             let busy = self.lead(moment) || busy;
             self.give_up_waiting(moment);
+            self.mind_full_disk(moment);
             if !busy {
                 break;
             }
@@ -398,9 +456,11 @@ impl Core {
         while let Some(action) = self.raft.poll_action() {
             match action {
                 RaftAction::Send { to, message } => {
-                    let name = self.state.member_by_id(to.0).map(|(name, _)| name.clone());
-                    if let Some(name) = name {
-                        let message = Message::Consensus { from: self.raft_id.0, message };
+                    if let Some(name) = self.name_of(to).cloned()
+                        && self.recall.has(&name)
+                    {
+                        let promise = self.raft.promise();
+                        let message = Message::Consensus { from: self.raft_id.0, promise, message };
                         self.send(&name, message, false);
                     }
                 }
@@ -487,7 +547,8 @@ impl Core {
             }
             Err(error) => {
                 self.stopped = true;
-                self.actions.push_back(Action::Stop { why: format!("the leader's snapshot can't be used: {error}") });
+                let why = format!("the leader's snapshot can't be used: {error}");
+                self.actions.push_back(Action::Stop { why, forgot: false });
             }
         }
     }
@@ -500,6 +561,8 @@ impl Core {
     }
 
     fn after_change(&mut self, moment: Moment) {
+        let next = self.state.next_raft_id;
+        self.newcomers.retain(|id, _| *id >= next);
         self.follow_settings();
         let ready: Vec<u64> =
             self.read_waits.iter().filter(|(index, _)| *index <= self.state.applied).map(|(_, token)| *token).collect();
@@ -585,7 +648,7 @@ impl Core {
                 self.answered(moment, answer);
             }
             RaftRole::Follower { leader: Some(leader) } => {
-                let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
+                let to = self.name_of(leader).cloned();
                 if let Some(to) = to {
                     self.send(&to, Message::Renew(renew), everywhere);
                 }

@@ -213,7 +213,10 @@ impl Core {
         let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
         let mut bytes = Vec::new();
         ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
-        let proposed = self.raft.propose(bytes);
+        let proposed = match self.troubles.own() {
+            Some(what) => Err(format!("{} leads and can't write: {what}", self.name)),
+            None => self.raft.propose(bytes).map_err(|error| error.to_string()),
+        };
         // What never came near the log can't commit later: a life whose fence was not even proposed goes on.
         if let (Err(_), Command::FenceWanted { node, incarnation, .. }, Some(leading)) =
             (&proposed, &entry.command, &mut self.leading)
@@ -226,7 +229,7 @@ impl Core {
                     self.tickets.insert(ticket, (asker, moment.now.after(ASK_WITHIN)));
                 }
             }
-            Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+            Err(why) => self.tell(moment, asker, Reply::Refused { why }),
         }
     }
 
@@ -277,13 +280,13 @@ impl Core {
             role: leadership.role,
             leases: self.leases(),
             plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
-            alarms: self.alarms(),
+            alarms: self.alarms(moment.now),
         }
         .status()
     }
 
-    fn alarms(&self) -> Vec<String> {
-        let mut alarms = Vec::new();
+    fn alarms(&self, now: Reading) -> Vec<String> {
+        let mut alarms = self.troubles.alarms(&self.name, now);
         if self.state.nodes.len() < 2 {
             alarms.push(format!(
                 "{} node(s) in the cluster: nothing can be recovered elsewhere, so nothing is protected",

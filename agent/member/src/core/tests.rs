@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Void};
 
-use tiebreaker_consensus::{Config, Membership, Stored, bootstrap};
+use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
 use tiebreaker_pipeline::node::NodeConfig;
 use tiebreaker_pipeline::profile::Profile;
@@ -18,6 +18,9 @@ struct Net {
     now: u64,
     replies: Vec<(RequestId, Reply)>,
     stops: Vec<(MemberName, String)>,
+    /// Whose disk takes no writes, and what waits for it.
+    stalled: Option<MemberName>,
+    waiting: Vec<Batch>,
 }
 
 fn name(text: &str) -> MemberName {
@@ -48,7 +51,17 @@ impl Net {
         let first =
             bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
         let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
-        Self { cores, disks, first, state, now: 1_000, replies: Vec::new(), stops: Vec::new() }
+        Self {
+            cores,
+            disks,
+            first,
+            state,
+            now: 1_000,
+            replies: Vec::new(),
+            stops: Vec::new(),
+            stalled: None,
+            waiting: Vec::new(),
+        }
     }
 
     fn up(nodes: &[&str]) -> Self {
@@ -97,6 +110,48 @@ impl Net {
         self.settle();
     }
 
+    /// A member's disk is full from now on.
+    fn fill(&mut self, text: &str) {
+        self.stalled = Some(name(text));
+        let moment = self.moment();
+        let what = Some("no space left for x.redb: make room".to_owned());
+        self.cores.get_mut(&name(text)).unwrap().disk_full(moment, what);
+        self.settle();
+    }
+
+    /// There is room again: what waited is written, in order.
+    fn make_room(&mut self) {
+        let full = self.stalled.take().unwrap();
+        let moment = self.moment();
+        let core = self.cores.get_mut(&full).unwrap();
+        core.disk_full(moment, None);
+        for batch in self.waiting.drain(..) {
+            self.disks.get_mut(&full).unwrap().write(&batch);
+            core.persisted(moment, batch.number);
+        }
+        self.settle();
+    }
+
+    /// Everybody hears everybody who is up.
+    fn hear(&mut self) {
+        let up: BTreeSet<MemberName> = self.cores.keys().cloned().collect();
+        let moment = self.moment();
+        for core in self.cores.values_mut() {
+            core.hears(moment, up.clone());
+        }
+        self.settle();
+    }
+
+    fn all_hold_leases_for(&mut self, ms: u64) {
+        for _ in 0..ms / 25 {
+            self.pass(25);
+            for core in self.cores.values() {
+                let holds = core.node().is_none_or(|node| node.has_lease(self.moment().now));
+                assert!(holds, "{} lost its lease at {}", core.name(), self.now);
+            }
+        }
+    }
+
     fn pass(&mut self, ms: u64) {
         let until = self.now + ms;
         while self.now < until {
@@ -117,6 +172,7 @@ impl Net {
                 while let Some(action) = core.poll_action() {
                     match action {
                         Action::Send { to, message, .. } => mail.push_back((from.clone(), to, message)),
+                        Action::Persist(batch) if self.stalled.as_ref() == Some(from) => self.waiting.push(batch),
                         Action::Persist(batch) => {
                             if let Some(disk) = self.disks.get_mut(from) {
                                 disk.write(&batch);
@@ -124,7 +180,7 @@ impl Net {
                             core.persisted(moment, batch.number);
                         }
                         Action::Reply { request, reply } => self.replies.push((request, reply)),
-                        Action::Stop { why } => self.stops.push((from.clone(), why)),
+                        Action::Stop { why, .. } => self.stops.push((from.clone(), why)),
                         Action::Node(_) | Action::Device { .. } | Action::Changed => {}
                     }
                 }
@@ -233,6 +289,95 @@ fn a_member_that_lost_what_it_acknowledged_stops() {
     assert!(why.contains("amnesia") && why.contains("join again"), "{why}");
 }
 
+/// Consensus, as `from` says it to `to`.
+fn says(net: &mut Net, from: &str, to: &str, term: u64, body: Body) {
+    let id = net.state.members[&name(from)].raft_id;
+    let message = tiebreaker_consensus::Message { version: MESSAGE_VERSION, term, number: 0, body };
+    let promise = Promise::default();
+    let moment = net.moment();
+    let to = net.cores.get_mut(&name(to)).unwrap();
+    to.message(moment, &name(from), Message::Consensus { from: id, promise, message });
+    net.settle();
+}
+
+fn asks_for_a_vote(net: &mut Net, from: &str, to: &str, term: u64) {
+    let body =
+        Body::RequestVote { pre: false, transfer: true, index: 10_000, log_term: term - 1, commit: 0, commit_term: 0 };
+    says(net, from, to, term, body);
+}
+
+#[test]
+fn row_52_a_voter_whose_card_forgot_a_vote_is_told_by_its_candidate_and_steps_aside() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")].hard_state.vote, Some(RaftId(net.state.members[&name("a")].raft_id)));
+    net.disks.insert(name("b"), before);
+    net.start("b");
+    let (who, why) = &net.stops[0];
+    assert_eq!(*who, name("b"));
+    assert!(why.contains("amnesia: a remembers") && why.contains("term 50") && why.contains("join again"), "{why}");
+    // And it gives no second vote in that term.
+    let after = net.disks[&name("b")].hard_state;
+    asks_for_a_vote(&mut net, "pi", "b", 50);
+    assert_eq!(net.disks[&name("b")].hard_state, after);
+}
+
+#[test]
+fn row_52_a_leader_whose_card_forgot_what_it_committed_steps_aside() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("pi")].clone();
+    assert!(matches!(net.ask("pi", change(Profile::Patient), 1_000), Some(Reply::Done { .. })));
+    net.disks.insert(name("pi"), before);
+    net.start("pi");
+    net.pass(5_000);
+    let who: Vec<&str> = net.stops.iter().map(|(who, _)| who.as_str()).collect();
+    assert_eq!(who, ["pi"], "{:?}", net.stops);
+    assert!(net.stops[0].1.contains("amnesia: a remembers"), "{:?}", net.stops);
+}
+
+#[test]
+fn row_52_a_peer_that_was_away_tells_what_it_knows_when_it_is_back() {
+    let mut net = Net::up(&["a", "b"]);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    let a = net.cores.remove(&name("a")).unwrap();
+    net.disks.insert(name("b"), before);
+    net.start("b");
+    net.pass(3_000);
+    assert_eq!(net.stops, [], "nobody who is up knows better, and nobody waits for ever");
+    net.cores.insert(name("a"), a);
+    net.pass(2_000);
+    assert_eq!(net.stops.len(), 1, "{:?}", net.stops);
+    assert!(net.stops[0].1.contains("term 50"), "{:?}", net.stops);
+}
+
+#[test]
+fn row_52_before_a_peer_has_answered_nothing_is_promised_to_it() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("a"));
+    net.cores.remove(&name("pi"));
+    net.start("b");
+    net.pass(10_000);
+    let before = net.disks[&name("b")].clone();
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")], before, "not even a vote that it could give");
+}
+
+#[test]
+fn row_52_a_restarted_voter_waits_for_no_peer_that_is_down() {
+    for down in ["a", "pi"] {
+        let mut net = Net::up(&["a", "b"]);
+        net.cores.remove(&name(down));
+        net.pass(5_000);
+        net.start("b");
+        net.pass(8_000);
+        assert_eq!(net.stops, []);
+        assert!(net.status("b").leader.is_some(), "two of three are up without {down}");
+        assert!(matches!(net.ask("b", change(Profile::Patient), 2_000), Some(Reply::Done { .. })), "without {down}");
+    }
+}
+
 #[test]
 fn a_member_that_restarts_with_its_disk_goes_on() {
     let mut net = Net::up(&["a", "b"]);
@@ -253,4 +398,141 @@ fn when_the_appliance_is_gone_a_node_leads_and_its_peer_keeps_its_lease() {
         }
     }
     assert!(net.status("a").leader.is_some_and(|leader| leader != name("pi")));
+}
+
+#[test]
+fn the_lead_goes_back_to_the_appliance_only_when_its_log_is_close() {
+    let mut net = Net::up(&["a", "b"]);
+    let seconds = Request::Propose(Command::SetTakeback { seconds: 2 });
+    assert!(matches!(net.ask("pi", seconds, 1_000), Some(Reply::Done { .. })));
+    net.cores.remove(&name("pi"));
+    net.pass(5_000);
+    let leads = net.status("a").leader.unwrap();
+    net.stalled = Some(name("pi"));
+    net.start("pi");
+    for profile in [Profile::Patient, Profile::Balanced].into_iter().cycle().take(12) {
+        assert!(matches!(net.ask("a", change(profile), 1_000), Some(Reply::Done { .. })));
+    }
+    let moment = net.moment();
+    net.cores.get_mut(&leads).unwrap().hears(moment, BTreeSet::from([name("pi")]));
+    let term = net.status("a").term;
+    net.pass(10_000);
+    let status = net.status("a");
+    assert_eq!((status.leader, status.term), (Some(leads), term), "a transfer that can't succeed isn't begun");
+    net.stalled = None;
+    net.waiting.clear();
+    net.start("pi");
+    net.pass(10_000);
+    let status = net.status("a");
+    assert_eq!((status.leader, status.term), (Some(name("pi")), term + 1));
+}
+
+/// `a` has not heard yet that `b` joined and votes: its store ends before that. The others' begins after it.
+fn with_a_lagging_voter() -> Net {
+    let lagging = Net::new(&["a"]).first;
+    let mut net = Net::new(&["a", "b"]);
+    let snapshot = net.first.snapshot.as_mut().unwrap();
+    snapshot.index = 5;
+    net.first.hard_state.commit = 5;
+    net.disks.insert(name("a"), lagging);
+    net
+}
+
+#[test]
+fn a_voter_that_lags_lets_a_member_lead_that_it_has_not_heard_of() {
+    let mut net = with_a_lagging_voter();
+    net.start("a");
+    net.start("b");
+    net.pass(10_000);
+    assert_eq!(net.status("b").leader, Some(name("b")), "two of three voters are up");
+    assert!(net.cores[&name("a")].state().members.contains_key(&name("b")), "and the one that lagged has caught up");
+    assert_eq!(net.stops, []);
+}
+
+#[test]
+fn a_member_that_is_not_known_yet_may_ask_for_nothing() {
+    let mut net = with_a_lagging_voter();
+    net.disks.insert(name("pi"), net.disks[&name("a")].clone());
+    net.start("pi");
+    net.start("a");
+    net.pass(5_000);
+    assert_eq!(net.status("pi").leader, Some(name("pi")));
+    let moment = net.moment();
+    let ask = Message::Ask { id: 3, request: change(Profile::Patient) };
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    pi.message(moment, &name("b"), ask);
+    let told: Vec<Action> = std::iter::from_fn(|| pi.poll_action()).collect();
+    let refused = |action: &Action| match action {
+        Action::Send { to, message: Message::Told { id: 3, reply: Reply::Refused { .. } }, .. } => *to == name("b"),
+        _ => false,
+    };
+    assert!(told.iter().any(refused), "{told:?}");
+    net.pass(1_000);
+    assert_eq!(net.cores[&name("pi")].state().settings.profile, Profile::Balanced);
+}
+
+#[test]
+fn only_a_number_that_is_not_given_out_yet_by_what_is_known_here_may_be_a_newcomers() {
+    let mut net = Net::up(&["a", "b"]);
+    let moment = net.moment();
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    // 1, 2 and 3 are given out; c never was a member, or was removed.
+    for (who, from, heard) in [("c", 4, true), ("a", 4, true), ("c", 3, false), ("a", 3, false), ("c", 1, false)] {
+        pi.message(moment, &name(who), Message::Recall { id: 1, from });
+        let answers = std::iter::from_fn(|| pi.poll_action())
+            .filter(|action| matches!(action, Action::Send { message: Message::Recalled { .. }, .. }));
+        assert_eq!(answers.count() == 1, heard, "{who} as #{from}");
+    }
+}
+
+#[test]
+fn a_node_whose_disk_is_full_keeps_its_lease_promises_nothing_and_catches_up() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    net.fill("b");
+    let before = net.disks[&name("b")].clone();
+    for profile in [Profile::Patient, Profile::Balanced].into_iter().cycle().take(300) {
+        assert!(matches!(net.ask("a", change(profile), 1_000), Some(Reply::Done { .. })), "two of three can write");
+    }
+    net.all_hold_leases_for(30_000);
+    asks_for_a_vote(&mut net, "a", "b", 50);
+    assert_eq!(net.disks[&name("b")], before);
+    assert!(net.waiting.len() < 10, "what waits is bounded: {}", net.waiting.len());
+    let alarms = net.status("pi").alarms;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with("b: no space left for x.redb")), "{alarms:?}");
+    net.make_room();
+    net.all_hold_leases_for(6_000);
+    assert_eq!(net.cores[&name("b")].state().digest(), net.cores[&name("pi")].state().digest());
+    assert_eq!(net.status("pi").alarms, Vec::<String>::new());
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_hands_the_lead_to_a_majority_that_can_write() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    net.fill("pi");
+    net.all_hold_leases_for(5_000);
+    let status = net.status("a");
+    assert!(status.leader.is_some_and(|leader| leader != name("pi")));
+    assert!(status.alarms.iter().any(|alarm| alarm.starts_with("pi: no space left")), "{:?}", status.alarms);
+    assert!(matches!(net.ask("a", change(Profile::Patient), 2_000), Some(Reply::Done { .. })));
+    net.make_room();
+    net.all_hold_leases_for(90_000);
+    assert_eq!(net.status("a").leader, Some(name("pi")), "with room it takes the lead back");
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_leads_on_where_nobody_else_could_be_elected() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("b"));
+    net.hear();
+    net.fill("pi");
+    net.all_hold_leases_for(30_000);
+    assert_eq!(net.status("a").leader, Some(name("pi")));
+    match net.ask("a", change(Profile::Patient), 2_000) {
+        Some(Reply::Refused { why }) => assert!(why.contains("no space left for x.redb"), "{why}"),
+        other => panic!("not refused: {other:?}"),
+    }
+    net.make_room();
+    assert!(matches!(net.ask("a", change(Profile::Patient), 2_000), Some(Reply::Done { .. })));
 }

@@ -128,7 +128,8 @@ impl FromStr for Token {
         let bytes = decode(&text[PREFIX.len()..])?;
         let cut = bytes.len().checked_sub(CHECK_LEN).ok_or(TokenParseError::Checksum)?;
         let (body, check) = bytes.split_at(cut);
-        if checksum(body) != *check {
+        // A fuzzer can't guess a checksum, and what is behind it has to be reached.
+        if checksum(body) != *check && !cfg!(fuzzing) {
             return Err(TokenParseError::Checksum);
         }
         let (fixed, cluster) = body.split_at_checked(FIXED_LEN).ok_or(TokenParseError::Version)?;

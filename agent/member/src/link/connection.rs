@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::incoming::{Incoming, Payload, Via};
 use super::paths::{Health, Live};
 use super::timing::{MAX_MESSAGE, MAX_URGENT, Timing};
-use crate::identity::PeerId;
+use crate::identity::Subject;
 use crate::wire::{Frame, FrameError, FrameReader, Framed, MAX_FRAME, StreamError, write_frame};
 
 /// Messages that arrived and wait for the layer above: their number, and their bytes in KiB.
@@ -43,11 +43,12 @@ impl Inbox {
         self.tx.try_send(incoming).is_ok()
     }
 
-    fn deliver(&self, from: &PeerId, via: Via, bytes: Vec<u8>) {
+    fn deliver(&self, from: &Subject, via: Via, bytes: Vec<u8>) {
         let kib = u32::try_from(bytes.len() / 1024 + 1).unwrap_or(u32::MAX);
         let sent = Arc::clone(&self.room).try_acquire_many_owned(kib).is_ok_and(|room| {
             let bytes = Payload::new(bytes, Some(room));
-            self.tx.try_send(Incoming::Message { from: from.clone(), via, bytes }).is_ok()
+            let Subject { peer, raft_id } = from.clone();
+            self.tx.try_send(Incoming::Message { from: peer, raft_id, via, bytes }).is_ok()
         });
         if !sent {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +79,7 @@ impl fmt::Display for Ended {
 }
 
 /// Runs a connection until it ends.
-pub(super) async fn run(framed: Framed, from: &PeerId, via: Via, live: &Live, timing: Timing, inbox: &Inbox) -> Ended {
+pub(super) async fn run(framed: Framed, from: &Subject, via: Via, live: &Live, timing: Timing, inbox: &Inbox) -> Ended {
     let (stream, mut decoder) = framed.into_parts();
     decoder.allow(MAX_FRAME);
     let (read, write) = tokio::io::split(stream);
@@ -94,7 +95,7 @@ pub(super) async fn run(framed: Framed, from: &PeerId, via: Via, live: &Live, ti
 
 async fn receive<R: AsyncRead + Unpin>(
     mut reader: FrameReader<R>,
-    from: &PeerId,
+    from: &Subject,
     via: Via,
     live: &Live,
     inbox: &Inbox,

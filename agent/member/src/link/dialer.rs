@@ -19,6 +19,9 @@ use crate::wire::{Framed, Purpose};
 /// A connection that lasted so long was a good one: the next try after it comes soon.
 const GOOD: Duration = Duration::from_secs(2);
 
+/// Who should call gets so long, or at least half of it, before it is called instead; and again before each further try.
+const STAND_IN_AFTER: Duration = Duration::from_secs(2);
+
 /// Whether `me` dials `peer`, and not the other way round: the appliance sorts first, so it is dialed by all.
 pub(super) fn dials(me: &PeerId, peer: &MemberName, role: Role) -> bool {
     (me.role, &me.name) > (role, peer)
@@ -62,6 +65,25 @@ pub(super) async fn keep(shared: Arc<Shared>, peer: MemberName, via: Via) {
             () = moved(&mut peers, &table, &peer) => {}
         }
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// Calls a member that should be the one to call, for as long as it never did: it may not have heard yet that this one
+/// joined, and so not know where it is. Ends when dropped.
+pub(super) async fn stand_in(shared: Arc<Shared>, peer: MemberName) {
+    loop {
+        sleep(jittered(STAND_IN_AFTER)).await;
+        let table = shared.table();
+        let Some(entry) = table.members.get(&peer) else { return };
+        if !shared.board.needs_a_call(&peer) {
+            continue;
+        }
+        match open_direct(&shared, &table, &peer, entry).await {
+            Ok(Opened { framed, cert, relay }) => {
+                shared.run_member(framed, &cert, table.epoch, Via::Direct, relay).await;
+            }
+            Err(error) => shared.board.failed(&peer, Via::Direct, error.to_string()),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Incoming {
     Message {
         /// Who sent it: its certificate says so.
         from: PeerId,
+        /// Its number in consensus, by the same certificate.
+        raft_id: Option<u64>,
         /// How it came.
         via: Via,
         /// The message.

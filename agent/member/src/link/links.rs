@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::acceptor::{Acceptor, Admitted, Registration, Served};
 use super::connection::{INBOX, Inbox};
-use super::dialer::{dials, keep};
+use super::dialer::{dials, keep, stand_in};
 use super::error::LinkError;
 use super::incoming::{Incoming, Via};
 use super::paths::Board;
@@ -195,7 +195,7 @@ impl fmt::Debug for Links {
 
 async fn supervise(shared: Arc<Shared>, mut admitted: mpsc::Receiver<Admitted>) {
     let mut tasks = JoinSet::new();
-    let mut dialing: BTreeMap<(MemberName, Role), [AbortHandle; 2]> = BTreeMap::new();
+    let mut dialing: BTreeMap<(MemberName, Role), Vec<AbortHandle>> = BTreeMap::new();
     let mut peers = shared.peers.clone();
     let mut published = true;
     loop {
@@ -221,7 +221,7 @@ async fn supervise(shared: Arc<Shared>, mut admitted: mpsc::Receiver<Admitted>) 
 fn redial(
     shared: &Arc<Shared>,
     table: &PeerTable,
-    dialing: &mut BTreeMap<(MemberName, Role), [AbortHandle; 2]>,
+    dialing: &mut BTreeMap<(MemberName, Role), Vec<AbortHandle>>,
     tasks: &mut JoinSet<()>,
 ) {
     let names: Vec<MemberName> = table.members.keys().filter(|name| **name != shared.me.name).cloned().collect();
@@ -235,10 +235,14 @@ fn redial(
     });
     for (name, entry) in &table.members {
         let key = (name.clone(), entry.role);
-        if dials(&shared.me, name, entry.role) && !dialing.contains_key(&key) {
-            let handles =
-                [Via::Direct, Via::Relayed].map(|via| tasks.spawn(keep(Arc::clone(shared), name.clone(), via)));
-            dialing.insert(key, handles);
+        if *name == shared.me.name || dialing.contains_key(&key) {
+            continue;
         }
+        let handles = if dials(&shared.me, name, entry.role) {
+            [Via::Direct, Via::Relayed].map(|via| tasks.spawn(keep(Arc::clone(shared), name.clone(), via))).into()
+        } else {
+            vec![tasks.spawn(stand_in(Arc::clone(shared), name.clone()))]
+        };
+        dialing.insert(key, handles);
     }
 }

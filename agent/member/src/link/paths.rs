@@ -73,6 +73,10 @@ enum Path {
 }
 
 struct Peer {
+    /// It is in the table; a newcomer isn't yet.
+    known: bool,
+    /// It has connected to this member by itself, so it knows this member.
+    called: bool,
     direct: Path,
     relayed: Path,
     /// Messages dropped on connections that are gone.
@@ -82,7 +86,12 @@ struct Peer {
 impl Peer {
     fn new() -> Self {
         let down = || Path::Down { since: Instant::now(), why: "not tried yet".to_owned() };
-        Self { direct: down(), relayed: down(), dropped: 0 }
+        Self { known: false, called: false, direct: down(), relayed: down(), dropped: 0 }
+    }
+
+    /// A newcomer is kept for as long as it is connected.
+    fn is_kept(&self) -> bool {
+        self.known || live(&self.direct).is_some() || live(&self.relayed).is_some()
     }
 
     fn path(&mut self, via: Via) -> &mut Path {
@@ -130,13 +139,17 @@ impl Board {
     /// Forgets peers that are no members any more, and lists those that are.
     pub(super) fn retain(&self, names: &[MemberName]) {
         let mut peers = self.lock();
-        let same = peers.len() == names.len() && names.iter().all(|name| peers.contains_key(name));
+        let same = peers.iter().all(|(name, peer)| peer.known == names.contains(name))
+            && names.iter().all(|name| peers.contains_key(name));
         if same {
             return;
         }
-        peers.retain(|name, _| names.contains(name));
+        for (name, peer) in peers.iter_mut() {
+            peer.known = names.contains(name);
+        }
+        peers.retain(|_, peer| peer.is_kept());
         for name in names {
-            peers.entry(name.clone()).or_insert_with(Peer::new);
+            peers.entry(name.clone()).or_insert_with(Peer::new).known = true;
         }
         drop(peers);
         self.changed();
@@ -177,6 +190,18 @@ impl Board {
             drop(peers);
             self.changed();
         }
+    }
+
+    /// Notes that `name` has connected by itself.
+    pub(super) fn called(&self, name: &MemberName) {
+        if let Some(peer) = self.lock().get_mut(name) {
+            peer.called = true;
+        }
+    }
+
+    /// Whether `name` is not connected directly and never called, so that it may not know that it should.
+    pub(super) fn needs_a_call(&self, name: &MemberName) -> bool {
+        self.lock().get(name).is_some_and(|peer| !peer.called && live(&peer.direct).is_none())
     }
 
     /// Whether a direct connection to `name` is up and answers.
@@ -256,6 +281,9 @@ impl Drop for Attached {
             tracing::info!(peer = %self.name, via = ?self.via, why, "path down");
             *path = Path::Down { since: Instant::now(), why };
             peer.dropped += self.live.lanes.dropped();
+            if !peer.is_kept() {
+                peers.remove(&self.name);
+            }
             drop(peers);
             self.board.changed();
         }

@@ -32,6 +32,7 @@ pub(super) async fn serve(shared: Arc<Shared>, admitted: Admitted) {
             Ok(cert) => {
                 let via = if relayed { Via::Relayed } else { Via::Direct };
                 if welcome(&mut framed, version).await.is_ok() {
+                    shared.board.called(&cert.subject.peer.name);
                     shared.run_member(framed, &cert, epoch, via, None).await;
                 }
                 return;

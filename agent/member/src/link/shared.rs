@@ -78,14 +78,21 @@ impl Shared {
         via: Via,
         relay: Option<MemberName>,
     ) {
-        let peer = &cert.subject.peer;
-        let mut attached = self.board.attach(&peer.name, via, relay);
+        let peer = &cert.subject;
+        let mut attached = self.board.attach(&peer.peer.name, via, relay);
         let live = attached.live.clone();
         attached.why = tokio::select! {
             ended = run(framed, peer, via, &live, self.config.timing, &self.inbox) => ended.to_string(),
             why = self.revoked(cert, Standing::Member { epoch }) => why,
         };
     }
+}
+
+/// Whether the holder of `cert` joined after what this table knows.
+fn is_newcomer(table: &PeerTable, cert: &PeerCert) -> bool {
+    let number = cert.subject.raft_id;
+    cert.subject.peer.role.is_member()
+        && table.newcomers_from.is_some_and(|from| number.is_some_and(|number| number >= from))
 }
 
 /// Why the holder of `cert` may not be connected, if so.
@@ -99,6 +106,7 @@ pub(super) fn objection(table: &PeerTable, cert: &PeerCert, standing: Standing) 
         Standing::Member { epoch } if epoch != table.epoch => Some("the cluster's epoch has changed"),
         Standing::Member { .. } => match table.members.get(&peer.name) {
             Some(entry) if entry.role == peer.role => None,
+            _ if is_newcomer(table, cert) => None,
             Some(_) => Some("it is a member in another role"),
             None => Some("it is no member of the cluster"),
         },

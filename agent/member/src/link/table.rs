@@ -24,4 +24,8 @@ pub struct PeerTable {
     pub members: BTreeMap<MemberName, MemberEntry>,
     /// Whose certificates are refused.
     pub roster: Roster,
+    /// The lowest number that was given to nobody yet, as far as this member has heard. Whoever bears a certificate with
+    /// this number or a higher one has joined since: it is let in as a member before it is in the table. `None` lets
+    /// nobody in that way.
+    pub newcomers_from: Option<u64>,
 }

@@ -2,6 +2,8 @@
 //! and carries out what the core asks for. It decides nothing.
 
 mod disk;
+#[cfg(test)]
+mod full_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,7 +29,7 @@ use crate::link::{
     PathState, PeerTable, Requester, Route, Timing,
 };
 use crate::store::{RaftStore, StoreError};
-use disk::Disk;
+use disk::{Disk, Writer};
 
 /// Who was heard within this time counts as heard.
 const HEARD_WITHIN: Duration = Duration::from_millis(1200);
@@ -57,6 +59,12 @@ pub enum MemberError {
     #[error("this member must stop: {why}")]
     Stop {
         /// Why, with the way out.
+        why: String,
+    },
+    /// A part of the daemon around the member ended.
+    #[error("a task of this member ended by itself: {why}")]
+    Task {
+        /// What is known.
         why: String,
     },
     /// The store is empty: the member never joined.
@@ -203,7 +211,8 @@ pub struct Member {
     core: Core,
     links: Arc<Links>,
     incoming: mpsc::Receiver<Incoming>,
-    disk: Disk,
+    disk: Writer,
+    store: PathBuf,
     told: mpsc::Receiver<Tell>,
     wants: mpsc::Sender<Want>,
     state: watch::Sender<Arc<State>>,
@@ -280,7 +289,8 @@ impl Member {
             core,
             links,
             incoming,
-            disk: Disk::start(store),
+            disk: Writer::start(store),
+            store: config.store,
             told,
             wants,
             state,
@@ -304,10 +314,17 @@ impl Member {
             let now = clock::now();
             let left = self.core.poll_timeout().map_or(HEARD_EVERY, |at| now.left_until(at));
             tokio::select! {
-                done = self.disk.done() => {
-                    let number = done?;
-                    self.core.persisted(moment(), number);
-                }
+                done = self.disk.done() => match done? {
+                    Disk::Written(number) => self.core.persisted(moment(), number),
+                    Disk::Full(what) => {
+                        error!(what, "the disk is full: this member takes no part in decisions until there is room");
+                        self.core.disk_full(moment(), Some(what));
+                    }
+                    Disk::Room => {
+                        info!("the disk has room again");
+                        self.core.disk_full(moment(), None);
+                    }
+                },
                 Some(incoming) = self.incoming.recv() => self.take(incoming).await,
                 told = self.told.recv() => match told {
                     Some(tell) => self.told(tell),
@@ -333,9 +350,12 @@ impl Member {
 
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Message { from, bytes, .. } => {
+            Incoming::Message { from, raft_id, bytes, .. } => {
                 let message: Result<Message, _> = ciborium::from_reader(&bytes[..]);
                 match message {
+                    Ok(message) if message.number().is_some_and(|number| Some(number) != raft_id) => {
+                        warn!(member = %from.name, ?raft_id, "a member claims another number than its certificate says");
+                    }
                     Ok(message) => self.core.message(moment(), &from.name, message),
                     Err(error) => warn!(member = %from.name, %error, "a member's message can't be decoded"),
                 }
@@ -440,8 +460,12 @@ impl Member {
                     }
                 }
                 Action::Changed => self.changed(),
-                Action::Stop { why } => {
+                Action::Stop { why, forgot } => {
                     error!(%why, "this member must stop");
+                    if forgot && let Err(error) = RaftStore::retire(&self.store) {
+                        // Its peers remember for as long as they run: it is found out again.
+                        error!(%error, "the store can't be set aside");
+                    }
                     return Err(MemberError::Stop { why });
                 }
             }
@@ -497,7 +521,7 @@ fn recent(path: &PathState) -> bool {
 /// Renewals, answers and what elections hang on go ahead of bulk.
 fn is_urgent(message: &Message) -> bool {
     match message {
-        Message::Renew(_) | Message::Answer(_) => true,
+        Message::Renew(_) | Message::Answer(_) | Message::Recall { .. } | Message::Recalled { .. } => true,
         Message::Consensus { message, .. } => match message.body {
             Body::Append { ref entries, .. } => entries.is_empty(),
             Body::Snapshot(_) => false,
@@ -510,7 +534,7 @@ fn is_urgent(message: &Message) -> bool {
             | Body::TimeoutNow
             | Body::Ack { .. } => true,
         },
-        Message::Ask { .. } | Message::Told { .. } => false,
+        Message::Ask { .. } | Message::Told { .. } | Message::Trouble { .. } => false,
     }
 }
 
@@ -530,5 +554,6 @@ fn peer_table(state: &State) -> PeerTable {
         roster.remove(identity::Role::Node, name.clone(), Some(*raft_id));
     }
     table.roster = roster;
+    table.newcomers_from = Some(state.next_raft_id);
     table
 }

@@ -24,6 +24,16 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The file was set aside, because it lost what was reported as written.
+    #[error(
+        "{path} was set aside: its disk lost votes or entries that it had reported as written, so this member may not \
+         vote under its number again. Way out: remove this member, wipe its data folder and join again; and mistrust the \
+         disk"
+    )]
+    Forgetful {
+        /// Where the file is now.
+        path: PathBuf,
+    },
     /// There is a file where a new one should be created.
     #[error(
         "{path} exists already: it belongs to a member that ran here; to start this member afresh, let it rejoin under a \
@@ -77,7 +87,7 @@ pub enum StoreError {
         last: u64,
     },
     /// No space left. What was durable stays durable; this store takes nothing more until it is opened again.
-    #[error("no space left for {path}: make room, then start this member again")]
+    #[error("no space left for {path}: make room")]
     Full {
         /// The file.
         path: PathBuf,

@@ -74,6 +74,10 @@ impl RaftStore {
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Option<Stored>), StoreError> {
         let path = path.as_ref();
         if !path.try_exists().map_err(|source| fault(path, "looking for", source))? {
+            let aside = set_aside(path);
+            if aside.try_exists().map_err(|source| fault(&aside, "looking for", source))? {
+                return Err(StoreError::Forgetful { path: aside });
+            }
             return Err(StoreError::Missing { path: path.into() });
         }
         let sectors = Sectors::open(path).map_err(|source| fault(path, "opening", source))?;
@@ -99,6 +103,17 @@ impl RaftStore {
         Ok((Self { path: path.into(), database, head, stopped: false }, stored))
     }
 
+    /// Gives the file another name, under which no member starts: it has lost what it reported as written. It may be
+    /// open meanwhile.
+    ///
+    /// # Errors
+    /// It couldn't be renamed.
+    pub fn retire(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let path = path.as_ref();
+        fs::rename(path, set_aside(path)).map_err(|source| fault(path, "setting aside", source))?;
+        sync_directory_of(path)
+    }
+
     /// Makes a batch durable, all of it or nothing.
     ///
     /// # Errors
@@ -111,6 +126,24 @@ impl RaftStore {
         self.head = self.commit(batch)?;
         self.stopped = false;
         Ok(())
+    }
+
+    /// How many batches the file holds; those of earlier processes count, too.
+    #[must_use]
+    pub const fn writes(&self) -> u64 {
+        self.head.writes
+    }
+
+    /// Makes sure that the file holds so many batches.
+    ///
+    /// # Errors
+    /// It doesn't: it was changed by somebody else, or went back to what it was before.
+    pub fn expect_writes(&self, count: u64) -> Result<(), StoreError> {
+        if self.head.writes == count {
+            Ok(())
+        } else {
+            Err(damaged(&self.path, "it holds other writes than were made"))
+        }
     }
 
     /// The file.
@@ -212,8 +245,17 @@ fn read(path: &Path, database: &Database) -> Result<Option<(Head, Stored)>, Stor
 
 /// The name under which a store is created before it gets its own.
 fn unfinished(path: &Path) -> PathBuf {
+    with_ending(path, ".new")
+}
+
+/// The name of a store that has lost what it reported as written.
+fn set_aside(path: &Path) -> PathBuf {
+    with_ending(path, ".forgetful")
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(ending);
     name.into()
 }
 
@@ -234,7 +276,9 @@ fn damaged(path: &Path, what: &str) -> StoreError {
 fn fault(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
     match source.kind() {
         io::ErrorKind::ResourceBusy => StoreError::InUse { path: path.into() },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path: path.into(), source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full { path: path.into(), source }
+        }
         // Of a file that is too short the library reads past the end; of one that is no store, the header.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             StoreError::Damaged { path: path.into(), what: source.to_string() }

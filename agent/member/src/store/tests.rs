@@ -84,6 +84,18 @@ fn a_missing_file_is_refused_and_an_existing_one_is_never_overwritten() {
 }
 
 #[test]
+fn row_52_a_store_that_forgot_is_never_opened_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = path(&directory);
+    let open = RaftStore::create(&path, &Stored::default()).expect("creates");
+    RaftStore::retire(&path).expect("set aside while it is open");
+    drop(open);
+    let error = RaftStore::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::Forgetful { .. }), "{error:?}");
+    assert!(error.to_string().contains("join again"), "{error}");
+}
+
+#[test]
 fn a_second_process_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = path(&directory);

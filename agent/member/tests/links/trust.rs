@@ -179,3 +179,42 @@ async fn messages_carry_the_certificates_name_whatever_the_greeting_says() {
     let (from, via, bytes) = soon("the message", world.pi.message()).await;
     assert_eq!((from.as_str(), via, bytes.as_slice()), ("node 'n1' of cluster 'home'", Via::Direct, &b"by hand"[..]));
 }
+
+/// A node of `home` with this number.
+fn numbered(ca: &Ca, who: &str, number: u64) -> tiebreaker_member::Identity {
+    let subject = tiebreaker_member::Subject::from_uri(&format!("tiebreaker://home/node/{who}?id={number}")).unwrap();
+    ca.issue(&subject, NOW, LEAF_VALIDITY).unwrap()
+}
+
+#[tokio::test]
+async fn one_whose_joining_is_not_heard_of_yet_is_let_in_by_a_number_that_was_given_to_nobody() {
+    let mut world = World::new(Timing::default()).await;
+    world.all_up().await;
+    world.n2.change(|table| table.newcomers_from = Some(7));
+    // It sorts before n2, which should call it and doesn't know where.
+    let mut newcomer = Member::start(&port().await, numbered(&world.ca, "a", 7), Timing::default(), NOW);
+    newcomer.knows("n2", Role::Node, &[world.n2.addr]);
+    newcomer.direct_up("n2").await;
+    newcomer.send("n2", Lane::Urgent, Route::Best, b"may I lead?");
+    assert_eq!(world.n2.message().await.2, b"may I lead?");
+    // What else changes meanwhile doesn't cut it off.
+    world.n2.change(|table| table.newcomers_from = Some(6));
+    world.n2.send("a", Lane::Urgent, Route::Best, b"yes");
+    assert_eq!(newcomer.message().await.2, b"yes");
+    // Then it is heard of, and removed.
+    world.n2.change(|table| {
+        table.newcomers_from = Some(8);
+        table.roster.remove(Role::Node, name("a"), Some(7));
+    });
+    newcomer.until("a refusal", "n2", down_because("removed")).await;
+    assert!(!world.n2.links.paths().contains_key("a"));
+}
+
+#[tokio::test]
+async fn a_number_that_was_given_out_lets_nobody_in_who_is_no_member() {
+    let world = World::new(Timing::default()).await;
+    world.n1.change(|table| table.newcomers_from = Some(7));
+    let stranger = Member::start(&port().await, numbered(&world.ca, "z", 6), Timing::default(), NOW);
+    stranger.knows("n1", Role::Node, &[world.n1.addr]);
+    stranger.until("a refusal", "n1", down_because("no member of the cluster")).await;
+}

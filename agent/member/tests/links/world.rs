@@ -124,7 +124,7 @@ impl Member {
     pub async fn message(&mut self) -> (String, Via, Vec<u8>) {
         loop {
             match soon("a message", self.rx.recv()).await.unwrap() {
-                Incoming::Message { from, via, bytes } => return (from.to_string(), via, bytes.into_vec()),
+                Incoming::Message { from, via, bytes, .. } => return (from.to_string(), via, bytes.into_vec()),
                 Incoming::Request { .. } | Incoming::Join { .. } => {}
             }
         }
