@@ -225,6 +225,8 @@ fn failed(reply: Reply) -> Failure {
         | Reply::Status(_)
         | Reply::Log { .. }
         | Reply::Why { .. }
+        | Reply::Drain(_)
+        | Reply::State { .. }
         | Reply::ReadIndex { .. }
         | Reply::Certificate { .. } => Failure::refused(anyhow!("the cluster answered something else than was asked")),
     }

@@ -309,6 +309,21 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What an operator has asked for, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::AddResource { name, requested, .. } => format!("{name} was added, {requested}"),
+            Self::SetResource { name, requested, .. } => format!("{name} was set, {requested}"),
+            Self::SetMaintenance { node, on: true } => format!("{node} went into maintenance"),
+            Self::RemoveMember { name, .. } => format!("{name} was removed"),
+            Self::SetRule { name, .. } => format!("the rule {name} was set"),
+            _ => "the cluster was changed".to_owned(),
+        }
+    }
+}
+
 /// A setting of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,6 +3,7 @@
 
 mod asked;
 mod nodes;
+mod outlook;
 mod round;
 mod sight;
 
@@ -22,6 +23,7 @@ use crate::time::Reading;
 use round::Round;
 
 pub use asked::AskError;
+pub use outlook::{Drain, DrainMove, Outlook};
 
 /// A node that was admitted but not heard since this leader's machine started gets this long to boot.
 pub const BOOT_GRACE: Duration = Duration::from_secs(60);

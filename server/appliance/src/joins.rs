@@ -221,6 +221,8 @@ fn done(reply: Reply) -> Result<()> {
         Reply::Status(_)
         | Reply::Log { .. }
         | Reply::Why { .. }
+        | Reply::Drain(_)
+        | Reply::State { .. }
         | Reply::ReadIndex { .. }
         | Reply::Certificate { .. } => bail!("the cluster answered something else than was asked"),
     }

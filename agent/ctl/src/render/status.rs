@@ -305,6 +305,9 @@ mod tests {
                 },
                 silent_in_ms: Some(42_100),
             }],
+            settings: tiebreaker_pipeline::state::Settings::default(),
+            rules: vec![],
+            outlook: None,
             alarms: vec!["look at it".into()],
         }
     }

@@ -7,8 +7,9 @@ use tiebreaker_consensus::{Consensus, Membership, RaftId, Role as RaftRole};
 use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::fence::FenceId;
 use tiebreaker_pipeline::leader::Leases;
-use tiebreaker_pipeline::manager::{Plan, View, manage, wanted_voters};
+use tiebreaker_pipeline::manager::{Outlook, Plan, View, manage, wanted_voters};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::planner::Cluster;
 use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
@@ -68,7 +69,10 @@ enum Subject {
 pub(super) struct Leading {
     pub leases: Leases,
     pub plan: Plan,
+    /// How many failures the cluster survives, and the picture that this was asked about.
+    pub outlook: Option<(Cluster, bool, Outlook)>,
     pub next: Reading,
+    voters_seen: usize,
     pending: BTreeMap<Subject, Reading>,
     appliance_well_since: Option<Reading>,
 }
@@ -78,7 +82,9 @@ impl Leading {
         Self {
             leases: Leases::start(now, term, state),
             plan: Plan::default(),
+            outlook: None,
             next: now,
+            voters_seen: 0,
             pending: BTreeMap::new(),
             appliance_well_since: None,
         }
@@ -178,6 +184,19 @@ impl Core {
             wall_ms: moment.wall_ms,
         };
         leading.plan = manage(&view);
+        let planned = view.planned();
+        let voters = self.state.voters.len();
+        let appliance_is_up =
+            self.state.appliance().is_none_or(|appliance| *appliance == self.name || self.hears.contains(appliance));
+        // It is asked anew only when something has changed that it depends on.
+        let known = leading.outlook.as_ref().is_some_and(|(cluster, up, outlook)| {
+            *cluster == planned && *up == appliance_is_up && outlook.goal == self.state.settings.tolerate
+        });
+        if !known || leading.voters_seen != voters {
+            let outlook = view.outlook(&planned, appliance_is_up);
+            leading.voters_seen = voters;
+            leading.outlook = Some((planned, appliance_is_up, outlook));
+        }
         let proposals = std::mem::take(&mut leading.plan.proposals);
         let mut busy = false;
         for command in proposals {

@@ -5,7 +5,7 @@ use tiebreaker_consensus as consensus;
 use tiebreaker_pipeline::command::{Command, Void};
 use tiebreaker_pipeline::decision::LogLine;
 use tiebreaker_pipeline::fence::FenceId;
-use tiebreaker_pipeline::manager::Why;
+use tiebreaker_pipeline::manager::{Drain, Why};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::{Answer, Renew};
 
@@ -115,6 +115,20 @@ pub enum Request {
         /// Live, or stopped here and started there.
         live: bool,
     },
+    /// What emptying a node would do, without doing it.
+    Drain {
+        /// Which.
+        node: MemberName,
+    },
+    /// The replicated state, for a look at what would happen.
+    State,
+    /// Change the replicated state though that breaks the plan.
+    Force {
+        /// The change.
+        command: Command,
+        /// Who insists.
+        by: String,
+    },
     /// Everything at a glance.
     Status,
     /// The timeline.
@@ -156,9 +170,12 @@ impl Request {
         match self {
             Self::Fence { node, .. } => Self::Fence { node, by },
             Self::Confirm { node, id, .. } => Self::Confirm { node, id, by },
+            Self::Force { command, .. } => Self::Force { command, by },
             other @ (Self::Propose(_)
             | Self::Remove { .. }
             | Self::Move { .. }
+            | Self::Drain { .. }
+            | Self::State
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }
@@ -173,7 +190,7 @@ impl Request {
     /// Why not, in words for who asked.
     pub fn permitted(&self, origin: Origin) -> Result<(), String> {
         let of_appliance = match self {
-            Self::Propose(command) => match command {
+            Self::Propose(command) | Self::Force { command, .. } => match command {
                 Command::AddResource { .. }
                 | Command::SetResource { .. }
                 | Command::RemoveResource { .. }
@@ -215,6 +232,8 @@ impl Request {
             | Self::Confirm { .. }
             | Self::Remove { .. }
             | Self::Move { .. }
+            | Self::Drain { .. }
+            | Self::State
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }
@@ -256,6 +275,13 @@ pub enum Reply {
     },
     /// The status.
     Status(Box<Status>),
+    /// What emptying a node would do.
+    Drain(Drain),
+    /// The replicated state, encoded.
+    State {
+        /// As a snapshot holds it.
+        bytes: Vec<u8>,
+    },
     /// The timeline.
     Log {
         /// Oldest first.

@@ -46,7 +46,10 @@ impl Core {
         let reply = match request {
             Request::Status => Reply::Status(Box::new(self.status(moment))),
             Request::Log { last } => Reply::Log { lines: self.log(last) },
+            Request::State => Reply::State { bytes: self.state.encode() },
             Request::Propose(_)
+            | Request::Force { .. }
+            | Request::Drain { .. }
             | Request::Fence { .. }
             | Request::Confirm { .. }
             | Request::Remove { .. }
@@ -64,8 +67,18 @@ impl Core {
         match request {
             Request::Propose(command) => match self.may_be_asked(moment, &command) {
                 Ok(()) => self.propose(moment, asker, command),
-                Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+                Err(why) => self.tell(moment, asker, Reply::Refused { why }),
             },
+            Request::Force { command, by } => self.force(moment, asker, command, by),
+            Request::Drain { node } => {
+                let drain = self.view(moment).map(|view| view.drain(&node));
+                let just_begun = || Reply::NoLeader { why: "this leader has just begun: try again".into() };
+                self.tell(moment, asker, drain.map_or_else(just_begun, Reply::Drain));
+            }
+            Request::State => {
+                let bytes = self.state.encode();
+                self.tell(moment, asker, Reply::State { bytes });
+            }
             Request::Move { resource, to, live } => self.move_resource(moment, asker, &resource, &to, live),
             Request::Fence { node, by } => match self.fence_command(&node, by) {
                 Ok(command) => {
@@ -142,14 +155,37 @@ impl Core {
         })
     }
 
-    /// Refuses what an operator asks for and the cluster can't do as it stands.
-    fn may_be_asked(&self, moment: Moment, command: &Command) -> Result<(), AskError> {
+    /// Refuses what an operator asks for and the cluster can't do as it stands, or what would break the plan.
+    fn may_be_asked(&self, moment: Moment, command: &Command) -> Result<(), String> {
         let Some(view) = self.view(moment) else { return Ok(()) };
+        self.can_be_done(&view, command).map_err(|error| error.to_string())?;
+        match view.breaks(command) {
+            Some(breaks) => Err(format!("{breaks}; `--force` does it all the same, and the timeline keeps that")),
+            None => Ok(()),
+        }
+    }
+
+    fn can_be_done(&self, view: &View<'_>, command: &Command) -> Result<(), AskError> {
         match command {
             Command::SetMaintenance { node, on: true } => view.may_be_emptied(node),
             Command::Arm => view.may_be_armed(),
             _ => Ok(()),
         }
+    }
+
+    /// Does what would break the plan, and keeps who insisted. What the cluster can't do at all isn't forced.
+    fn force(&mut self, moment: Moment, asker: Asker, command: Command, by: String) {
+        let Some(view) = self.view(moment) else {
+            return self.tell(moment, asker, Reply::NoLeader { why: "this leader has just begun: try again".into() });
+        };
+        if let Err(error) = self.can_be_done(&view, &command) {
+            return self.tell(moment, asker, Reply::Refused { why: error.to_string() });
+        }
+        if let Some(breaks) = view.breaks(&command) {
+            let forced = Command::Forced { by, done: command.describe(), breaks };
+            self.propose(moment, Asker::Nobody, forced);
+        }
+        self.propose(moment, asker, command);
     }
 
     /// Proposes every command of a move; the answer is that of the last.
@@ -280,6 +316,7 @@ impl Core {
             role: leadership.role,
             leases: self.leases(),
             plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
+            outlook: self.leading.as_ref().and_then(|leading| leading.outlook.as_ref()).map(|(_, _, outlook)| outlook),
             alarms: self.alarms(moment.now),
         }
         .status()

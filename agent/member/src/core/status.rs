@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_pipeline::fence::{Fence, FenceId};
 use tiebreaker_pipeline::leader::Leases;
-use tiebreaker_pipeline::manager::{Plan, Why};
-use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
+use tiebreaker_pipeline::manager::{Outlook, Plan, Why};
+use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName, RuleName};
+use tiebreaker_pipeline::placement::rule::PlacementRule;
 use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::{Observed, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec, Shown};
-use tiebreaker_pipeline::state::{DeviceStatus, Role, State};
+use tiebreaker_pipeline::state::{Arming, DeviceStatus, Role, Settings, State};
 use tiebreaker_pipeline::time::Reading;
 
 /// The cluster at a glance. Times are milliseconds from now; what only a leader knows is absent without one.
@@ -39,8 +40,25 @@ pub struct Status {
     pub resources: Vec<ResourceStatus>,
     /// Open fences.
     pub fences: Vec<FenceStatus>,
+    /// Settings of the cluster.
+    pub settings: Settings,
+    /// Placement rules.
+    pub rules: Vec<RuleStatus>,
+    /// How many node failures the cluster survives now; only a leader knows.
+    pub outlook: Option<Outlook>,
     /// What somebody should look at.
     pub alarms: Vec<String>,
+}
+
+/// A placement rule at a glance.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// Its name.
+    pub name: RuleName,
+    /// The rule.
+    pub rule: PlacementRule,
+    /// Why it has no effect, if it has none.
+    pub fault: Option<String>,
 }
 
 /// A member at a glance.
@@ -122,6 +140,7 @@ pub(super) struct Glance<'a> {
     pub role: RaftRole,
     pub leases: Option<&'a Leases>,
     pub plan: &'a Plan,
+    pub outlook: Option<&'a Outlook>,
     pub alarms: Vec<String>,
 }
 
@@ -189,6 +208,28 @@ impl Glance<'_> {
             .collect();
         let mut alarms = self.alarms.clone();
         alarms.extend(self.plan.unfenced.iter().map(|(node, why)| format!("{node} is lost and not fenced: {why}")));
+        alarms.extend(self.outlook.and_then(Outlook::alarm));
+        if state.settings.arming != Arming::Armed {
+            alarms.push(format!(
+                "the cluster is {}: nothing is protected; `tiebreaker arm` ends that",
+                state.settings.arming
+            ));
+        }
+        let rules: Vec<RuleStatus> = state
+            .placement_rules
+            .iter()
+            .map(|(name, rule)| RuleStatus {
+                name: name.clone(),
+                rule: rule.clone(),
+                fault: self.plan.rule_faults.get(name).cloned(),
+            })
+            .collect();
+        alarms.extend(
+            self.plan
+                .rule_faults
+                .iter()
+                .map(|(name, fault)| format!("the placement rule {name} has no effect: {fault}")),
+        );
         Status {
             cluster: state.cluster.clone(),
             answered_by: self.me.clone(),
@@ -202,6 +243,9 @@ impl Glance<'_> {
             members,
             resources,
             fences,
+            settings: state.settings.clone(),
+            rules,
+            outlook: self.outlook.cloned(),
             alarms,
         }
     }

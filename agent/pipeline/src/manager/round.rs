@@ -26,6 +26,8 @@ pub(super) struct Round<'a> {
     moves: usize,
     /// Whom everything of a later order waits for.
     before: Option<((Class, u32), ResourceName)>,
+    /// Where the planner wants what has to be placed anew, where a number of failures to survive is set.
+    planned: BTreeMap<ResourceName, MemberName>,
     plan: &'a mut Plan,
 }
 
@@ -36,7 +38,8 @@ impl<'a> Round<'a> {
         let under_way = view.state.resources.values().filter(|resource| is_planned_move(&resource.phase)).count();
         let most = view.state.settings.moves.unwrap_or(crate::state::MOVES);
         let moves = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way);
-        Self { view, picture, rules, moves, before: None, plan }
+        let planned = view.planned_places();
+        Self { view, picture, rules, moves, before: None, planned, plan }
     }
 
     /// Looks at every resource, what starts first first.
@@ -222,7 +225,8 @@ impl<'a> Round<'a> {
         let failed: BTreeSet<MemberName> = resource.failed_on.keys().cloned().collect();
         let home = resource.home.as_ref().filter(|_| resource.spec.failback);
         let choice = if failed.is_empty() {
-            self.choose(name, resource, Preference::BestScore, None, home)
+            let planned = self.planned.get(name).cloned();
+            self.choose(name, resource, Preference::BestScore, None, planned.as_ref().or(home))
         } else {
             self.choose(name, resource, Preference::TryNext, None, None)
         };
