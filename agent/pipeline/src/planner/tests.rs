@@ -188,6 +188,23 @@ fn the_biggest_numbers_stay_numbers() {
 }
 
 #[test]
+fn one_unit_too_little_is_too_little_among_many() {
+    // Three of 2 go into twice 3 only if one is cut; the many of 1 take the path for big clusters.
+    let mut many = cluster(&[("n1", 6), ("n2", 43), ("n3", 43)], &[("a", 2, "n1"), ("b", 2, "n1"), ("c", 2, "n1")]);
+    for n in 0..80 {
+        many.resources.push(resource(&format!("r{n}"), 1, if n % 2 == 0 { "n2" } else { "n3" }));
+    }
+    for node in ["n4", "n5"] {
+        many.nodes.push(Node { name: member(node), memory: Memory::Bytes(0), in_service: true });
+    }
+    many.nodes[0].memory = Memory::Bytes(99 * GIB);
+    assert_eq!(
+        refusal(&many, 1),
+        "if n1 fails, c (2 GiB) doesn't fit: n2 has 1 GiB left, n3 has 1 GiB left, n4 has 0 B left, and 1 more can't run it either"
+    );
+}
+
+#[test]
 fn an_operation_is_refused_only_if_it_breaks_a_plan() {
     let before = cluster(&[("n1", 8), ("n2", 8)], &[("db", 4, "n1")]);
     let effect = |before: &Cluster, after: &Cluster| what_if(before, after, 1, Budget::default()).unwrap();
