@@ -248,3 +248,28 @@ fn a_drained_node_that_leaves_no_room_is_not_drained() {
     assert_eq!(evacuation.moves, [(named("web"), member("n2"))]);
     assert_eq!(evacuation.stuck[0].to_string(), "db (8 GiB) doesn't fit: n2 has 2 GiB left");
 }
+
+#[test]
+fn an_evacuation_spreads_groups_as_far_as_memory_goes() {
+    let nodes = [("n1", 99), ("n2", 12), ("n3", 20)];
+    let group = [names(&["a", "b", "c"])];
+    let moved = |resources: &[(&str, u64, &str)]| {
+        let evacuation = evacuate(&cluster(&nodes, resources), &member("n1"), &group, Budget::default()).unwrap();
+        assert!(evacuation.stuck.is_empty());
+        let mut to: Vec<String> = evacuation.moves.iter().map(|(name, node)| format!("{name} {node}")).collect();
+        to.sort();
+        (evacuation.manner, to.join(", "))
+    };
+    let three = [("a", 1, "n1"), ("b", 2, "n1"), ("c", 3, "n1")];
+    assert_eq!(moved(&three), (Manner::SpreadEvenly, "a n2, b n3, c n2".to_owned()));
+    let [a, b, c] = three;
+    let with_one_there = [("a", 1, "n2"), b, c];
+    assert_eq!(moved(&with_one_there), (Manner::SpreadEvenly, "b n3, c n2".to_owned()));
+    assert_eq!(moved(&[a, b, c, ("big", 11, "n1")]), (Manner::SpreadEvenly, "a n2, b n3, big n3, c n2".to_owned()));
+    let tight = [a, b, c, ("big", 11, "n1"), ("more", 15, "n1")];
+    assert_eq!(moved(&tight), (Manner::NoBreach, "a n2, b n3, big n2, c n3, more n3".to_owned()));
+    let full = [a, b, c, ("big", 11, "n1"), ("more", 10, "n1"), ("much", 5, "n1")];
+    assert_eq!(moved(&full).0, Manner::NoBreach);
+    let brim = [a, ("b", 1, "n1"), ("big", 12, "n1"), ("more", 18, "n1")];
+    assert_eq!(moved(&brim), (Manner::Packed, "a n3, b n3, big n2, more n3".to_owned()));
+}
