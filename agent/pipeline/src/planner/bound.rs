@@ -20,7 +20,8 @@
 //!
 //! # Why something gets stuck
 //! In the end what ran in F lies in what the survivors had free. If it takes more than that, by memory or, for every
-//! size, by the number of places of that size, no strategy survives F.
+//! size, by the number of places of that size, no strategy survives F. Nor does one if F is all that may run an item, or
+//! leaves fewer nodes than hold one of a group kept apart.
 
 use super::pack::{Strategy, pack};
 use super::problem::{Nodes, Problem, Profile, State, bit, count, each};
@@ -109,6 +110,13 @@ pub(super) fn refutes(problem: &Problem, state: &State, failures: usize) -> Opti
             if count(all) <= failures {
                 return Some(all);
             }
+        }
+    }
+    // One of each node that holds some of a group kept apart: in the end they would need as many nodes again.
+    for &nodes in &state.apart {
+        if count(nodes) + failures > count(state.up) {
+            let first = each(nodes).chain(each(state.up & !nodes)).take(failures);
+            return Some(first.fold(0, |set, node| set | bit(node)));
         }
     }
     let by_memory = |node: usize| (state.used[node], state.free[node]);

@@ -188,6 +188,23 @@ fn the_biggest_numbers_stay_numbers() {
 }
 
 #[test]
+fn one_unit_too_little_is_too_little_among_many() {
+    // Three of 2 go into twice 3 only if one is cut; the many of 1 take the path for big clusters.
+    let mut many = cluster(&[("n1", 6), ("n2", 43), ("n3", 43)], &[("a", 2, "n1"), ("b", 2, "n1"), ("c", 2, "n1")]);
+    for n in 0..80 {
+        many.resources.push(resource(&format!("r{n}"), 1, if n % 2 == 0 { "n2" } else { "n3" }));
+    }
+    for node in ["n4", "n5"] {
+        many.nodes.push(Node { name: member(node), memory: Memory::Bytes(0), in_service: true });
+    }
+    many.nodes[0].memory = Memory::Bytes(99 * GIB);
+    assert_eq!(
+        refusal(&many, 1),
+        "if n1 fails, c (2 GiB) doesn't fit: n2 has 1 GiB left, n3 has 1 GiB left, n4 has 0 B left, and 1 more can't run it either"
+    );
+}
+
+#[test]
 fn an_operation_is_refused_only_if_it_breaks_a_plan() {
     let before = cluster(&[("n1", 8), ("n2", 8)], &[("db", 4, "n1")]);
     let effect = |before: &Cluster, after: &Cluster| what_if(before, after, 1, Budget::default()).unwrap();
@@ -230,4 +247,29 @@ fn a_drained_node_that_leaves_no_room_is_not_drained() {
     let evacuation = evacuate(&full, &member("n1"), &[], Budget::default()).unwrap();
     assert_eq!(evacuation.moves, [(named("web"), member("n2"))]);
     assert_eq!(evacuation.stuck[0].to_string(), "db (8 GiB) doesn't fit: n2 has 2 GiB left");
+}
+
+#[test]
+fn an_evacuation_spreads_groups_as_far_as_memory_goes() {
+    let nodes = [("n1", 99), ("n2", 12), ("n3", 20)];
+    let group = [names(&["a", "b", "c"])];
+    let moved = |resources: &[(&str, u64, &str)]| {
+        let evacuation = evacuate(&cluster(&nodes, resources), &member("n1"), &group, Budget::default()).unwrap();
+        assert!(evacuation.stuck.is_empty());
+        let mut to: Vec<String> = evacuation.moves.iter().map(|(name, node)| format!("{name} {node}")).collect();
+        to.sort();
+        (evacuation.manner, to.join(", "))
+    };
+    let three = [("a", 1, "n1"), ("b", 2, "n1"), ("c", 3, "n1")];
+    assert_eq!(moved(&three), (Manner::SpreadEvenly, "a n2, b n3, c n2".to_owned()));
+    let [a, b, c] = three;
+    let with_one_there = [("a", 1, "n2"), b, c];
+    assert_eq!(moved(&with_one_there), (Manner::SpreadEvenly, "b n3, c n2".to_owned()));
+    assert_eq!(moved(&[a, b, c, ("big", 11, "n1")]), (Manner::SpreadEvenly, "a n2, b n3, big n3, c n2".to_owned()));
+    let tight = [a, b, c, ("big", 11, "n1"), ("more", 15, "n1")];
+    assert_eq!(moved(&tight), (Manner::NoBreach, "a n2, b n3, big n2, c n3, more n3".to_owned()));
+    let full = [a, b, c, ("big", 11, "n1"), ("more", 10, "n1"), ("much", 5, "n1")];
+    assert_eq!(moved(&full).0, Manner::NoBreach);
+    let brim = [a, ("b", 1, "n1"), ("big", 12, "n1"), ("more", 18, "n1")];
+    assert_eq!(moved(&brim), (Manner::Packed, "a n3, b n3, big n2, more n3".to_owned()));
 }

@@ -143,6 +143,40 @@ fn exact_answers_are_those_of_the_whole_game() {
     println!("{plans} plans, {beyond_worst_fit} of them where worst fit alone has none, {refusals} refusals");
 }
 
+#[test]
+fn many_resources_that_need_nothing_change_no_answer() {
+    // With so many, positions aren't remembered, and the last failure is reckoned by sorted memory.
+    let (mut plans, mut refusals, mut undecided) = (0, 0, 0);
+    for seed in 0..3_000 {
+        let (cluster, failures) = small(seed);
+        let up: Vec<&Node> = cluster.nodes.iter().filter(|node| node.in_service).collect();
+        if up.len() <= failures {
+            continue;
+        }
+        let mut crowd = cluster.clone();
+        for n in 0..70 {
+            crowd.resources.push(resource(&format!("idle{n}"), 0, up[0].name.as_str()));
+        }
+        let possible = oracle::survives(&cluster, failures);
+        match plan(&crowd, failures, Budget(100_000)).unwrap().verdict {
+            Verdict::Plan => {
+                assert!(possible, "seed {seed}, {failures} failures: {cluster:?}");
+                plans += 1;
+            }
+            Verdict::NoPlan(_) => {
+                assert!(!possible, "seed {seed}, {failures} failures: {cluster:?}");
+                refusals += 1;
+            }
+            Verdict::Unproven(_) => undecided += 1,
+        }
+    }
+    println!("{plans} plans, {refusals} refusals, {undecided} undecided");
+    assert!(
+        plans > 600 && refusals > 600 && undecided < 60,
+        "{plans} plans, {refusals} refusals, {undecided} undecided"
+    );
+}
+
 /// Follows the planner's own placements through failures in this order.
 fn survives_in_order(cluster: &Cluster, fails: &[MemberName]) -> bool {
     let mut cluster = cluster.clone();
