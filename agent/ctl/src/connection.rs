@@ -110,7 +110,7 @@ impl Connection {
         if !self.local {
             return self.exchange(&request, within).await;
         }
-        let request = LocalRequest::Cluster { cluster: self.cluster.clone(), request };
+        let request = LocalRequest::Cluster { cluster: self.cluster.clone(), request: Box::new(request) };
         match self.exchange(&request, within).await? {
             LocalReply::Cluster(reply) => Ok(reply),
             LocalReply::Refused { why } => Err(Failure::refused(anyhow!(why))),

@@ -15,7 +15,7 @@ pub enum LocalRequest {
         /// Which.
         cluster: Option<String>,
         /// What.
-        request: Request,
+        request: Box<Request>,
     },
     /// A token to join a cluster; the appliance creates the cluster where it is new.
     CreateToken {

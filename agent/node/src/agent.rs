@@ -287,7 +287,7 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         LocalRequest::Cluster { cluster: Some(other), .. } if other != cluster_name => {
             LocalReply::Refused { why: format!("this node belongs to {cluster_name}, not to {other}") }
         }
-        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(request, by).await),
+        LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(*request, by).await),
         LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),

@@ -140,7 +140,7 @@ impl Daemon {
                     let stopped = self.stopped.words(Instant::now());
                     // The cluster may take seconds: other requests don't wait for it.
                     tokio::spawn(async move {
-                        let mut reply: Reply = member.ask_for_operator(request, by).await;
+                        let mut reply: Reply = member.ask_for_operator(*request, by).await;
                         // Clusters don't see each other, but whoever asks here works on the appliance itself.
                         if let Reply::Status(status) = &mut reply {
                             status.alarms.extend(stopped);

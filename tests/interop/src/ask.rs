@@ -58,7 +58,7 @@ impl Operator {
     /// # Errors
     /// As [`Operator::ask`], and when the daemon refuses.
     pub fn request(&self, request: Request) -> Result<Reply> {
-        match self.ask(&LocalRequest::Cluster { cluster: None, request })? {
+        match self.ask(&LocalRequest::Cluster { cluster: None, request: Box::new(request) })? {
             LocalReply::Cluster(reply) => Ok(reply),
             other => bail!("refused: {other:?}"),
         }

@@ -311,7 +311,7 @@ fn a_damaged_cluster_among_others_is_said_and_tried_again() -> Result<()> {
         |alarm: &String| alarm.contains("cluster work") && alarm.contains("raft.redb") && alarm.contains("again in");
     // With one cluster left, that one is meant.
     operator.until("word of the damaged cluster", SOON, |status| status.alarms.iter().any(says))?;
-    let ask = LocalRequest::Cluster { cluster: Some("work".into()), request: Request::Status };
+    let ask = LocalRequest::Cluster { cluster: Some("work".into()), request: Box::new(Request::Status) };
     let answer = format!("{:?}", operator.ask(&ask)?);
     has(&answer, &["Refused", "raft.redb", "again in"]);
     // It never ran in this daemon's life, and is tried again all the same.

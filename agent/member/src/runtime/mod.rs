@@ -105,7 +105,7 @@ pub enum Tell {
     /// A power device.
     Device(u64, DeviceResult),
     /// An operator's request.
-    Request(Request, oneshot::Sender<Reply>),
+    Request(Box<Request>, oneshot::Sender<Reply>),
     /// A snapshot for a joiner.
     Snapshot(oneshot::Sender<Option<Snapshot>>),
 }
@@ -190,7 +190,7 @@ impl MemberHandle {
     pub async fn ask(&self, request: Request) -> Reply {
         let (answer, answered) = oneshot::channel();
         let gone = || Reply::NoLeader { why: "this daemon is stopping".into() };
-        if !self.tell(Tell::Request(request, answer)).await {
+        if !self.tell(Tell::Request(Box::new(request), answer)).await {
             return gone();
         }
         answered.await.unwrap_or_else(|_| gone())
@@ -418,7 +418,7 @@ impl Member {
         match tell {
             Tell::Node(event) => self.core.node_event(moment(), event),
             Tell::Device(token, result) => self.core.device_done(moment(), token, result),
-            Tell::Request(request, answer) => self.request(request, answer),
+            Tell::Request(request, answer) => self.request(*request, answer),
             Tell::Snapshot(answer) => {
                 // A joiner that has gone meanwhile doesn't need it.
                 let _ = answer.send(self.core.snapshot());

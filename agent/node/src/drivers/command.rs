@@ -15,7 +15,7 @@ pub struct CommandSpec {
     pub stop: Vec<String>,
     /// Tells whether it runs, as a status command of the LSB does: 0 it runs, 3 it is stopped, all else is unknown.
     pub status: Vec<String>,
-    /// Moves it live to the node in [`TARGET_VARIABLE`]; `None` where it can't.
+    /// Moves it live to the node in `TIEBREAKER_TARGET`; `None` where it can't.
     pub migrate: Option<Vec<String>>,
 }
 
