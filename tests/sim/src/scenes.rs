@@ -34,7 +34,6 @@ impl Schedule {
             "lease_ends_on_either_clock" => Scene::restarted_by_a_slow_clock,
             "leader_assumes_grants" => Scene::new_leader_counts_from_now,
             "consensus.vote_silence_after_restart" => Scene::voter_restarts_inside_the_quorum_lease,
-            "consensus.gate_waits_for_own_term" => Scene::condemned_asks_a_new_leader,
             "executor_waits_for_the_commit_index+reports_are_ordered" => Scene::started_behind_its_release,
             "longer_times_hold" => Scene::shorter_profile_and_a_new_leader,
             "reports_are_ordered" => Scene::moved_right_after_its_start,
@@ -158,23 +157,6 @@ impl Scene {
         self.add(after - before, Fault::Isolate { who: 0, for_ns: 3 * SEC });
         let (crash, back_ns) = (self.between(0, 60 * MS), self.between(5 * MS, 60 * MS));
         self.add(after - before + crash, Fault::Crash { who: other, back_ns, after_actions: 0 });
-    }
-
-    /// Row 19: a node is condemned, its leader dies with the word, and the next one has it in its log and not applied.
-    fn condemned_asks_a_new_leader(&mut self) {
-        self.nodes(&[Kind::PLAIN]);
-        let (who, other) = self.victim();
-        let after = self.between(1050 * MS, 1900 * MS);
-        let back = self.between(0, 300 * MS);
-        self.add(0, Fault::Isolate { who, for_ns: after + back });
-        self.add(SEC, Fault::Slow { from: 0, to: other, least_ns: 60 * MS, most_ns: 120 * MS, for_ns: 2 * SEC });
-        self.add(after, Fault::Crash { who: 0, back_ns: 4 * SEC, after_actions: 0 });
-        for (from, to) in [(who, other), (other, who)] {
-            self.add(after, Fault::Slow { from, to, least_ns: 50 * MS, most_ns: 150 * MS, for_ns: 3 * SEC });
-        }
-        // Between its vote and the new leader's first entry.
-        let stall = self.between(500 * MS, 1200 * MS);
-        self.add(after + stall, Fault::Stall { who, for_ns: SEC });
     }
 
     /// Row 29 with row 22 broken: a node has heard that it shall start something, and not yet that it was released since.
