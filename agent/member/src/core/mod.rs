@@ -3,6 +3,7 @@
 //!
 //! The shell around it owns sockets, clocks and disks and decides nothing; the fault simulator runs this very code.
 
+mod journal;
 mod leading;
 mod message;
 mod recall;
@@ -27,10 +28,12 @@ use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
+use journal::Journal;
+pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
 use recall::Recall;
-pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
+pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status};
 use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
@@ -168,6 +171,7 @@ pub struct Core {
     /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
+    journal: Journal,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -205,12 +209,14 @@ impl Core {
             recall: Recall::start(moment.now, first),
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
+            journal: Journal::default(),
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
             actions: VecDeque::new(),
             rules,
         };
+        core.journal.write(moment.wall_ms, Deed::Up);
         core.follow_settings();
         core.advance(moment);
         core
@@ -354,6 +360,7 @@ impl Core {
 
     /// Takes an event of the node's executor or watchdog.
     pub fn node_event(&mut self, moment: Moment, event: node::Event) {
+        self.journal.event(moment.wall_ms, &event);
         if let Some(node) = &mut self.node {
             node.handle(moment.now, &self.state, event);
         }
@@ -362,6 +369,7 @@ impl Core {
 
     /// A power device has answered.
     pub fn device_done(&mut self, moment: Moment, token: u64, result: fencer::DeviceResult) {
+        self.journal.device_done(moment.wall_ms, token, &result);
         if let Some(fencer) = &mut self.fencer {
             fencer.handle(moment.now, &self.state, fencer::Event::CommandDone(token, result));
         }
@@ -448,6 +456,9 @@ impl Core {
                 break;
             }
         }
+        let has_lease = self.node.as_ref().is_some_and(|node| node.has_lease(moment.now));
+        let leads = self.leading.as_ref().map(|leading| leading.leases.term());
+        self.journal.stands(moment.wall_ms, has_lease, leads);
         // The parts above may have proposed: what consensus wants done for that goes out in the same turn.
         self.drain_raft(moment);
     }
@@ -561,6 +572,8 @@ impl Core {
     }
 
     fn after_change(&mut self, moment: Moment) {
+        let resources = &self.state.resources;
+        self.journal.forget(|name| resources.contains_key(name));
         let next = self.state.next_raft_id;
         self.newcomers.retain(|id, _| *id >= next);
         self.follow_settings();
@@ -611,6 +624,7 @@ impl Core {
                     self.ask(moment, Asker::FencerRead(token), Request::ReadIndex, true);
                 }
                 fencer::Action::Command { token, node, device, command, .. } => {
+                    self.journal.device(moment.wall_ms, token, &node, &device, command);
                     self.actions.push_back(Action::Device { token, node, device, command });
                 }
                 fencer::Action::Propose(command) => {
@@ -625,6 +639,7 @@ impl Core {
         let mut busy = false;
         while let Some(action) = self.node.as_mut().and_then(Node::poll_action) {
             busy = true;
+            self.journal.action(moment.wall_ms, &action);
             match action {
                 node::Action::Renew { renew, everywhere } => self.send_renewal(moment, leadership, renew, everywhere),
                 node::Action::Extend(_)
