@@ -172,6 +172,11 @@ pub struct Core {
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
     journal: Journal,
+    /// The last batch for the disk, and the last that is durable.
+    last_batch: u64,
+    durable: u64,
+    /// The agent may go as soon as this batch is durable.
+    goes_after: Option<u64>,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -210,6 +215,9 @@ impl Core {
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
             journal: Journal::default(),
+            last_batch: 0,
+            durable: 0,
+            goes_after: None,
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -349,7 +357,25 @@ impl Core {
     /// A batch is durable.
     pub fn persisted(&mut self, moment: Moment, number: u64) {
         self.raft.persisted(moment.now, number);
+        self.durable = number;
         self.settle(moment);
+        self.may_go();
+    }
+
+    /// Lets the agent go once everything applied is on the disk. The commit index alone is never written, so the next
+    /// agent would not know at first that this one went in good order, and would stop what it left running.
+    fn let_go(&mut self, moment: Moment) {
+        self.compact();
+        self.drain_raft(moment);
+        self.goes_after = Some(self.last_batch);
+        self.may_go();
+    }
+
+    fn may_go(&mut self) {
+        if self.goes_after.is_some_and(|batch| self.durable >= batch) {
+            self.goes_after = None;
+            self.actions.push_back(Action::Node(node::Action::MayGo));
+        }
     }
 
     /// Takes a request of an operator; it ends in one [`Action::Reply`].
@@ -475,7 +501,10 @@ impl Core {
                         self.send(&name, message, false);
                     }
                 }
-                RaftAction::Persist(batch) => self.actions.push_back(Action::Persist(batch)),
+                RaftAction::Persist(batch) => {
+                    self.last_batch = batch.number;
+                    self.actions.push_back(Action::Persist(batch));
+                }
                 RaftAction::Apply(entries) => self.apply(moment, entries),
                 RaftAction::Restore(snapshot) => self.restore(moment, &snapshot),
                 RaftAction::ReadReady { id, index } => {
@@ -642,13 +671,13 @@ impl Core {
             self.journal.action(moment.wall_ms, &action);
             match action {
                 node::Action::Renew { renew, everywhere } => self.send_renewal(moment, leadership, renew, everywhere),
+                node::Action::MayGo => self.let_go(moment),
                 node::Action::Extend(_)
                 | node::Action::Arm
                 | node::Action::Disarm
                 | node::Action::Begin { .. }
                 | node::Action::Cancel(_)
                 | node::Action::StartAnew
-                | node::Action::MayGo
                 | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
             }
         }
