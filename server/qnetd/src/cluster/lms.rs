@@ -174,16 +174,22 @@ impl Cluster {
         }
     }
 
-    /// Whether a client's partition is not yet known: another one counts as its member and is in another ring.
+    /// Whether a client's partition is not yet known: it and another one don't tell the same of each other.
     fn lms_unsettled(&self, node: NodeId, member: &Member) -> Option<Unsettled> {
         if member.ring.seq == 0 || member.membership.is_empty() {
             return Some(Unsettled::NoRing);
         }
         let others = self.members.iter().filter(|(other, _)| **other != node);
-        let mut sharing = others
-            .filter(|(other, peer)| member.membership.contains(**other) || peer.membership.contains(node))
-            .filter(|(_, peer)| peer.ring != member.ring);
-        sharing.next().map(|(other, _)| Unsettled::Ring { one: node, other: *other })
+        others.into_iter().find_map(|(other, peer)| {
+            let (sees, seen) = (member.membership.contains(*other), peer.membership.contains(node));
+            if member.ring != peer.ring {
+                (sees || seen).then_some(Unsettled::Ring { one: node, other: *other })
+            } else {
+                // Of who has told its ring and not yet its members nothing can be said.
+                let told = !peer.membership.is_empty();
+                (told && !(sees && seen)).then_some(Unsettled::Members { one: node, other: *other })
+            }
+        })
     }
 
     /// The partition that has the vote when there are several. One in which all are new doesn't take it from one that

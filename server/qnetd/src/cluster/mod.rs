@@ -4,8 +4,6 @@ mod ffsplit;
 mod lms;
 mod lms_original;
 mod member;
-#[cfg(test)]
-mod tests;
 mod two_node;
 
 use std::{

@@ -6,6 +6,8 @@ mod frame;
 mod kind;
 mod message;
 mod option;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use error_code::ErrorCode;
