@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::Layout;
 use crate::local::{self, LocalAsk};
+use crate::qdevice::{Engine, Pki};
 use crate::stopped::StoppedClusters;
 
 struct Daemon {
@@ -30,6 +31,8 @@ struct Daemon {
     clusters: BTreeMap<ClusterName, MemberHandle>,
     stopped: StoppedClusters,
     failures: JoinSet<(ClusterName, MemberError)>,
+    /// The QDevice service, if it is wanted.
+    votes: JoinSet<Result<()>>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -41,6 +44,12 @@ pub async fn run(layout: Layout) -> Result<()> {
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let acceptor = Acceptor::bind(&config.listen).await?;
+    let mut votes = JoinSet::new();
+    if let Some(settings) = &config.qdevice {
+        let engine = Engine::bind(settings, &Pki::open(layout.root())?).await?;
+        info!(listen = ?engine.addresses(), "the QDevice service is up");
+        votes.spawn(engine.run());
+    }
     let mut daemon = Daemon {
         layout,
         config,
@@ -49,6 +58,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         clusters: BTreeMap::new(),
         stopped: StoppedClusters::default(),
         failures: JoinSet::new(),
+        votes,
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -95,6 +105,9 @@ impl Daemon {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 Some(ask) = asked.recv() => self.answer(ask).await,
+                Some(ended) = self.votes.join_next() => {
+                    ended.context("the QDevice service has ended by itself")?.context("the QDevice service has stopped")?;
+                }
                 Some(failed) = self.failures.join_next() => {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");

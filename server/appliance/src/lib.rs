@@ -12,4 +12,5 @@ mod devices;
 mod joins;
 mod layout;
 mod local;
+mod qdevice;
 mod stopped;

@@ -1,0 +1,1 @@
+//! TLS and the engine, over real sockets.
