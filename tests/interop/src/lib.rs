@@ -6,6 +6,7 @@
 mod appliance;
 mod ask;
 mod cluster;
+mod corosync;
 pub mod ipmi_sim;
 mod machine;
 mod network;
@@ -19,6 +20,7 @@ mod workload;
 pub use appliance::Appliance;
 pub use ask::{Look, Operator};
 pub use cluster::{Cluster, SOON};
+pub use corosync::{CorosyncNode, Quorum};
 pub use machine::Machine;
 pub use network::{Network, require_root};
 pub use node::{Node, Supervised};
