@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
-use crate::qdevice::Pki;
+use crate::qdevice::{self, Pki};
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -87,6 +87,15 @@ enum TokenCommand {
 
 #[derive(Subcommand, Debug)]
 enum QdeviceCommand {
+    /// Shows the clusters, their connected nodes, and who has which vote and why.
+    Status {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the authority's certificate, for `corosync-qdevice-net-certutil -i -c` on the nodes.
     Ca {
         /// The data folder.
@@ -125,6 +134,7 @@ fn run(args: Args) -> Result<()> {
         Subcommands::Token(TokenCommand::Create { data, cluster, kind, ttl_minutes, json }) => {
             runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
         }
+        Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
         Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
             Config::load(&Layout::new(&data).config())?;
             print!("{}", Pki::open(&data)?.certificate_pem());
@@ -167,6 +177,24 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
         println!("No --address was given: put HOST:PORT under which the nodes reach this machine into server.toml.");
     }
     println!("Next: `tiebreaker-server run`, then `tiebreaker-server token create --cluster NAME` for each node.");
+    Ok(())
+}
+
+async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
+    let mut client = Client::local(&Layout::new(data).socket(), ASK_WITHIN).await?;
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&LocalRequest::Qdevice, &mut bytes)?;
+    let answer = client.ask(&bytes, ASK_WITHIN).await?;
+    let reply = ciborium::from_reader(&answer[..])
+        .context("the daemon's answer can't be decoded: is it of another version?")?;
+    match reply {
+        LocalReply::Qdevice { clusters } if json => println!("{}", serde_json::json!({ "clusters": clusters })),
+        LocalReply::Qdevice { clusters } => print!("{}", qdevice::table(&clusters, unix_seconds())),
+        LocalReply::Refused { why } => bail!("{why}"),
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Token { .. } => {
+            bail!("the daemon answered something else than was asked")
+        }
+    }
     Ok(())
 }
 
@@ -222,7 +250,7 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
             Ok(())
         }
         LocalReply::Refused { why } => bail!("{why}"),
-        LocalReply::Cluster(_) | LocalReply::Clusters { .. } => {
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Qdevice { .. } => {
             bail!("the daemon answered something else than was asked")
         }
     }

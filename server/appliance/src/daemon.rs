@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::Layout;
 use crate::local::{self, LocalAsk};
-use crate::qdevice::{Engine, Pki};
+use crate::qdevice::{Engine, Pki, Questions};
 use crate::stopped::StoppedClusters;
 
 struct Daemon {
@@ -33,6 +33,7 @@ struct Daemon {
     failures: JoinSet<(ClusterName, MemberError)>,
     /// The QDevice service, if it is wanted.
     votes: JoinSet<Result<()>>,
+    questions: Option<Questions>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -45,8 +46,10 @@ pub async fn run(layout: Layout) -> Result<()> {
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let acceptor = Acceptor::bind(&config.listen).await?;
     let mut votes = JoinSet::new();
+    let mut questions = None;
     if let Some(settings) = &config.qdevice {
-        let engine = Engine::bind(settings, &Pki::open(layout.root())?).await?;
+        let (engine, ask) = Engine::bind(settings, &Pki::open(layout.root())?).await?;
+        questions = Some(ask);
         info!(listen = ?engine.addresses(), "the QDevice service is up");
         votes.spawn(engine.run());
     }
@@ -59,6 +62,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         stopped: StoppedClusters::default(),
         failures: JoinSet::new(),
         votes,
+        questions,
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -73,7 +77,8 @@ pub async fn run(layout: Layout) -> Result<()> {
             broken += 1;
         }
     }
-    if broken > 0 && daemon.clusters.is_empty() {
+    // With a QDevice service there is still something to serve.
+    if broken > 0 && daemon.clusters.is_empty() && daemon.votes.is_empty() {
         bail!("none of the {broken} cluster(s) can be started");
     }
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
@@ -112,7 +117,7 @@ impl Daemon {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");
                     self.clusters.remove(&name);
-                    if self.clusters.is_empty() {
+                    if self.clusters.is_empty() && self.votes.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
                     // It said itself that it can't go on under its number.
@@ -144,6 +149,20 @@ impl Daemon {
             LocalRequest::Clusters => {
                 LocalReply::Clusters { names: self.clusters.keys().map(ToString::to_string).collect() }
             }
+            LocalRequest::Qdevice => match &self.questions {
+                Some(questions) => {
+                    let questions = questions.clone();
+                    tokio::spawn(async move {
+                        let reply = match questions.status().await {
+                            Some(clusters) => LocalReply::Qdevice { clusters },
+                            None => LocalReply::Refused { why: "the QDevice service is stopping".into() },
+                        };
+                        let _ = answer.send(reply);
+                    });
+                    return;
+                }
+                None => refused("this appliance serves no QDevice clients: add [qdevice] to server.toml".into()),
+            },
             LocalRequest::CreateToken { cluster, kind, ttl_s } => match self.token(&cluster, &kind, ttl_s).await {
                 Ok(reply) => reply,
                 Err(error) => refused(format!("{error:#}")),

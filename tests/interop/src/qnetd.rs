@@ -48,7 +48,7 @@ impl Original {
         let address = original.address;
         let up = until("corosync-qnetd", ANSWERS_WITHIN, || match original.child.try_wait()? {
             Some(status) => Ok(Err(status)),
-            None => Ok(Ok(drop(TcpStream::connect(address)?))),
+            None => Ok(TcpStream::connect(address).map(drop).map(Ok)?),
         })?;
         if let Err(status) = up {
             bail!("corosync-qnetd ended: {status}; its log: {}", original.log());

@@ -125,6 +125,9 @@ fn a_node_keeps_its_quorum_when_the_other_dies_and_both_have_it_when_it_is_back(
     cluster.nodes[0].kill().unwrap();
     let took = cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
     println!("killed: the survivor is alone and quorate after {took:?}");
+    let status = cluster.appliance.command(&["qdevice", "status"]).unwrap().done().unwrap();
+    assert!(status.contains("node 2 from") && status.contains("TLS: sees 2 in ring"), "{status}");
+    assert!(status.contains("ACK for") && !status.contains("node 1 from"), "{status}");
     cluster.restart(0).unwrap();
     cluster.both("both with their vote again", whole).unwrap();
 }

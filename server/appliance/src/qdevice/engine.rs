@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::net::sockopt::set_tcp_user_timeout;
+use tiebreaker_member::ask::QdeviceCluster;
 use tiebreaker_qnetd::{Action, ClientId, CloseReason, Event, Notice, Server};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use super::connection::{Connection, Order, Told};
 use super::pki::Pki;
 use super::settings::Settings;
+use super::status;
 use super::tls::TlsServer;
 
 /// Events that wait for the engine; who brings more waits too.
@@ -25,6 +27,9 @@ const EVENTS: usize = 1024;
 /// Orders that wait for a connection: the vote service never has more messages under way, and one order each to read and to
 /// shake hands.
 const ORDERS: usize = 64;
+
+/// Questions that wait for the engine.
+const QUESTIONS: usize = 8;
 
 /// Unacknowledged bytes end a connection after this time, so that a dead peer's socket doesn't linger for minutes.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +48,22 @@ pub struct Engine {
     accepted: mpsc::Receiver<(TcpStream, SocketAddr)>,
     addresses: Vec<SocketAddr>,
     listeners: JoinSet<()>,
+    asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
+}
+
+/// The way to ask the running service what one can see.
+#[derive(Clone)]
+pub struct Questions {
+    ask: mpsc::Sender<oneshot::Sender<Vec<QdeviceCluster>>>,
+}
+
+impl Questions {
+    /// The clusters and their votes; `None` if the service has ended.
+    pub async fn status(&self) -> Option<Vec<QdeviceCluster>> {
+        let (answer, answered) = oneshot::channel();
+        self.ask.send(answer).await.ok()?;
+        answered.await.ok()
+    }
 }
 
 /// The engine's end of a connection. The task ends with it.
@@ -62,7 +83,7 @@ impl Engine {
     ///
     /// # Errors
     /// When a port is taken, or the authority unusable.
-    pub async fn bind(settings: &Settings, pki: &Pki) -> Result<Self> {
+    pub async fn bind(settings: &Settings, pki: &Pki) -> Result<(Self, Questions)> {
         let tls = TlsServer::new(pki)?;
         let (tell, events) = mpsc::channel(EVENTS);
         let (arrive, accepted) = mpsc::channel(EVENTS);
@@ -76,7 +97,10 @@ impl Engine {
             listeners.spawn(accept(listener, arrive.clone()));
         }
         let server = Server::new(settings.votes.clone());
-        Ok(Self { server, tls, connections: BTreeMap::new(), last: 0, events, tell, accepted, addresses, listeners })
+        let (ask, asked) = mpsc::channel(QUESTIONS);
+        let connections = BTreeMap::new();
+        let engine = Self { server, tls, connections, last: 0, events, tell, accepted, addresses, listeners, asked };
+        Ok((engine, Questions { ask }))
     }
 
     /// Where it listens.
@@ -96,6 +120,11 @@ impl Engine {
                 Some((socket, address)) = self.accepted.recv() => self.arrived(socket, address),
                 Some((client, told)) = self.events.recv() => self.told(client, told),
                 () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => self.event(Event::Tick),
+                Some(answer) = self.asked.recv() => {
+                    let now = Instant::now().into_std();
+                    // Who asked may have gone.
+                    let _ = answer.send(self.server.clusters().map(|view| status::cluster(&view, now)).collect());
+                }
                 Some(_) = self.listeners.join_next() => bail!("a QDevice listener has ended"),
             }
         }

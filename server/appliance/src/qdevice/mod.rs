@@ -7,10 +7,12 @@ mod connection;
 mod engine;
 mod pki;
 mod settings;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-pub use engine::Engine;
+pub use engine::{Engine, Questions};
 pub use pki::Pki;
 pub use settings::{RawQdevice, Settings};
+pub use status::table;

@@ -1,7 +1,7 @@
 //! TLS with stock QDevice clients, as a state machine over bytes.
 //!
 //! They name the server "Qnetd Server", with a space, in their first message, and rustls 0.23 refuses that; so this module,
-//! and no other, uses the version that can be told to take no notice. See docs/adr/0005.
+//! and no other, uses the version that can be told to take no notice. See docs/adr/0007.
 
 use std::sync::Arc;
 
