@@ -62,13 +62,15 @@ pub struct Limits {
     pub clients_per_address: usize,
     /// Connections that have not joined a cluster yet, in all: a handshake costs more than a member.
     pub strangers: usize,
+    /// Of those, from one address: one alone must not keep all others out.
+    pub strangers_per_address: usize,
     /// Messages that wait to be written to one client; with one more it is dropped.
     pub queued: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { clients: 10_000, clients_per_address: 1_000, strangers: 512, queued: 32 }
+        Self { clients: 10_000, clients_per_address: 1_000, strangers: 512, strangers_per_address: 128, queued: 32 }
     }
 }
 

@@ -57,14 +57,14 @@ impl Timers {
         self.queue.first().map(|(at, _, _)| *at)
     }
 
-    /// Takes one that has run out.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<(ClientId, Timer)> {
+    /// Takes one that has run out, with when that was.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<(Instant, ClientId, Timer)> {
         let (at, client, timer) = *self.queue.first()?;
         if at > now {
             return None;
         }
         self.queue.pop_first();
         self.set.remove(&(client, timer));
-        Some((client, timer))
+        Some((at, client, timer))
     }
 }

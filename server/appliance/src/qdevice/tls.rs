@@ -4,11 +4,14 @@
 //! and no other, uses the version that can be told to take no notice. See docs/adr/0007.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_next::crypto::Identity;
 use rustls_next::server::{InvalidSniPolicy, NoServerSessionStorage, ServerConfig, ServerSide, WebPkiClientVerifier};
+use rustls_next::time_provider::TimeProvider;
 use rustls_next::{Connection, RootCertStore, SliceInput, Tcp};
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::{PrivateKeyDer, UnixTime};
+use tiebreaker_member::EARLIEST_PLAUSIBLE;
 use tiebreaker_qnetd::PeerNames;
 use x509_parser::extensions::GeneralName;
 
@@ -37,6 +40,19 @@ pub enum TlsError {
     TooLong,
 }
 
+/// The wall clock, but never a date before this software was written: a Pi without a clock starts anywhere, and would refuse
+/// every certificate as not yet valid.
+#[derive(Debug)]
+struct Plausible;
+
+impl TimeProvider for Plausible {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = Duration::from_secs(EARLIEST_PLAUSIBLE);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(floor);
+        Some(UnixTime::since_unix_epoch(now.max(floor)))
+    }
+}
+
 /// Shared by all connections.
 #[derive(Clone)]
 pub struct TlsServer {
@@ -58,7 +74,7 @@ impl TlsServer {
         let server = pki.server()?;
         let identity =
             Identity::from_cert_chain(vec![server.certificate]).map_err(|misuse| TlsError::SetUp(misuse.into()))?;
-        let mut config = ServerConfig::builder(provider)
+        let mut config = ServerConfig::builder_with_details(provider, Arc::new(Plausible))
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(Arc::new(identity), PrivateKeyDer::Pkcs8(server.key))
             .map_err(TlsError::SetUp)?;

@@ -126,7 +126,7 @@ impl Server {
         self.answer(client, MessageKind::InitReply, init_reply(fields, code, MAX_MESSAGE_U32));
         match joined {
             Ok((cluster, node)) => {
-                self.strangers = self.strangers.saturating_sub(1);
+                self.no_stranger(address.ip());
                 self.actions.push_back(Action::Tell(Notice::Joined { cluster, node, address }));
             }
             Err(code) => self.actions.push_back(Action::Tell(Notice::Refused { address, code })),

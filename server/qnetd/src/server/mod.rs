@@ -7,7 +7,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -111,12 +111,20 @@ pub enum Action {
     Tell(Notice),
 }
 
+/// The connections from one address.
+#[derive(Clone, Copy, Debug, Default)]
+struct FromAddress {
+    clients: usize,
+    /// Those among them that have not joined a cluster.
+    strangers: usize,
+}
+
 /// The vote service.
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Config,
     sessions: BTreeMap<ClientId, Session>,
-    addresses: BTreeMap<IpAddr, usize>,
+    addresses: BTreeMap<IpAddr, FromAddress>,
     strangers: usize,
     clusters: BTreeMap<ClusterName, Cluster>,
     timers: Timers,
@@ -166,8 +174,12 @@ impl Server {
             Event::Gone { client } => self.doom(client, CloseReason::Gone),
             Event::Tick => {}
         }
-        while let Some((client, timer)) = self.timers.take_due(now) {
-            self.expired(now, client, timer);
+        while let Some((at, client, timer)) = self.timers.take_due(now) {
+            if now.duration_since(at) > LATE {
+                self.timers.set(client, timer, now + GRACE);
+            } else {
+                self.expired(now, client, timer);
+            }
         }
         while let Some((client, why)) = self.doomed.pop_front() {
             self.close(now, client, why);
@@ -206,9 +218,9 @@ impl Server {
         let from_there = self.addresses.get(&address.ip()).copied().unwrap_or_default();
         let refused = if self.sessions.len() >= limits.clients {
             Some(CloseReason::TooManyClients)
-        } else if from_there >= limits.clients_per_address {
+        } else if from_there.clients >= limits.clients_per_address {
             Some(CloseReason::TooManyFromAddress)
-        } else if self.strangers >= limits.strangers {
+        } else if self.strangers >= limits.strangers || from_there.strangers >= limits.strangers_per_address {
             Some(CloseReason::TooManyStrangers)
         } else {
             None
@@ -218,7 +230,8 @@ impl Server {
             self.actions.push_back(Action::Tell(Notice::TurnedAway { address, why }));
             return;
         }
-        self.addresses.insert(address.ip(), from_there + 1);
+        let from_there = FromAddress { clients: from_there.clients + 1, strangers: from_there.strangers + 1 };
+        self.addresses.insert(address.ip(), from_there);
         self.strangers += 1;
         self.sessions.insert(client, Session::new(address, &self.config));
         self.restart_dead(now, client);
@@ -307,7 +320,7 @@ impl Server {
         self.timers.cancel_all(client);
         let ip = session.address.ip();
         match self.addresses.get_mut(&ip) {
-            Some(count) if *count > 1 => *count -= 1,
+            Some(from_there) if from_there.clients > 1 => from_there.clients -= 1,
             Some(_) | None => {
                 self.addresses.remove(&ip);
             }
@@ -316,7 +329,7 @@ impl Server {
             self.actions.push_back(Action::Close { client, why: why.clone() });
         }
         let Some((name, node)) = session.member() else {
-            self.strangers = self.strangers.saturating_sub(1);
+            self.no_stranger(ip);
             if why != CloseReason::Gone {
                 self.actions.push_back(Action::Tell(Notice::TurnedAway { address: session.address, why }));
             }
@@ -328,6 +341,14 @@ impl Server {
         self.carry_out(now, &name);
         if self.clusters.get(&name).is_some_and(Cluster::is_empty) {
             self.clusters.remove(&name);
+        }
+    }
+
+    /// One fewer that has not joined a cluster.
+    fn no_stranger(&mut self, ip: IpAddr) {
+        self.strangers = self.strangers.saturating_sub(1);
+        if let Some(from_there) = self.addresses.get_mut(&ip) {
+            from_there.strangers = from_there.strangers.saturating_sub(1);
         }
     }
 
@@ -374,6 +395,13 @@ impl Server {
         self.vote_info(client, seq, ring, Vote::NoChange);
     }
 }
+
+/// A timer that is found run out so long ago says that this machine stood still, not that a peer was silent: its answer may
+/// lie in the socket.
+const LATE: Duration = Duration::from_millis(250);
+
+/// How long such a peer has once more.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// With so many answers under way a client's further messages wait: half of what may be queued, so that votes which
 /// nobody asked for find room.

@@ -43,6 +43,36 @@ fn who_has_not_joined_is_bounded_apart_and_gives_its_place_back() {
 }
 
 #[test]
+fn one_address_can_not_take_all_places_of_strangers() {
+    let mut script = limited(Limits { strangers: 3, strangers_per_address: 1, ..Limits::default() });
+    script.connects(1);
+    script.connects(2);
+    assert_eq!(script.server.clients(), 1);
+    let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 1));
+    script.event(Event::Connected { client: ClientId(3), address });
+    assert_eq!(script.server.clients(), 2);
+    script.introduces(1, NodeId(1));
+    script.connects(4);
+    assert_eq!(script.server.clients(), 3);
+}
+
+#[test]
+fn after_this_machine_stood_still_peers_have_a_moment_to_be_heard() {
+    let mut script = Script::new(Algorithm::FfSplit);
+    script.joins(1);
+    script.now += Duration::from_secs(60);
+    script.event(Event::Tick);
+    assert_eq!(script.server.clients(), 1, "its echoes lie in the socket");
+    script.say(1, MessageKind::EchoRequest, vec![Opt::Seq(1)]);
+    script.passes(Duration::from_millis(11_999));
+    assert_eq!(script.server.clients(), 1);
+    script.now += Duration::from_secs(60);
+    script.event(Event::Tick);
+    script.passes(Duration::from_millis(500));
+    assert_eq!(script.server.clients(), 0, "nothing was heard");
+}
+
+#[test]
 fn many_messages_at_once_wait_for_their_answers_to_be_read() {
     let mut script = Script::new(Algorithm::FfSplit);
     script.joins(1);
