@@ -28,6 +28,8 @@ struct Client {
     membership: Vec<u32>,
     told: Vec<(u32, Vote)>,
     may_cast: bool,
+    /// What it was told last makes it cast its vote.
+    casts: bool,
     seq: u32,
 }
 
@@ -164,8 +166,9 @@ impl World {
         }
         let Some(client) = self.clients.get_mut(&node) else { return };
         match vote {
-            Vote::Ack => client.may_cast = true,
-            Vote::Nack | Vote::AskLater | Vote::WaitForReply | Vote::NoChange => {}
+            Vote::Ack => (client.may_cast, client.casts) = (true, true),
+            Vote::Nack | Vote::AskLater | Vote::WaitForReply => client.casts = false,
+            Vote::NoChange => {}
         }
         if kind == MessageKind::VoteInfo
             && let Some(seq) = fields.seq
@@ -226,7 +229,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_outside_of_the_partition_may_cast_when_it_gets_the_vote(
+    fn nobody_outside_may_cast_when_a_partition_gets_the_vote_and_after_healing_all_have_it(
         story in (2_u32..=4).prop_flat_map(|nodes| (Just(nodes), steps(nodes))),
         lms in any::<bool>(),
     ) {
@@ -235,6 +238,16 @@ proptest! {
         let mut world = World::new(algorithm, nodes, Instant::now());
         for (node, step) in story {
             world.step(node, step);
+        }
+        // And once all see each other and confirm what they are told, all have it, whatever came before.
+        for node in 1..=nodes {
+            world.step(node, Step::Sees(0b1_1110));
+        }
+        while let Some(node) = world.clients.iter().find(|(_, client)| !client.told.is_empty()).map(|(node, _)| *node) {
+            world.step(node, Step::Confirms);
+        }
+        for (node, client) in &world.clients {
+            prop_assert!(client.casts, "{algorithm:?}: node {node} was forgotten: {:?}", world.story);
         }
     }
 }
