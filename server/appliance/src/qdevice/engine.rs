@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::connection::{Connection, Order, Told};
 use super::pki::Pki;
@@ -184,7 +184,7 @@ impl Engine {
         let Some(handle) = self.connections.get(&client) else { return };
         // Full it can't be, see ORDERS; if its task has ended, its last word is on the way here.
         if handle.orders.try_send(order).is_err() {
-            warn!(%client, "a QDevice connection takes no orders");
+            debug!(%client, "a QDevice connection takes no orders any more");
         }
     }
 }
