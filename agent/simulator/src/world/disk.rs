@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tiebreaker_consensus::{Batch, Stored};
 
-use crate::dice::{Dice, MS, US};
+use super::dice::{Dice, MS, US};
 
 #[derive(Debug)]
 pub(crate) struct Disk {

@@ -4,7 +4,7 @@ use tiebreaker_member::core::Message;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::node;
 
-use crate::fault::Who;
+use super::machine::Who;
 
 /// What a parcel holds.
 #[derive(Clone, Debug)]
@@ -140,11 +140,9 @@ pub(crate) enum Event {
     PowerOn {
         who: Who,
     },
-    Fault(usize),
     Relief(Relief),
-    Heal,
-    /// Everything has healed: is all well?
-    Look,
+    /// Whoever drives the world wants to be called.
+    Cue(u64),
 }
 
 impl Event {
@@ -167,13 +165,7 @@ impl Event {
             | Self::Booted { who, .. }
             | Self::Start { who, .. } => Some(*who),
             Self::Device { .. } => Some(0),
-            Self::Command { .. }
-            | Self::LateOff { .. }
-            | Self::PowerOn { .. }
-            | Self::Fault(_)
-            | Self::Relief(_)
-            | Self::Heal
-            | Self::Look => None,
+            Self::Command { .. } | Self::LateOff { .. } | Self::PowerOn { .. } | Self::Relief(_) | Self::Cue(_) => None,
         }
     }
 
@@ -199,10 +191,8 @@ impl Event {
             | Self::Command { .. }
             | Self::LateOff { .. }
             | Self::PowerOn { .. }
-            | Self::Fault(_)
             | Self::Relief(_)
-            | Self::Heal
-            | Self::Look => None,
+            | Self::Cue(_) => None,
         }
     }
 }

@@ -6,24 +6,32 @@ use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::resource::ResourceSpec;
 
-use crate::dice::{Dice, MS};
+use super::dice::{Dice, MS};
 
 /// How often the programs of a machine misbehave, per thousand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mood {
-    pub(crate) fails: u64,
-    pub(crate) lies: u64,
-    pub(crate) hangs: u64,
-    pub(crate) unknown: u64,
-    /// The longest that a well-behaved start or stop takes.
-    pub(crate) longest: u64,
+pub struct Mood {
+    /// Starts and stops fail.
+    pub fails: u64,
+    /// They do nothing, and say that they did.
+    pub lies: u64,
+    /// They hang until their timeout.
+    pub hangs: u64,
+    /// Probes fail.
+    pub unknown: u64,
+    /// The longest that a well-behaved start or stop takes, in nanoseconds.
+    pub longest: u64,
 }
 
 impl Mood {
-    pub(crate) const GOOD: Self = Self { fails: 0, lies: 0, hangs: 0, unknown: 0, longest: 800 * MS };
-    pub(crate) const USUAL: Self = Self { fails: 5, lies: 5, hangs: 5, unknown: 5, longest: 1500 * MS };
-    pub(crate) const BAD: Self = Self { fails: 150, lies: 150, hangs: 150, unknown: 200, longest: 3000 * MS };
-    pub(crate) const SLOW: Self = Self { fails: 0, lies: 0, hangs: 500, unknown: 0, longest: 3000 * MS };
+    /// Nothing goes wrong.
+    pub const GOOD: Self = Self { fails: 0, lies: 0, hangs: 0, unknown: 0, longest: 800 * MS };
+    /// Something goes wrong now and then.
+    pub const USUAL: Self = Self { fails: 5, lies: 5, hangs: 5, unknown: 5, longest: 1500 * MS };
+    /// They fail, lie, hang and don't know.
+    pub const BAD: Self = Self { fails: 150, lies: 150, hangs: 150, unknown: 200, longest: 3000 * MS };
+    /// They hang and are slow.
+    pub const SLOW: Self = Self { fails: 0, lies: 0, hangs: 500, unknown: 0, longest: 3000 * MS };
 }
 
 /// What an operation does to the machine when its moment comes.
@@ -73,7 +81,7 @@ pub(crate) struct Course {
 
 /// What an agent hears of an operation's end.
 pub(crate) enum End {
-    Ended(OperationId, Outcome),
+    Ended(OperationId, OperationKind, Outcome),
     Probed(OperationId, Found),
 }
 
@@ -221,7 +229,9 @@ impl Workloads {
         let op = self.operations.remove(&key)?;
         let end = match op.kind {
             OperationKind::Probe => End::Probed(op.id, op.found),
-            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => End::Ended(op.id, op.outcome),
+            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => {
+                End::Ended(op.id, op.kind, op.outcome)
+            }
         };
         Some((op.instance, op.resource, end))
     }
