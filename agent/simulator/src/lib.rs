@@ -7,5 +7,6 @@
 //! `docs/simulate.md` documents every key and every event.
 
 pub mod output;
+pub mod run;
 pub mod scenario;
 pub mod world;

@@ -2,6 +2,7 @@
 
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
+use tiebreaker_pipeline::report::Capacity;
 use tiebreaker_pipeline::resource::{Driver, Requested, ResourceSpec};
 use tiebreaker_pipeline::state::{DeviceStatus, Role, State};
 use tiebreaker_simulator::world::{BmcMode, Boot, MachineSetup, Mood, Next, SEC, Setup, Switches, Violation, World};
@@ -111,6 +112,8 @@ impl Run {
             on: true,
             reboots: true,
             bmc: BmcMode::Works,
+            starts: 0,
+            capacity: Capacity::default(),
         };
         let setup = Setup {
             seed: schedule.seed,

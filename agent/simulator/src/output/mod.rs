@@ -166,6 +166,8 @@ pub enum Happened {
     Runs,
     /// Its stop begins.
     Stops,
+    /// Its live move begins.
+    Moves,
     /// It runs no more.
     Stopped,
     /// It died.

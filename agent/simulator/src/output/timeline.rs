@@ -10,6 +10,7 @@ impl fmt::Display for Happened {
             Self::Starts => f.write_str("starts"),
             Self::Runs => f.write_str("runs"),
             Self::Stops => f.write_str("stops"),
+            Self::Moves => f.write_str("begins to move live"),
             Self::Stopped => f.write_str("runs no more"),
             Self::Died => f.write_str("died"),
             Self::Failed { why } => f.write_str(why),

@@ -1,13 +1,17 @@
 //! What can be done to a world from outside, and what takes itself back after a while.
 
+use std::collections::BTreeMap;
+
 use tiebreaker_member::core::{Request, RequestId};
 use tiebreaker_pipeline::name::ResourceName;
+use tiebreaker_pipeline::node;
+use tiebreaker_pipeline::report::{Leave, Usage};
 
 use super::bmc::BmcMode;
 use super::dice::{MS, SEC};
 use super::event::{Event, Relief};
 use super::machine::{Power, Who};
-use super::workload::Mood;
+use super::workload::{Failing, Mood};
 use super::{Record, World};
 
 impl World {
@@ -51,6 +55,25 @@ impl World {
         }
     }
 
+    /// The agent or daemon is stopped (SIGSTOP) until [`World::go_on`].
+    pub fn freeze(&mut self, who: Who) {
+        if self.stop(who) {
+            self.say(who, || "its process is stopped".into());
+        }
+    }
+
+    /// The disk is gone, and with it all that this member knew: its process dies and can't start again.
+    pub fn lose_disk(&mut self, who: Who) {
+        self.say(who, || "loses its disk".into());
+        self.crash(who, SEC);
+        self.machines[who].disk.lose();
+    }
+
+    /// What the programs of a resource do wrong from now on.
+    pub fn set_failing(&mut self, resource: ResourceName, failing: Failing) {
+        self.failing.insert(resource, failing);
+    }
+
     /// The next pet of its watchdog is held up by a stop of the process, for so long.
     pub fn stop_in_pet(&mut self, who: Who, for_ns: u64) {
         if let Some(process) = &mut self.machines[who].process {
@@ -79,6 +102,43 @@ impl World {
     pub fn reset_machine(&mut self, who: Who) {
         if self.machines[who].power == Power::Up {
             self.reset(who, "resets");
+        }
+    }
+
+    /// Somebody switches a machine off, reboots it, or restarts its agent, in good order: the agent is told, and waited
+    /// for, for so long at most.
+    pub fn leave(&mut self, who: Who, how: Leave, within_ns: u64) {
+        let machine = &mut self.machines[who];
+        if machine.power != Power::Up || (how == Leave::AgentRestart && machine.process.is_none()) {
+            return;
+        }
+        machine.leaving = Some(how);
+        machine.leaves += 1;
+        let leaves = machine.leaves;
+        let instance = machine.instance();
+        self.say(who, || format!("is asked to {how}"));
+        self.after(within_ns, Event::Relief(Relief::Patience { who, leaves }));
+        match instance {
+            Some(instance) => self.dispatch(Event::Told { who, instance, event: node::Event::Leaving(how) }),
+            // No agent runs that could be waited for.
+            None => self.go(who),
+        }
+    }
+
+    /// Whoever was to go goes.
+    pub(super) fn go(&mut self, who: Who) {
+        match self.machines[who].leaving.take() {
+            Some(Leave::AgentRestart) => self.crash(who, SEC),
+            Some(Leave::Reboot) => self.reboot(who),
+            Some(Leave::PowerOff) => self.power_off(who, "switches off"),
+            None => {}
+        }
+    }
+
+    /// A node has measured what its resources use.
+    pub fn tell_usage(&mut self, who: Who, usage: BTreeMap<ResourceName, Usage>) {
+        if let Some(instance) = self.machines[who].instance() {
+            self.dispatch(Event::Told { who, instance, event: node::Event::Used(usage) });
         }
     }
 
@@ -152,7 +212,7 @@ impl World {
             return None;
         }
         let id = self.next_request();
-        self.say(who, || format!("is asked: {request:?}"));
+        self.record(Some(who), || Record::Asked(Box::new(request.clone())));
         self.enter(who, |core, moment| core.request(moment, id, request));
         Some(id)
     }
@@ -180,6 +240,12 @@ impl World {
                 let bmc = &mut self.machines[who].bmc;
                 if bmc.changes == changes {
                     bmc.set(BmcMode::Works);
+                }
+            }
+            Relief::Patience { who, leaves } => {
+                if self.machines[who].leaves == leaves && self.machines[who].leaving.is_some() {
+                    self.say(who, || "is waited for no longer".into());
+                    self.go(who);
                 }
             }
             Relief::Mood { who, moods } => {

@@ -41,6 +41,12 @@ impl Disk {
         }))
     }
 
+    /// Everything is gone.
+    pub(crate) fn lose(&mut self) {
+        self.stored = Stored::default();
+        self.pending.clear();
+    }
+
     pub(crate) fn stall(&mut self, until: u64) {
         self.stalled_until = self.stalled_until.max(until);
     }

@@ -31,14 +31,42 @@ pub(crate) struct Parcel {
 /// Something that an earlier fault did is taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Relief {
-    Link { from: Who, to: Who },
-    Speed { from: Who, to: Who },
-    Loss { from: Who, to: Who },
-    Continue { who: Who, stops: u64 },
-    Resume { who: Who, halts: u64 },
-    Mains { who: Who },
-    Bmc { who: Who, changes: u64 },
-    Mood { who: Who, moods: u64 },
+    Link {
+        from: Who,
+        to: Who,
+    },
+    Speed {
+        from: Who,
+        to: Who,
+    },
+    Loss {
+        from: Who,
+        to: Who,
+    },
+    Continue {
+        who: Who,
+        stops: u64,
+    },
+    Resume {
+        who: Who,
+        halts: u64,
+    },
+    Mains {
+        who: Who,
+    },
+    Bmc {
+        who: Who,
+        changes: u64,
+    },
+    Mood {
+        who: Who,
+        moods: u64,
+    },
+    /// Somebody who shuts a machine down waits no longer for its agent.
+    Patience {
+        who: Who,
+        leaves: u64,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -31,7 +31,12 @@ impl World {
                 }
                 let epoch = self.machines[who].epoch;
                 let machine = &mut self.machines[who];
-                let mood = if self.healed { Mood::GOOD } else { machine.mood };
+                let fails = self.failing.get_mut(&resource).is_some_and(|failing| failing.fails_next(who, kind));
+                let mood = match (fails, self.healed) {
+                    (true, _) => Mood::HOPELESS,
+                    (false, true) => Mood::GOOD,
+                    (false, false) => machine.mood,
+                };
                 let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec, target };
                 let course = machine.workloads.begin(&mut self.dice, mood, order);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
@@ -46,10 +51,13 @@ impl World {
                     let epoch = machine.epoch;
                     let after = self.dice.between(0, 30 * MS);
                     self.after(after, Event::Kill { who, epoch, key });
-                    self.say(who, || format!("cancels operation {}", id.0));
+                    self.record(Some(who), || Record::Cancels(id));
                 }
             }
-            node::Action::MayGo => self.say(who, || "may go".to_owned()),
+            node::Action::MayGo => {
+                self.say(who, || "may go".to_owned());
+                self.go(who);
+            }
             node::Action::StartAnew => {
                 self.say(who, || "learns that its life has ended and makes way for a new agent".to_owned());
                 let back = self.dice.between(200 * MS, 2_000 * MS);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tiebreaker_consensus::RaftId;
 use tiebreaker_member::core::{Core, Moment};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
-use tiebreaker_pipeline::report::Trust;
+use tiebreaker_pipeline::report::{Capacity, Leave, Trust};
 use tiebreaker_pipeline::time::Reading;
 
 use super::bmc::{Bmc, BmcMode};
@@ -78,6 +78,10 @@ pub struct MachineSetup {
     pub reboots: bool,
     /// How its BMC behaves.
     pub bmc: BmcMode,
+    /// How often its agent has started before.
+    pub starts: u64,
+    /// What it has to give to resources.
+    pub capacity: Capacity,
 }
 
 /// Why nothing on a machine moves.
@@ -132,6 +136,11 @@ pub struct Machine {
     pub(crate) kind: Kind,
     pub(crate) boots: Boot,
     pub(crate) reboots: bool,
+    pub(crate) capacity: Capacity,
+    /// It goes as soon as its agent says that it may.
+    pub(crate) leaving: Option<Leave>,
+    /// Counts such wishes, so that only the last one's patience ends.
+    pub(crate) leaves: u64,
     pub(crate) clock: Clock,
     pub(crate) power: Power,
     /// False while the mains fail.
@@ -176,13 +185,16 @@ pub struct Machine {
 
 impl Machine {
     pub(super) fn new(setup: MachineSetup, raft_id: RaftId, mood: Mood, disk: Disk, dog: Watchdog) -> Self {
-        let MachineSetup { name, kind, boot, on, reboots, bmc } = setup;
+        let MachineSetup { name, kind, boot, on, reboots, bmc, starts, capacity } = setup;
         Self {
             name,
             raft_id,
             kind,
             boots: boot,
             reboots,
+            capacity,
+            leaving: None,
+            leaves: 0,
             clock: Clock::new(0, 0, 0, 0),
             power: if on { Power::Booting } else { Power::Off },
             mains: true,
@@ -197,7 +209,7 @@ impl Machine {
             halts: 0,
             frozen: VecDeque::new(),
             process: None,
-            starts: 0,
+            starts,
             stopped: false,
             stops: 0,
             held: VecDeque::new(),

@@ -26,8 +26,10 @@ mod rules;
 mod watchdog;
 mod workload;
 
+use std::collections::BTreeMap;
+
 use tiebreaker_consensus::{Membership, RaftId, bootstrap};
-use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::state::State;
 
 use disk::Disk;
@@ -43,7 +45,7 @@ pub use invariants::Violation;
 pub use machine::{Boot, Halt, Kind, Machine, MachineSetup, Power, Who};
 pub use record::{Entry, Record};
 pub use rules::{ShellRules, Switches};
-pub use workload::Mood;
+pub use workload::{Failing, Mood};
 
 /// What a world begins with.
 #[derive(Clone, Debug)]
@@ -77,6 +79,7 @@ pub struct World {
     usual_mood: Mood,
     devices_dawdle: bool,
     slew_ppm: i64,
+    failing: BTreeMap<ResourceName, Failing>,
     records: Option<Vec<Entry>>,
     watch: Watch,
     next_instance: u64,
@@ -127,6 +130,7 @@ impl World {
             usual_mood: mood,
             devices_dawdle,
             slew_ppm,
+            failing: BTreeMap::new(),
             records: recorded.then(Vec::new),
             watch: Watch::new(state),
             next_instance: 1,

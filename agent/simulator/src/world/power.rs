@@ -19,7 +19,8 @@ impl World {
     pub(crate) fn work_device(&mut self, who: Who, token: u64, node: &MemberName, command: DeviceCommand) {
         let (Some(node), Some(instance)) = (self.who(node), self.machines[who].instance()) else { return };
         if command != DeviceCommand::Look {
-            self.say(who, || format!("tells the BMC of node{node}: {}", word(command)));
+            let name = self.machines[node].name.clone();
+            self.say(who, || format!("tells the BMC of {name}: {}", word(command)));
         }
         let after = self.dice.between(MS, 30 * MS);
         self.after(after, Event::Command { node, token, instance, command });
@@ -138,6 +139,7 @@ impl World {
         machine.halts += 1;
         machine.frozen.clear();
         machine.disk.crash(&mut self.dice);
+        machine.leaving = None;
         machine.dog.disarm();
         machine.workloads.die_all();
         machine.lease_end = None;
@@ -157,6 +159,13 @@ impl World {
             return self.power_off(who, why);
         }
         self.say(who, || why.to_owned());
+        self.die(who);
+        self.begin_boot(who);
+    }
+
+    /// As its software wants it, so it comes back whatever follows a reset.
+    pub(super) fn reboot(&mut self, who: Who) {
+        self.say(who, || "reboots".into());
         self.die(who);
         self.begin_boot(who);
     }

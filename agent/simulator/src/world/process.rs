@@ -8,12 +8,12 @@ use tiebreaker_member::core::{Action, Core, CoreConfig, Message, Moment};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{self, Node, NodeConfig};
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::{Capacity, WatchdogPromise};
+use tiebreaker_pipeline::report::WatchdogPromise;
 use tiebreaker_pipeline::state::State;
 
 use super::dice::MS;
 use super::event::{Cargo, Event, Parcel};
-use super::machine::{Heard, Power, Process, Who};
+use super::machine::{Boot, Heard, Power, Process, Who};
 use super::network::{DEAD_AFTER, HEARD_WITHIN, PING_EVERY};
 use super::watchdog::Petter;
 use super::{Record, World};
@@ -34,7 +34,9 @@ impl World {
         let moment = machine.moment(now);
         let stored = machine.disk.stored.clone();
         let last_index = stored.last_index();
-        let Some(snapshot) = &stored.snapshot else { return };
+        let Some(snapshot) = &stored.snapshot else {
+            return self.say(who, || "has no store any more: it has to be joined anew".into());
+        };
         let state = match State::decode(&snapshot.state) {
             Ok(mut state) => {
                 state.applied = snapshot.index;
@@ -81,8 +83,11 @@ impl World {
                 watchdog,
                 machine: None,
                 armed,
-                capacity: Capacity::default(),
-                booted_in_ms: None,
+                capacity: machine.capacity,
+                booted_in_ms: match machine.boots {
+                    Boot::Drawn => None,
+                    Boot::Takes(span) => Some(span / MS),
+                },
                 rules,
             };
             Node::new(moment.now, config)

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use tiebreaker_member::core::{Reply, RequestId};
+use tiebreaker_member::core::{Reply, Request, RequestId};
 use tiebreaker_pipeline::decision::LogLine;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{OperationId, OperationKind, Outcome};
@@ -52,10 +52,14 @@ pub enum Record {
         /// How.
         outcome: Outcome,
     },
+    /// An operation is cancelled.
+    Cancels(OperationId),
     /// A resource runs.
     Runs(ResourceName),
     /// A resource died.
     Dies(ResourceName),
+    /// Somebody asks something.
+    Asked(Box<Request>),
     /// A request was answered.
     Answered {
         /// Which.
@@ -77,8 +81,10 @@ impl Display for Record {
             Self::Ended { resource, id, outcome, .. } => {
                 write!(f, "operation {} on {resource} ended: {outcome:?}", id.0)
             }
+            Self::Cancels(id) => write!(f, "cancels operation {}", id.0),
             Self::Runs(resource) => write!(f, "{resource} runs"),
             Self::Dies(resource) => write!(f, "{resource} dies"),
+            Self::Asked(request) => write!(f, "is asked: {request:?}"),
             Self::Answered { reply, .. } => write!(f, "answers an operator: {reply:?}"),
             Self::Violated(violation) => write!(f, "VIOLATION {violation}"),
         }
