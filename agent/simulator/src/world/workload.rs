@@ -1,29 +1,75 @@
 //! What really runs on a machine, and the programs that start, stop and probe it: slow, hanging, failing, lying.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::resource::ResourceSpec;
 
-use crate::dice::{Dice, MS};
+use super::dice::{Dice, MS};
+use super::machine::Who;
 
 /// How often the programs of a machine misbehave, per thousand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mood {
-    pub(crate) fails: u64,
-    pub(crate) lies: u64,
-    pub(crate) hangs: u64,
-    pub(crate) unknown: u64,
-    /// The longest that a well-behaved start or stop takes.
-    pub(crate) longest: u64,
+pub struct Mood {
+    /// Starts and stops fail.
+    pub fails: u64,
+    /// They do nothing, and say that they did.
+    pub lies: u64,
+    /// They hang until their timeout.
+    pub hangs: u64,
+    /// Probes fail.
+    pub unknown: u64,
+    /// The longest that a well-behaved start or stop takes, in nanoseconds.
+    pub longest: u64,
 }
 
 impl Mood {
-    pub(crate) const GOOD: Self = Self { fails: 0, lies: 0, hangs: 0, unknown: 0, longest: 800 * MS };
-    pub(crate) const USUAL: Self = Self { fails: 5, lies: 5, hangs: 5, unknown: 5, longest: 1500 * MS };
-    pub(crate) const BAD: Self = Self { fails: 150, lies: 150, hangs: 150, unknown: 200, longest: 3000 * MS };
-    pub(crate) const SLOW: Self = Self { fails: 0, lies: 0, hangs: 500, unknown: 0, longest: 3000 * MS };
+    /// Nothing goes wrong.
+    pub const GOOD: Self = Self { fails: 0, lies: 0, hangs: 0, unknown: 0, longest: 800 * MS };
+    /// Starts and stops always fail.
+    pub const HOPELESS: Self = Self { fails: 1000, ..Self::GOOD };
+    /// Something goes wrong now and then.
+    pub const USUAL: Self = Self { fails: 5, lies: 5, hangs: 5, unknown: 5, longest: 1500 * MS };
+    /// They fail, lie, hang and don't know.
+    pub const BAD: Self = Self { fails: 150, lies: 150, hangs: 150, unknown: 200, longest: 3000 * MS };
+    /// They hang and are slow.
+    pub const SLOW: Self = Self { fails: 0, lies: 0, hangs: 500, unknown: 0, longest: 3000 * MS };
+}
+
+/// What the programs of one resource do wrong, on top of the mood of their machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Failing {
+    /// So many starts fail before one succeeds.
+    pub starts: u32,
+    /// So many live moves fail before one succeeds.
+    pub moves: u32,
+    /// Every stop fails.
+    pub stops: bool,
+    /// On these machines alone; on all if empty.
+    pub only_on: BTreeSet<Who>,
+}
+
+impl Failing {
+    /// Whether the next operation of this kind fails.
+    pub(crate) fn fails_next(&mut self, who: Who, kind: OperationKind) -> bool {
+        if !self.only_on.is_empty() && !self.only_on.contains(&who) {
+            return false;
+        }
+        match kind {
+            OperationKind::Start => counts(&mut self.starts),
+            OperationKind::Migrate => counts(&mut self.moves),
+            OperationKind::Stop => self.stops,
+            OperationKind::Probe => false,
+        }
+    }
+}
+
+/// True while there is something left to count down.
+const fn counts(left: &mut u32) -> bool {
+    let fails = *left > 0;
+    *left = left.saturating_sub(1);
+    fails
 }
 
 /// What an operation does to the machine when its moment comes.
@@ -73,7 +119,7 @@ pub(crate) struct Course {
 
 /// What an agent hears of an operation's end.
 pub(crate) enum End {
-    Ended(OperationId, Outcome),
+    Ended(OperationId, OperationKind, Outcome),
     Probed(OperationId, Found),
 }
 
@@ -221,7 +267,9 @@ impl Workloads {
         let op = self.operations.remove(&key)?;
         let end = match op.kind {
             OperationKind::Probe => End::Probed(op.id, op.found),
-            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => End::Ended(op.id, op.outcome),
+            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => {
+                End::Ended(op.id, op.kind, op.outcome)
+            }
         };
         Some((op.instance, op.resource, end))
     }

@@ -17,6 +17,8 @@ pub enum BmcMode {
     Mute,
     /// It acknowledges at once and carries out seconds later.
     Lags,
+    /// It answers, and switches, so many nanoseconds after it was told; what it answers was true when it was asked.
+    Slow(u64),
 }
 
 /// The device.
@@ -28,8 +30,8 @@ pub(crate) struct Bmc {
 }
 
 impl Bmc {
-    pub(crate) const fn new() -> Self {
-        Self { mode: BmcMode::Works, changes: 0 }
+    pub(crate) const fn new(mode: BmcMode) -> Self {
+        Self { mode, changes: 0 }
     }
 
     pub(crate) const fn set(&mut self, mode: BmcMode) -> u64 {

@@ -4,7 +4,7 @@ use tiebreaker_member::core::Message;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::node;
 
-use crate::fault::Who;
+use super::machine::Who;
 
 /// What a parcel holds.
 #[derive(Clone, Debug)]
@@ -31,14 +31,42 @@ pub(crate) struct Parcel {
 /// Something that an earlier fault did is taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Relief {
-    Link { from: Who, to: Who },
-    Speed { from: Who, to: Who },
-    Loss { from: Who, to: Who },
-    Continue { who: Who, stops: u64 },
-    Resume { who: Who, halts: u64 },
-    Mains { who: Who },
-    Bmc { who: Who, changes: u64 },
-    Mood { who: Who, moods: u64 },
+    Link {
+        from: Who,
+        to: Who,
+    },
+    Speed {
+        from: Who,
+        to: Who,
+    },
+    Loss {
+        from: Who,
+        to: Who,
+    },
+    Continue {
+        who: Who,
+        stops: u64,
+    },
+    Resume {
+        who: Who,
+        halts: u64,
+    },
+    Mains {
+        who: Who,
+    },
+    Bmc {
+        who: Who,
+        changes: u64,
+    },
+    Mood {
+        who: Who,
+        moods: u64,
+    },
+    /// Somebody who shuts a machine down waits no longer for its agent.
+    Patience {
+        who: Who,
+        leaves: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -140,11 +168,9 @@ pub(crate) enum Event {
     PowerOn {
         who: Who,
     },
-    Fault(usize),
     Relief(Relief),
-    Heal,
-    /// Everything has healed: is all well?
-    Look,
+    /// Whoever drives the world wants to be called.
+    Cue(u64),
 }
 
 impl Event {
@@ -167,13 +193,7 @@ impl Event {
             | Self::Booted { who, .. }
             | Self::Start { who, .. } => Some(*who),
             Self::Device { .. } => Some(0),
-            Self::Command { .. }
-            | Self::LateOff { .. }
-            | Self::PowerOn { .. }
-            | Self::Fault(_)
-            | Self::Relief(_)
-            | Self::Heal
-            | Self::Look => None,
+            Self::Command { .. } | Self::LateOff { .. } | Self::PowerOn { .. } | Self::Relief(_) | Self::Cue(_) => None,
         }
     }
 
@@ -199,10 +219,8 @@ impl Event {
             | Self::Command { .. }
             | Self::LateOff { .. }
             | Self::PowerOn { .. }
-            | Self::Fault(_)
             | Self::Relief(_)
-            | Self::Heal
-            | Self::Look => None,
+            | Self::Cue(_) => None,
         }
     }
 }

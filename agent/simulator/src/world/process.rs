@@ -8,16 +8,15 @@ use tiebreaker_member::core::{Action, Core, CoreConfig, Message, Moment};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{self, Node, NodeConfig};
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::{Capacity, WatchdogPromise};
+use tiebreaker_pipeline::report::WatchdogPromise;
 use tiebreaker_pipeline::state::State;
 
-use crate::dice::MS;
-use crate::event::{Cargo, Event, Parcel};
-use crate::fault::Who;
-use crate::machine::{Heard, Power, Process};
-use crate::network::{DEAD_AFTER, HEARD_WITHIN, PING_EVERY};
-use crate::watchdog::Petter;
-use crate::world::World;
+use super::dice::MS;
+use super::event::{Cargo, Event, Parcel};
+use super::machine::{Boot, Heard, Power, Process, Who};
+use super::network::{DEAD_AFTER, HEARD_WITHIN, PING_EVERY};
+use super::watchdog::Petter;
+use super::{Record, World};
 
 /// Wake-ups in a row without anything that was due: the core waits for a time that has passed.
 const SPINS_MAX: u32 = 50;
@@ -25,6 +24,7 @@ const SPINS_MAX: u32 = 50;
 impl World {
     /// The service manager starts the agent or daemon.
     pub(crate) fn start(&mut self, who: Who, epoch: u64) {
+        let count = self.machines.len();
         let machine = &mut self.machines[who];
         if machine.epoch != epoch || machine.power != Power::Up || machine.process.is_some() {
             return;
@@ -34,7 +34,9 @@ impl World {
         let moment = machine.moment(now);
         let stored = machine.disk.stored.clone();
         let last_index = stored.last_index();
-        let Some(snapshot) = &stored.snapshot else { return };
+        let Some(snapshot) = &stored.snapshot else {
+            return self.say(who, || "has no store any more: it has to be joined anew".into());
+        };
         let state = match State::decode(&snapshot.state) {
             Ok(mut state) => {
                 state.applied = snapshot.index;
@@ -81,8 +83,11 @@ impl World {
                 watchdog,
                 machine: None,
                 armed,
-                capacity: Capacity::default(),
-                booted_in_ms: None,
+                capacity: machine.capacity,
+                booted_in_ms: match machine.boots {
+                    Boot::Drawn => None,
+                    Boot::Takes(span) => Some(span / MS),
+                },
                 rules,
             };
             Node::new(moment.now, config)
@@ -109,7 +114,7 @@ impl World {
             wake_at: None,
             woken: false,
             spins: 0,
-            heard: vec![Heard { echo: now, direct: 0, any: 0, without_gap_since: now }; self.schedule.machines.len()],
+            heard: vec![Heard { echo: now, direct: 0, any: 0, without_gap_since: now }; count],
             petter,
             promised,
             stop_in_pet: None,
@@ -144,8 +149,8 @@ impl World {
         self.enter(who, |core, moment| core.node_event(moment, node::Event::LeftoversKilled));
     }
 
-    /// The process dies; its workloads and operations don't.
-    pub(crate) fn crash(&mut self, who: Who, back: u64) {
+    /// The agent or daemon dies, and is started again after so long; its workloads and operations don't die.
+    pub fn crash(&mut self, who: Who, back: u64) {
         let now = self.now;
         let machine = &mut self.machines[who];
         if machine.process.take().is_none() {
@@ -235,7 +240,7 @@ impl World {
             }
             Action::Node(action) => self.node_action(who, action),
             Action::Device { token, node, command, .. } => self.work_device(who, token, &node, command),
-            Action::Reply { reply, .. } => self.say(who, || format!("answers an operator: {reply:?}")),
+            Action::Reply { request, reply } => self.record(Some(who), || Record::Answered { request, reply }),
             Action::Changed => self.observe(who),
             Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }

@@ -3,13 +3,12 @@
 use tiebreaker_pipeline::node::{self, OperationKind};
 use tiebreaker_pipeline::time::Reading;
 
-use crate::dice::{MS, SEC};
-use crate::event::{Event, Relief};
-use crate::fault::Who;
-use crate::machine::Power;
-use crate::watchdog::Petter;
-use crate::workload::{End, Order};
-use crate::world::World;
+use super::dice::MS;
+use super::event::Event;
+use super::machine::{Power, Who};
+use super::watchdog::Petter;
+use super::workload::{End, Mood, Order};
+use super::{Record, World};
 
 impl World {
     pub(crate) fn node_action(&mut self, who: Who, action: node::Action) {
@@ -32,13 +31,18 @@ impl World {
                 }
                 let epoch = self.machines[who].epoch;
                 let machine = &mut self.machines[who];
-                let mood = if self.healed { crate::workload::Mood::GOOD } else { machine.mood };
+                let fails = self.failing.get_mut(&resource).is_some_and(|failing| failing.fails_next(who, kind));
+                let mood = match (fails, self.healed) {
+                    (true, _) => Mood::HOPELESS,
+                    (false, true) => Mood::GOOD,
+                    (false, false) => machine.mood,
+                };
                 let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec, target };
                 let course = machine.workloads.begin(&mut self.dice, mood, order);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
                 self.after(course.ends_in, Event::End { who, epoch, key: course.key });
                 if kind != OperationKind::Probe {
-                    self.say(who, || format!("begins to {} {resource}", kind.word()));
+                    self.record(Some(who), || Record::Begins { resource, kind });
                 }
             }
             node::Action::Cancel(id) => {
@@ -47,10 +51,13 @@ impl World {
                     let epoch = machine.epoch;
                     let after = self.dice.between(0, 30 * MS);
                     self.after(after, Event::Kill { who, epoch, key });
-                    self.say(who, || format!("cancels operation {}", id.0));
+                    self.record(Some(who), || Record::Cancels(id));
                 }
             }
-            node::Action::MayGo => self.say(who, || "may go".to_owned()),
+            node::Action::MayGo => {
+                self.say(who, || "may go".to_owned());
+                self.go(who);
+            }
             node::Action::StartAnew => {
                 self.say(who, || "learns that its life has ended and makes way for a new agent".to_owned());
                 let back = self.dice.between(200 * MS, 2_000 * MS);
@@ -86,7 +93,7 @@ impl World {
             if !self.watch.committed.resources.contains_key(&resource) {
                 self.machines[who].workloads.set_managed(&resource, false);
             }
-            self.say(who, || format!("{resource} runs"));
+            self.record(Some(who), || Record::Runs(resource.clone()));
             self.look_at_running(who, &resource);
         }
     }
@@ -108,8 +115,8 @@ impl World {
     fn tell_end(&mut self, who: Who, end: Option<(u64, tiebreaker_pipeline::name::ResourceName, End)>) {
         let Some((instance, resource, end)) = end else { return };
         let event = match end {
-            End::Ended(id, outcome) => {
-                self.say(who, || format!("operation {} on {resource} ended: {outcome:?}", id.0));
+            End::Ended(id, kind, outcome) => {
+                self.record(Some(who), || Record::Ended { resource, kind, id, outcome: outcome.clone() });
                 node::Event::Ended(id, outcome)
             }
             End::Probed(id, found) => node::Event::Probed(id, found),
@@ -207,7 +214,7 @@ impl World {
         }
         if let Some(for_ns) = process.stop_in_pet.take() {
             // SIGSTOP comes right here: the lease was valid, the pet comes later.
-            self.stop(who, for_ns);
+            self.stop_for(who, for_ns);
             return self.dispatch(Event::Pet { who, instance });
         }
         machine.dog.pet(now);
@@ -228,16 +235,14 @@ impl World {
         self.reset(who, "its watchdog resets it");
     }
 
-    /// SIGSTOP.
-    pub(crate) fn stop(&mut self, who: Who, for_ns: u64) {
+    /// SIGSTOP; true if there was a process.
+    pub fn stop(&mut self, who: Who) -> bool {
         let machine = &mut self.machines[who];
         if machine.process.is_none() {
-            return;
+            return false;
         }
         machine.stopped = true;
         machine.stops += 1;
-        let stops = machine.stops;
-        self.say(who, || format!("its process is stopped for {} ms", for_ns / MS));
-        self.after(for_ns.min(600 * SEC), Event::Relief(Relief::Continue { who, stops }));
+        true
     }
 }

@@ -3,14 +3,15 @@
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
 
-use crate::bmc::{BmcMode, word};
-use crate::clock::Clock;
-use crate::dice::{MS, SEC};
-use crate::event::{Event, Relief};
-use crate::fault::Who;
-use crate::machine::{Halt, Power};
-use crate::schedule::Style;
-use crate::world::World;
+use super::World;
+use super::bmc::{BmcMode, word};
+use super::clock::Clock;
+use super::dice::{MS, SEC};
+use super::event::{Event, Relief};
+use super::machine::{Boot, Halt, Power, Who};
+
+/// The appliance gives up a command to a device after this long.
+const COMMAND_WITHIN: u64 = 10 * SEC;
 
 impl World {
     // --- the appliance's devices
@@ -18,7 +19,8 @@ impl World {
     pub(crate) fn work_device(&mut self, who: Who, token: u64, node: &MemberName, command: DeviceCommand) {
         let (Some(node), Some(instance)) = (self.who(node), self.machines[who].instance()) else { return };
         if command != DeviceCommand::Look {
-            self.say(who, || format!("tells the BMC of node{node}: {}", word(command)));
+            let name = self.machines[node].name.clone();
+            self.say(who, || format!("tells the BMC of {name}: {}", word(command)));
         }
         let after = self.dice.between(MS, 30 * MS);
         self.after(after, Event::Command { node, token, instance, command });
@@ -26,12 +28,15 @@ impl World {
 
     pub(crate) fn device_command(&mut self, node: Who, token: u64, instance: u64, command: DeviceCommand) {
         let bmc = self.machines[node].bmc;
-        let answer_in = if self.schedule.style == Style::Mixed && self.dice.one_in(10) {
+        let answer_in = if self.devices_dawdle && self.dice.one_in(10) {
             self.dice.between(500 * MS, 2 * SEC)
         } else {
             self.dice.between(10 * MS, 300 * MS)
         };
         let unanswered = || DeviceResult::Unanswered { why: "no answer within 2 s".into() };
+        if let BmcMode::Slow(by) = bmc.mode {
+            return self.slow_device(node, (token, instance), command, by);
+        }
         if !self.machines[node].bmc_has_power || bmc.mode == BmcMode::Unreachable {
             return self.after(2 * SEC, Event::Device { instance, token, result: unanswered() });
         }
@@ -51,7 +56,7 @@ impl World {
                         let offs = Some(self.machines[node].offs);
                         self.after(after, Event::LateOff { node, offs });
                     }
-                    BmcMode::Stuck | BmcMode::Unreachable => {}
+                    BmcMode::Stuck | BmcMode::Unreachable | BmcMode::Slow(_) => {}
                 }
                 DeviceResult::Taken
             }
@@ -68,6 +73,32 @@ impl World {
         } else {
             self.after(answer_in, Event::Device { instance, token, result: done });
         }
+    }
+
+    /// A device that is slow at everything: what a look tells was true when it was asked.
+    fn slow_device(&mut self, node: Who, (token, instance): (u64, u64), command: DeviceCommand, by: u64) {
+        if !self.machines[node].bmc_has_power {
+            return;
+        }
+        let result = match command {
+            DeviceCommand::Look if self.machines[node].power == Power::Off => DeviceResult::IsOff,
+            DeviceCommand::Look => DeviceResult::IsOn,
+            DeviceCommand::Off => {
+                self.after(by, Event::LateOff { node, offs: None });
+                DeviceResult::Taken
+            }
+            DeviceCommand::On => {
+                self.after(by, Event::PowerOn { who: node });
+                DeviceResult::Taken
+            }
+        };
+        let (after, result) = if by < COMMAND_WITHIN {
+            (by, result)
+        } else {
+            let why = format!("no answer within {} s", COMMAND_WITHIN / SEC);
+            (COMMAND_WITHIN, DeviceResult::Unanswered { why })
+        };
+        self.after(after, Event::Device { instance, token, result });
     }
 
     pub(crate) fn device_result(&mut self, token: u64, result: DeviceResult) {
@@ -108,6 +139,7 @@ impl World {
         machine.halts += 1;
         machine.frozen.clear();
         machine.disk.crash(&mut self.dice);
+        machine.leaving = None;
         machine.dog.disarm();
         machine.workloads.die_all();
         machine.lease_end = None;
@@ -123,7 +155,17 @@ impl World {
     }
 
     pub(crate) fn reset(&mut self, who: Who, why: &str) {
+        if !self.machines[who].reboots {
+            return self.power_off(who, why);
+        }
         self.say(who, || why.to_owned());
+        self.die(who);
+        self.begin_boot(who);
+    }
+
+    /// As its software wants it, so it comes back whatever follows a reset.
+    pub(super) fn reboot(&mut self, who: Who) {
+        self.say(who, || "reboots".into());
         self.die(who);
         self.begin_boot(who);
     }
@@ -132,11 +174,16 @@ impl World {
         let machine = &mut self.machines[who];
         machine.power = Power::Booting;
         let epoch = machine.epoch;
-        let after = if who == 0 { self.dice.between(2 * SEC, 8 * SEC) } else { self.dice.between(5 * SEC, 30 * SEC) };
+        let after = match machine.boots {
+            Boot::Takes(span) => span,
+            Boot::Drawn if who == 0 => self.dice.between(2 * SEC, 8 * SEC),
+            Boot::Drawn => self.dice.between(5 * SEC, 30 * SEC),
+        };
         self.after(after, Event::Booted { who, epoch });
     }
 
-    pub(crate) fn power_on(&mut self, who: Who) {
+    /// Somebody switches it on.
+    pub fn power_on(&mut self, who: Who) {
         let machine = &mut self.machines[who];
         if machine.power == Power::Off && machine.mains {
             machine.off_by_fence = false;
@@ -156,18 +203,22 @@ impl World {
         let enabled = machine.enabled.clone();
         enabled.iter().for_each(|resource| machine.workloads.start_by_hand(resource));
         let raw_ppm = i64::try_from(self.dice.below(200)).expect("small") - 100;
-        let slew = if self.dice.one_in(3) { self.schedule.slew_ppm } else { 0 };
+        let slew = if self.dice.one_in(3) { self.slew_ppm } else { 0 };
         let slew = if self.dice.one_in(2) { slew } else { -slew };
         machine.clock = Clock::new(now, self.dice.between(2 * SEC, 20 * SEC), slew, raw_ppm);
         let boot = machine.boot;
-        let after = self.dice.between(50 * MS, 500 * MS);
+        let after = match machine.boots {
+            Boot::Takes(_) => 0,
+            Boot::Drawn => self.dice.between(50 * MS, 500 * MS),
+        };
         self.after(after, Event::Start { who, epoch });
         self.say(who, || format!("is up: boot {boot}"));
     }
 
     // --- standing still
 
-    pub(crate) fn halt(&mut self, who: Who, halt: Halt, for_ns: u64) {
+    /// A whole machine stands still for so long. One that hangs is reset then.
+    pub fn halt(&mut self, who: Who, halt: Halt, for_ns: u64) {
         let now = self.now;
         let machine = &mut self.machines[who];
         if machine.power != Power::Up || machine.halted.is_some() {
@@ -206,7 +257,8 @@ impl World {
         }
     }
 
-    pub(crate) fn go_on(&mut self, who: Who) {
+    /// SIGCONT.
+    pub fn go_on(&mut self, who: Who) {
         let now = self.now;
         let machine = &mut self.machines[who];
         if !machine.stopped {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use tiebreaker_consensus::{Batch, Stored};
 
-use crate::dice::{Dice, MS, US};
+use super::dice::{Dice, MS, US};
 
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -39,6 +39,12 @@ impl Disk {
             self.stored.write(&batch);
             batch.number
         }))
+    }
+
+    /// Everything is gone.
+    pub(crate) fn lose(&mut self) {
+        self.stored = Stored::default();
+        self.pending.clear();
     }
 
     pub(crate) fn stall(&mut self, until: u64) {

@@ -22,15 +22,36 @@ pub(crate) struct Clock {
     raw_ppm: i64,
 }
 
+/// Parts in a million.
+const MILLION: u64 = 1_000_000;
+
+fn rate(ppm: i64) -> u64 {
+    MILLION.checked_add_signed(ppm).expect("clocks never run backwards")
+}
+
+// Both are called for every event, so the common case does without 128 bits.
+
 fn scaled(span: u64, ppm: i64) -> u64 {
-    let rate = u128::try_from(1_000_000 + ppm).expect("clocks never run backwards");
-    u64::try_from(u128::from(span) * rate / 1_000_000).expect("a run is far shorter than 2^64 ns")
+    let rate = rate(ppm);
+    span.checked_mul(rate).map_or_else(
+        || {
+            let wide = u128::from(span) * u128::from(rate) / u128::from(MILLION);
+            u64::try_from(wide).expect("a run is far shorter than 2^64 ns")
+        },
+        |product| product / MILLION,
+    )
 }
 
 /// The shortest span of true time in which a clock of this rate counts `span`.
 fn unscaled(span: u64, ppm: i64) -> u64 {
-    let rate = u128::try_from(1_000_000 + ppm).expect("clocks never run backwards");
-    u64::try_from((u128::from(span) * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX)
+    let rate = rate(ppm);
+    span.checked_mul(MILLION).map_or_else(
+        || {
+            let wide = (u128::from(span) * u128::from(MILLION)).div_ceil(u128::from(rate));
+            u64::try_from(wide).unwrap_or(u64::MAX)
+        },
+        |product| product.div_ceil(rate),
+    )
 }
 
 impl Clock {
@@ -103,6 +124,18 @@ mod tests {
         clock.resume(300);
         clock.pause(400);
         assert_eq!(clock.reading(900), Reading { boottime_ns: 1_300, raw_ns: 1_200 });
+    }
+
+    #[test]
+    fn long_spans_are_counted_like_short_ones() {
+        for ppm in [-80_000, -1, 0, 99, 100_000] {
+            let rate = u64::try_from(1_000_000 + ppm).unwrap();
+            // The first one fits into 64 bits times a million, the second one doesn't.
+            for span in [1_000_000_000_000, 1_000_000_000_000_000] {
+                assert_eq!(scaled(span, ppm), span / 1_000_000 * rate, "{ppm}");
+                assert_eq!(unscaled(scaled(span, ppm), ppm), span, "{ppm}");
+            }
+        }
     }
 
     #[test]

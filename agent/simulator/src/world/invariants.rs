@@ -11,13 +11,13 @@ use tiebreaker_pipeline::decision::Decision;
 use tiebreaker_pipeline::fence::{Fence, FenceReason};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::LeaseVerdict;
-use tiebreaker_pipeline::state::State;
+use tiebreaker_pipeline::resource::Requested;
+use tiebreaker_pipeline::state::{Arming, DisarmMode, State};
 
-use crate::dice::{MS, SEC};
-use crate::fault::Who;
-use crate::machine::Power;
-use crate::network::HEARD_WITHIN;
-use crate::world::World;
+use super::dice::{MS, SEC};
+use super::machine::{Power, Who};
+use super::network::HEARD_WITHIN;
+use super::{Record, World};
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ impl fmt::Display for Violation {
 pub(crate) struct Watch {
     /// The furthest state that any member has applied.
     pub(crate) committed: State,
-    pub(crate) violation: Option<Violation>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) fences: usize,
     pub(crate) recovered: usize,
     pub(crate) leases_lost: u64,
@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     digest: Option<(u64, [u8; 32])>,
 }
 
+/// Broken invariants that are kept.
+const VIOLATIONS_MAX: usize = 100;
 /// Replicas are compared at every index that is a multiple of this, and at the end.
 const COMPARE_EVERY: u64 = 64;
 /// What a node has heard for this long, every leader knows that has heard the node for as long.
@@ -55,7 +57,7 @@ const TOLD_WITHIN: u64 = 6 * SEC;
 
 impl Watch {
     pub(crate) const fn new(committed: State) -> Self {
-        Self { committed, violation: None, fences: 0, recovered: 0, leases_lost: 0, digest: None }
+        Self { committed, violations: Vec::new(), fences: 0, recovered: 0, leases_lost: 0, digest: None }
     }
 
     fn fence_of(&self, node: &MemberName) -> Option<&Fence> {
@@ -64,11 +66,36 @@ impl Watch {
 }
 
 impl World {
-    pub(crate) fn violated(&mut self, invariant: &'static str, what: String) {
-        if self.watch.violation.is_none() {
-            let violation = Violation { invariant, what, at_ms: self.now / MS };
-            self.note(|| format!("VIOLATION {violation}"));
-            self.watch.violation = Some(violation);
+    /// The invariants that were broken, in their order.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.watch.violations
+    }
+
+    /// Fences begun so far.
+    #[must_use]
+    pub const fn fences(&self) -> usize {
+        self.watch.fences
+    }
+
+    /// Resources recovered from a fenced node so far.
+    #[must_use]
+    pub const fn recovered(&self) -> usize {
+        self.watch.recovered
+    }
+
+    /// Leases that ran out so far.
+    #[must_use]
+    pub const fn leases_lost(&self) -> u64 {
+        self.watch.leases_lost
+    }
+
+    /// An invariant is broken.
+    pub fn violated(&mut self, invariant: &'static str, what: String) {
+        let violation = Violation { invariant, what, at_ms: self.now / MS };
+        self.record(None, || Record::Violated(violation.clone()));
+        if self.watch.violations.len() < VIOLATIONS_MAX {
+            self.watch.violations.push(violation);
         }
     }
 
@@ -94,7 +121,7 @@ impl World {
         let lines: Vec<_> = state.log.iter().filter(|line| line.index > before).cloned().collect();
         self.watch.committed = state.clone();
         for line in lines {
-            self.note(|| format!("#{} {}", line.index, line.decision));
+            self.record(None, || Record::Decided(line.clone()));
             match line.decision {
                 Decision::FenceWanted { node, reason, .. } => {
                     self.watch.fences += 1;
@@ -115,7 +142,14 @@ impl World {
                     }
                     self.look_at_assignment(&resource, &node);
                 }
-                Decision::ResourceRemoved { resource } => {
+                Decision::Arming { arming: Arming::Disarmed { mode: DisarmMode::Ignore, .. }, .. } => {
+                    let all: Vec<ResourceName> = self.watch.committed.resources.keys().cloned().collect();
+                    for machine in &mut self.machines {
+                        all.iter().for_each(|resource| machine.workloads.set_managed(resource, false));
+                    }
+                }
+                Decision::ResourceSet { resource, requested: Requested::Ignored }
+                | Decision::ResourceRemoved { resource } => {
                     for machine in &mut self.machines {
                         machine.workloads.set_managed(&resource, false);
                     }
@@ -224,10 +258,16 @@ impl World {
         }
     }
 
-    /// Invariant 3: the lease has ended and the promised time has passed.
+    /// Invariant 3, where the promise holds: the lease has ended and the promised time has passed.
     pub(crate) fn must_be_gone(&mut self, who: Who) {
         let machine = &mut self.machines[who];
         machine.gone_by = None;
+        // In a disarmed cluster, and while an agent restarts in good order, nobody relies on the promise.
+        let state = &self.watch.committed;
+        let suspended = state.life(&machine.name).is_some_and(|life| life.unbound.is_some());
+        if suspended || !state.settings.arming.binds() {
+            return;
+        }
         let alive: Vec<String> = machine.workloads.managed_running().map(ToString::to_string).collect();
         if !alive.is_empty() {
             let what = format!("{} still runs {} after its lease and its promise", machine.name, alive.join(", "));
@@ -296,7 +336,7 @@ impl World {
     /// After every call of a core.
     pub(crate) fn after_step(&mut self, who: Who) {
         let now = self.now;
-        let trace = self.trace.on;
+        let recorded = self.records.is_some();
         let machine = &mut self.machines[who];
         let reading = machine.clock.reading(now);
         let Some(process) = &mut machine.process else { return };
@@ -316,10 +356,10 @@ impl World {
         };
         if leads != process.leads {
             let before = std::mem::replace(&mut process.leads, leads);
-            if trace {
+            if recorded {
                 let term = leadership.term;
                 match (before, leads) {
-                    (_, Some((_, true))) => self.say(who, || format!("leads term {term} and may grant")),
+                    (_, Some((_, true))) => self.record(Some(who), || Record::Leads { term }),
                     (Some((_, true)), Some((_, false))) => self.say(who, || "may not grant any more".into()),
                     (None, Some((_, false))) => self.say(who, || format!("is elected in term {term}")),
                     (Some(_), None) => self.say(who, || "leads no more".into()),

@@ -6,15 +6,18 @@ use std::time::Duration;
 use tiebreaker_consensus::RaftId;
 use tiebreaker_member::core::{Core, Moment};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
-use tiebreaker_pipeline::report::Trust;
+use tiebreaker_pipeline::report::{Capacity, Leave, Trust};
 use tiebreaker_pipeline::time::Reading;
 
-use crate::bmc::Bmc;
-use crate::clock::Clock;
-use crate::disk::Disk;
-use crate::event::Event;
-use crate::watchdog::{Petter, Watchdog};
-use crate::workload::{Mood, Workloads};
+use super::bmc::{Bmc, BmcMode};
+use super::clock::Clock;
+use super::disk::Disk;
+use super::event::Event;
+use super::watchdog::{Petter, Watchdog};
+use super::workload::{Mood, Workloads};
+
+/// A machine by its place: 0 is the appliance.
+pub type Who = usize;
 
 /// What a machine is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,18 +43,55 @@ impl Kind {
     pub const BARE: Self = Self { watchdog: None, bmc: true, pausable: true };
 }
 
+/// A machine's power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Power {
+pub enum Power {
+    /// Off.
     Off,
+    /// On, and nothing runs yet.
     Booting,
+    /// Its kernel is up.
     Up,
+}
+
+/// How long a machine takes from power to its service manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Boot {
+    /// Drawn anew each time.
+    Drawn,
+    /// Always this long, the start of the agent included. Nanoseconds.
+    Takes(u64),
+}
+
+/// What a machine begins with.
+#[derive(Clone, Debug)]
+pub struct MachineSetup {
+    /// Its name.
+    pub name: MemberName,
+    /// What it is.
+    pub kind: Kind,
+    /// How long it boots.
+    pub boot: Boot,
+    /// It is switched on.
+    pub on: bool,
+    /// It boots after a reset; else it stays off until it is switched on.
+    pub reboots: bool,
+    /// How its BMC behaves.
+    pub bmc: BmcMode,
+    /// How often its agent has started before.
+    pub starts: u64,
+    /// What it has to give to resources.
+    pub capacity: Capacity,
 }
 
 /// Why nothing on a machine moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Halt {
+pub enum Halt {
+    /// Its host has paused it, and it doesn't know.
     Paused,
+    /// It sleeps.
     Suspended,
+    /// Its kernel hangs.
     Hung,
 }
 
@@ -89,10 +129,18 @@ pub(crate) struct Process {
     pub(crate) leads: Option<(u64, bool)>,
 }
 
-pub(crate) struct Machine {
+/// One machine.
+pub struct Machine {
     pub(crate) name: MemberName,
     pub(crate) raft_id: RaftId,
     pub(crate) kind: Kind,
+    pub(crate) boots: Boot,
+    pub(crate) reboots: bool,
+    pub(crate) capacity: Capacity,
+    /// It goes as soon as its agent says that it may.
+    pub(crate) leaving: Option<Leave>,
+    /// Counts such wishes, so that only the last one's patience ends.
+    pub(crate) leaves: u64,
     pub(crate) clock: Clock,
     pub(crate) power: Power,
     /// False while the mains fail.
@@ -136,6 +184,90 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    pub(super) fn new(setup: MachineSetup, raft_id: RaftId, mood: Mood, disk: Disk, dog: Watchdog) -> Self {
+        let MachineSetup { name, kind, boot, on, reboots, bmc, starts, capacity } = setup;
+        Self {
+            name,
+            raft_id,
+            kind,
+            boots: boot,
+            reboots,
+            capacity,
+            leaving: None,
+            leaves: 0,
+            clock: Clock::new(0, 0, 0, 0),
+            power: if on { Power::Booting } else { Power::Off },
+            mains: true,
+            off_by_fence: false,
+            offs: 0,
+            boot: 0,
+            ended_by_fence: None,
+            enabled: BTreeSet::new(),
+            epoch: 0,
+            halted: None,
+            halted_at: 0,
+            halts: 0,
+            frozen: VecDeque::new(),
+            process: None,
+            starts,
+            stopped: false,
+            stops: 0,
+            held: VecDeque::new(),
+            disk,
+            dog,
+            workloads: Workloads::default(),
+            mood,
+            moods: 0,
+            bmc: Bmc::new(bmc),
+            bmc_has_power: true,
+            lease_end: None,
+            lease_over_at: 0,
+            gone_by: None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &MemberName {
+        &self.name
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its power.
+    #[must_use]
+    pub const fn power(&self) -> Power {
+        self.power
+    }
+
+    /// The deciding code of its agent or daemon, while that runs.
+    #[must_use]
+    pub fn core(&self) -> Option<&Core> {
+        self.process.as_ref().map(|process| &process.core)
+    }
+
+    /// Its clocks.
+    #[must_use]
+    pub fn reading(&self, now: u64) -> Reading {
+        self.clock.reading(now)
+    }
+
+    /// Whether a resource really runs here.
+    #[must_use]
+    pub fn runs(&self, resource: &ResourceName) -> bool {
+        self.workloads.runs(resource)
+    }
+
+    /// It runs here, or a start is under way that may still bring it up.
+    #[must_use]
+    pub fn is_alive(&self, resource: &ResourceName) -> bool {
+        self.workloads.is_alive(resource)
+    }
+
     pub(crate) fn boot_id(&self) -> String {
         format!("{}-{}", self.name, self.boot)
     }
@@ -145,7 +277,8 @@ impl Machine {
     }
 
     /// True while its processes move.
-    pub(crate) const fn moves(&self) -> bool {
+    #[must_use]
+    pub const fn moves(&self) -> bool {
         self.halted.is_none() && !self.stopped
     }
 

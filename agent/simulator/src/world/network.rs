@@ -1,6 +1,6 @@
 //! The links between members: delays, losses, cuts in one direction or both, and the way through a third member.
 
-use crate::dice::{Dice, MS, US};
+use super::dice::{Dice, MS, US};
 
 /// A direct link that brought nothing for this long is taken for dead.
 pub(crate) const DEAD_AFTER: u64 = 700 * MS;
@@ -41,6 +41,11 @@ impl Network {
     pub(crate) fn mend(&mut self, from: usize, to: usize) {
         let link = self.link(from, to);
         link.cuts = link.cuts.saturating_sub(1);
+    }
+
+    /// For good: whatever cut it before.
+    pub(crate) fn set(&mut self, from: usize, to: usize, works: bool) {
+        self.link(from, to).cuts = u32::from(!works);
     }
 
     pub(crate) fn set_loss(&mut self, from: usize, to: usize, permille: u64) {

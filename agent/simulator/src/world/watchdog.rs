@@ -2,7 +2,7 @@
 
 use tiebreaker_pipeline::time::Reading;
 
-use crate::dice::{Dice, MS, SEC};
+use super::dice::{Dice, MS, SEC};
 
 /// The device. It counts by itself: what happens to the processes doesn't reach it.
 #[derive(Debug)]
