@@ -571,6 +571,15 @@ impl Node {
                     work.failed = None;
                     work.stop_failed = None;
                     work.moved = None;
+                    // What was last seen here may be older than its arrival.
+                    if work.receiving {
+                        work.seen = Seen::Unprobed("not probed since it may have come here live");
+                        work.probe_at = now;
+                        if let Some(in_flight) = &mut work.in_flight {
+                            in_flight.stale = in_flight.kind == OperationKind::Probe;
+                        }
+                    }
+                    work.receiving = Wish::of(resource, &self.config.name) == Wish::Receive;
                     // Who asks anew wants a fresh look: what was seen before the decision proves nothing about it.
                     if matches!(resource.phase, Phase::New) {
                         work.seen = Seen::Unprobed("not probed since it was added");
@@ -692,7 +701,7 @@ impl Node {
             if let Some(kind) = kind {
                 let id = OperationId(self.next_operation);
                 self.next_operation += 1;
-                work.in_flight = Some(InFlight { id, kind, cancelled: false });
+                work.in_flight = Some(InFlight { id, kind, cancelled: false, stale: false });
                 if kind != OperationKind::Probe {
                     work.after = Some(kind);
                 }
@@ -790,7 +799,10 @@ impl Node {
         let me = &self.config.name;
         let probed = self.work.iter_mut().find(|(_, work)| work.in_flight.is_some_and(|op| op.id == id));
         if let Some((name, work)) = probed {
-            work.in_flight = None;
+            if work.in_flight.take().is_some_and(|op| op.stale) {
+                work.probe_at = now;
+                return;
+            }
             let wish = state.resources.get(name).map_or(Wish::Leave, |resource| Wish::of(resource, me));
             let up = wish == Wish::Up;
             let after = work.after.take();

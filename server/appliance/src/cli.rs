@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
+use crate::qdevice::{self, Pki};
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,6 +52,9 @@ enum Subcommands {
     /// Tokens with which machines and operators join.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Certificates of the QDevice service, for Corosync's stock clients.
+    #[command(subcommand)]
+    Qdevice(QdeviceCommand),
     /// Runs the daemon.
     Run {
         /// The data folder.
@@ -81,6 +85,36 @@ enum TokenCommand {
     },
 }
 
+#[derive(Subcommand, Debug)]
+enum QdeviceCommand {
+    /// Shows the clusters, their connected nodes, and who has which vote and why.
+    Status {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the authority's certificate, for `corosync-qdevice-net-certutil -i -c` on the nodes.
+    Ca {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+    },
+    /// Signs the request that `corosync-qdevice-net-certutil -r` made on a node, and prints the certificate.
+    Sign {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The Corosync cluster's name.
+        #[arg(long)]
+        cluster: String,
+        /// The request's file.
+        request: PathBuf,
+    },
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Kind {
     Node,
@@ -99,6 +133,15 @@ fn run(args: Args) -> Result<()> {
         Subcommands::Init { data, name, listen, address } => init(&data, &name, &listen, &address),
         Subcommands::Token(TokenCommand::Create { data, cluster, kind, ttl_minutes, json }) => {
             runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
+        }
+        Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
+        Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
+            Config::load(&Layout::new(&data).config())?;
+            print!("{}", Pki::open(&data)?.certificate_pem());
+            Ok(())
+        }
+        Subcommands::Qdevice(QdeviceCommand::Sign { data, cluster, request }) => {
+            sign_for_qdevice(&data, &cluster, &request)
         }
         Subcommands::Run { data } => {
             log_to_stderr();
@@ -134,6 +177,38 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
         println!("No --address was given: put HOST:PORT under which the nodes reach this machine into server.toml.");
     }
     println!("Next: `tiebreaker-server run`, then `tiebreaker-server token create --cluster NAME` for each node.");
+    Ok(())
+}
+
+async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
+    let mut client = Client::local(&Layout::new(data).socket(), ASK_WITHIN).await?;
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&LocalRequest::Qdevice, &mut bytes)?;
+    let answer = client.ask(&bytes, ASK_WITHIN).await?;
+    let reply = ciborium::from_reader(&answer[..])
+        .context("the daemon's answer can't be decoded: is it of another version?")?;
+    match reply {
+        LocalReply::Qdevice { clusters } if json => println!("{}", serde_json::json!({ "clusters": clusters })),
+        LocalReply::Qdevice { clusters } => print!("{}", qdevice::table(&clusters, unix_seconds())),
+        LocalReply::Refused { why } => bail!("{why}"),
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Token { .. } => {
+            bail!("the daemon answered something else than was asked")
+        }
+    }
+    Ok(())
+}
+
+fn sign_for_qdevice(data: &Path, cluster: &str, request: &Path) -> Result<()> {
+    let config = Config::load(&Layout::new(data).config())?;
+    if !config.qdevice.is_some_and(|settings| settings.serves(cluster)) {
+        bail!(
+            "server.toml does not name this cluster: add the line [qdevice.clusters.{cluster:?}] and restart the daemon"
+        );
+    }
+    let bytes = std::fs::read(request).with_context(|| format!("reading {}", request.display()))?;
+    let certificate =
+        Pki::open(data)?.sign(&bytes, cluster).with_context(|| format!("signing {}", request.display()))?;
+    print!("{certificate}");
     Ok(())
 }
 
@@ -175,7 +250,7 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
             Ok(())
         }
         LocalReply::Refused { why } => bail!("{why}"),
-        LocalReply::Cluster(_) | LocalReply::Clusters { .. } => {
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Qdevice { .. } => {
             bail!("the daemon answered something else than was asked")
         }
     }
