@@ -40,7 +40,7 @@ impl State {
                     if let Some(name) = fewer.without.iter().find(|name| !self.members.contains_key(*name)) {
                         return Err(Void::Unknown { name: name.to_string() });
                     }
-                    if fewer.until_ms <= at || fewer.until_ms > at + FEWER_VOTES_MAX_MS {
+                    if fewer.until_ms <= at || fewer.until_ms > at.saturating_add(FEWER_VOTES_MAX_MS) {
                         let why = "votes can be left out until a moment within the next 24 h".to_owned();
                         return Err(Void::BadSpec { why });
                     }
