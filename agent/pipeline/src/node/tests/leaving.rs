@@ -50,7 +50,7 @@ fn an_agent_that_restarts_leaves_everything_running_and_goes_when_nothing_is_arm
     assert!(a.took(&Action::Disarm));
     a.event(Event::Disarmed(Ok(())));
     assert!(a.took(&Action::MayGo));
-    a.pass(ms(60_000));
+    a.pass(ms(9_000));
     assert_eq!(a.find(OperationKind::Stop), None, "not even without a lease");
     assert!(!a.took(&Action::MayGo), "once");
 }
@@ -58,7 +58,7 @@ fn an_agent_that_restarts_leaves_everything_running_and_goes_when_nothing_is_arm
 #[test]
 fn the_next_agent_stops_nothing_before_it_has_a_lease() {
     let mut a = next("boot-a1");
-    a.pass(ms(60_000));
+    a.pass(ms(9_000));
     assert_eq!(a.find(OperationKind::Stop), None, "not admitted yet");
     a.log.must(Log::admit("a", 2, "boot-a1", 0));
     a.look();
