@@ -533,13 +533,18 @@ impl Node {
 
     /// True while this node is bound by its lease. It is not where the cluster has disarmed, nor where the agent alone
     /// restarts: nothing of it is started elsewhere then but on better evidence than its watchdog's time.
-    fn is_bound(&self, state: &State) -> bool {
+    fn is_bound(&self, now: Reading, state: &State) -> bool {
         let restarts = self.agreed(state).is_some_and(|leaving| leaving.how == Leave::AgentRestart);
-        // An earlier agent of this boot went in good order, and this one isn't admitted yet, or has no lease yet.
+        // An earlier agent of this boot went in good order, and this one isn't admitted yet; or this one has neither a
+        // lease nor an armed watchdog that it could have told of: nobody believes its promise then.
+        let told = match self.guard {
+            Guard::Arming | Guard::Armed => true,
+            Guard::Off | Guard::Disarming => self.has_lease(now),
+        };
         let suspended = state.life(&self.config.name).is_some_and(|life| {
-            let new = life.incarnation < self.config.incarnation
-                || (life.incarnation == self.config.incarnation && self.lease_end.is_none());
-            life.boot == self.config.boot && new && life.unbound.is_some()
+            let earlier = life.incarnation < self.config.incarnation;
+            let this = life.incarnation == self.config.incarnation && !told;
+            life.boot == self.config.boot && life.unbound.is_some() && (earlier || this)
         });
         state.settings.arming.binds() && !restarts && !suspended
     }
@@ -650,7 +655,7 @@ impl Node {
         let resumes = self.resumes(state);
         let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
-        let bound = self.is_bound(state);
+        let bound = self.is_bound(now, state);
         let going = self.going_down(state);
         // It may have said already that nothing runs here any more.
         let leaves = self.agreed(state).is_some_and(|leaving| leaving.how != Leave::AgentRestart)
@@ -758,7 +763,7 @@ impl Node {
         // What comes here live comes whether or not this node may act at the moment.
         let comes = state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Receive)
             && self.config.rules.what_may_come_is_guarded();
-        let bound = self.is_bound(state);
+        let bound = self.is_bound(now, state);
         let wanted = bound && may_act && (placed || runs);
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
         let busy = bound && (comes || self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()));

@@ -51,6 +51,33 @@ fn a_node_arms_what_runs_when_the_cluster_is_armed_again() {
 }
 
 #[test]
+fn an_arming_that_was_called_off_before_a_node_heard_of_it_stops_nothing_there() {
+    let mut a = disarmed(DisarmMode::Freeze);
+    a.event(Event::Disarmed(Ok(())));
+    a.pass(ms(9_000));
+    // The link is back: it goes through everything that it has missed, before its first lease.
+    a.log.must(Command::Arm);
+    a.look();
+    let since = a.log.state.applied;
+    a.log.must(Command::ArmingFailed { since, why: "a is not heard".into() });
+    a.look();
+    assert!(a.open.is_empty(), "{:?}", a.open);
+}
+
+#[test]
+fn a_node_that_may_have_told_of_its_armed_watchdog_is_bound_by_it() {
+    let mut a = disarmed(DisarmMode::Freeze);
+    a.event(Event::Disarmed(Ok(())));
+    a.keep();
+    a.log.must(Command::Arm);
+    a.look();
+    a.answer_arming();
+    // Its promise may count again, and it doesn't know yet.
+    a.pass(ms(5_000));
+    a.begun(OperationKind::Stop);
+}
+
+#[test]
 fn after_forgetting_everything_is_looked_at_anew_and_guarded_where_it_runs() {
     let mut a = disarmed(DisarmMode::Ignore);
     a.event(Event::Disarmed(Ok(())));
