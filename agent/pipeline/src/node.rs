@@ -617,15 +617,6 @@ impl Node {
         self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
     }
 
-    /// True while this agent, which has followed one that went in good order, has been admitted and had no lease yet. What
-    /// runs goes on: the life proves nothing by its watchdog's time before it has shown that it keeps its promise again.
-    fn resumes(&self, state: &State) -> bool {
-        let follows = state.life(&self.config.name).is_some_and(|life| {
-            life.boot == self.config.boot && life.incarnation == self.config.incarnation && life.unbound.is_some()
-        });
-        follows && self.lease_end.is_none()
-    }
-
     /// True while a watchdog is promised that couldn't be armed.
     fn is_unguarded(&self) -> bool {
         let off = match self.guard {
@@ -652,7 +643,6 @@ impl Node {
         }
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         let adopting = self.is_adopting(now);
-        let resumes = self.resumes(state);
         let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
         let bound = self.is_bound(now, state);
@@ -666,7 +656,7 @@ impl Node {
         for name in names {
             let wish = match (bound, lease, &going) {
                 (false, _, _) => Wish::Leave,
-                (true, false, _) if adopting || resumes => Wish::Leave,
+                (true, false, _) if adopting => Wish::Leave,
                 (true, false, _) => Wish::Down,
                 // Planned: one order after the other.
                 (true, true, Some(last)) => match self.work.get(&name) {
