@@ -170,7 +170,16 @@ pub enum Command {
         /// Why.
         why: MoveReason,
     },
-    /// Its owner may start a resource: its turn has come.
+    /// A live move is called off: its source sends nothing more, and its target has to look afresh.
+    CallOff {
+        /// Which.
+        resource: ResourceName,
+        /// The decision that this one rests on.
+        generation: u64,
+        /// Why.
+        why: String,
+    },
+    /// Its owner may start a resource: its turn has come; or the next step of a live move.
     Go {
         /// Which.
         resource: ResourceName,

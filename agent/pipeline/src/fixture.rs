@@ -10,10 +10,10 @@ use crate::fence::{Evidence, FenceId, FenceReason};
 use crate::leader::Leases;
 use crate::manager::{Plan, View, Why, manage};
 use crate::name::{ClusterName, MemberName, ResourceName};
-use crate::report::{Capacity, LeaseVerdict, Observed, Renew, Report, Trust, WatchdogPromise};
+use crate::report::{Capacity, LeaseVerdict, Leave, Observed, Renew, Report, Trust, WatchdogPromise};
 use crate::resource::{Driver, MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::rules::Rules;
-use crate::state::{DeviceStatus, Role, State};
+use crate::state::{DeviceStatus, DisarmMode, Role, State};
 use crate::time::Reading;
 
 pub(crate) use machine::Machine;
@@ -41,6 +41,14 @@ pub(crate) fn driver(name: &str) -> Driver {
 
 pub(crate) fn spec() -> ResourceSpec {
     ResourceSpec::with_defaults(driver("web"))
+}
+
+pub(crate) fn live() -> ResourceSpec {
+    let mut spec = spec();
+    let Driver::Command { migrate, .. } = &mut spec.driver else { panic!("a command") };
+    *migrate = Some(vec!["/opt/web".into(), "migrate".into()]);
+    spec.live = true;
+    spec
 }
 
 pub(crate) fn promise(trust: Trust) -> WatchdogPromise {
@@ -167,6 +175,54 @@ impl Log {
         Command::GiveUp { resource: web(), generation: self.web().generation, why: "it is hopeless".into() }
     }
 
+    /// The same with `web` able to move live.
+    pub fn live(rules: Rules) -> Self {
+        let mut log = Self::cluster(rules);
+        log.must(Command::AddResource { name: web(), spec: live(), requested: Requested::Started, node: None });
+        log.must(log.assign("a", 1));
+        log
+    }
+
+    /// `web` has begun to move live from a to b, or the other way round.
+    pub fn moving(rules: Rules, from: &str, to: &str) -> Self {
+        let mut log = Self::live(rules);
+        if from == "b" {
+            log.must(log.release(Some("b"), MoveReason::Asked));
+            log.must(log.assign("b", 1));
+        }
+        log.must(log.migrate(to, 1));
+        log
+    }
+
+    pub fn migrate(&self, to: &str, incarnation: u64) -> Command {
+        let generation = self.web().generation;
+        Command::Migrate { resource: web(), generation, to: member(to), incarnation, why: MoveReason::Asked }
+    }
+
+    pub fn go(&self) -> Command {
+        Command::Go { resource: web(), generation: self.web().generation }
+    }
+
+    pub fn leave(node: &str, how: Leave) -> Command {
+        Command::Leave { node: member(node), incarnation: 1, how }
+    }
+
+    /// A node that goes has said that it runs nothing.
+    pub fn left(&self, node: &str) -> Command {
+        let since = self.state.nodes[&member(node)].leaving.as_ref().unwrap().since;
+        Command::Left { node: member(node), incarnation: 1, since }
+    }
+
+    /// The cluster is disarmed.
+    pub fn disarm(&mut self, mode: DisarmMode) {
+        self.must(Command::Disarm { mode });
+        self.must(Command::Disarmed);
+    }
+
+    pub fn unbound(&self, node: &str) -> Option<u64> {
+        self.state.life(&member(node)).unwrap().unbound
+    }
+
     pub fn fence(node: &str, incarnation: u64) -> Command {
         Command::FenceWanted { node: member(node), incarnation, reason: lost() }
     }
@@ -216,6 +272,7 @@ pub(crate) struct Lead {
     pub leases: Leases,
     pub now: Reading,
     pub started: Reading,
+    pub wall_ms: u64,
     seq: u64,
 }
 
@@ -223,7 +280,7 @@ impl Lead {
     pub fn new(log: Log) -> Self {
         let now = at(100_000);
         let leases = Leases::start(now, 3, &log.state);
-        Self { log, leases, now, started: at(0), seq: 0 }
+        Self { log, leases, now, started: at(0), wall_ms: 0, seq: 0 }
     }
 
     pub fn pass(&mut self, span: Duration) {
@@ -248,8 +305,18 @@ impl Lead {
         self.hear(node, report(self.log.state.applied, Some(web_is)))
     }
 
+    pub fn view(&self) -> View<'_> {
+        View {
+            state: &self.log.state,
+            leases: &self.leases,
+            now: self.now,
+            started: self.started,
+            wall_ms: self.wall_ms,
+        }
+    }
+
     pub fn plan(&self) -> Plan {
-        manage(&View { state: &self.log.state, leases: &self.leases, now: self.now, started: self.started, wall_ms: 0 })
+        manage(&self.view())
     }
 
     pub fn proposals(&self) -> Vec<Command> {

@@ -47,6 +47,7 @@ impl State {
             Command::Migrate { resource, generation, to, incarnation, why } => {
                 self.migrate(at, resource, generation, to, incarnation, why)
             }
+            Command::CallOff { resource, generation, why } => self.call_off(&resource, generation, why),
             Command::Go { resource, generation } => self.go(&resource, generation),
             Command::Forget { resource, generation } => self.forget(&resource, generation),
             Command::SetLock { resource, reason } => self.set_lock(at, resource, reason),

@@ -417,7 +417,12 @@ impl Node {
             applied: state.applied,
             resources,
             hears: self.hears.clone(),
-            armed: self.is_armed(),
+            armed: match self.guard {
+                Guard::Armed => true,
+                // Nothing ran, or nothing was bound, when that began: it may be off before this is read.
+                Guard::Disarming => !self.config.rules.armed_is_not_disarming(),
+                Guard::Off | Guard::Arming => false,
+            },
             leases_lost: self.leases_lost,
             leaving: self.leaving,
             trouble: self.guard_trouble.as_ref().map(|trouble| trouble.why.clone()),
@@ -528,11 +533,18 @@ impl Node {
 
     /// True while this node is bound by its lease. It is not where the cluster has disarmed, nor where the agent alone
     /// restarts: nothing of it is started elsewhere then but on better evidence than its watchdog's time.
-    fn is_bound(&self, state: &State) -> bool {
+    fn is_bound(&self, now: Reading, state: &State) -> bool {
         let restarts = self.agreed(state).is_some_and(|leaving| leaving.how == Leave::AgentRestart);
-        // An earlier agent of this boot went in good order, and this one isn't admitted yet.
+        // An earlier agent of this boot went in good order, and this one isn't admitted yet; or this one has neither a
+        // lease nor an armed watchdog that it could have told of: nobody believes its promise then.
+        let told = match self.guard {
+            Guard::Arming | Guard::Armed => true,
+            Guard::Off | Guard::Disarming => self.has_lease(now),
+        };
         let suspended = state.life(&self.config.name).is_some_and(|life| {
-            life.boot == self.config.boot && life.incarnation < self.config.incarnation && life.unbound.is_some()
+            let earlier = life.incarnation < self.config.incarnation;
+            let this = life.incarnation == self.config.incarnation && !told;
+            life.boot == self.config.boot && life.unbound.is_some() && (earlier || this)
         });
         state.settings.arming.binds() && !restarts && !suspended
     }
@@ -572,18 +584,13 @@ impl Node {
                     work.stop_failed = None;
                     work.moved = None;
                     // What was last seen here may be older than its arrival.
-                    if work.receiving {
-                        work.seen = Seen::Unprobed("not probed since it may have come here live");
-                        work.probe_at = now;
-                        if let Some(in_flight) = &mut work.in_flight {
-                            in_flight.stale = in_flight.kind == OperationKind::Probe;
-                        }
+                    if work.receiving && self.config.rules.a_failed_move_ends_on_a_fresh_look() {
+                        work.look_afresh(now, "not probed since it may have come here live");
                     }
                     work.receiving = Wish::of(resource, &self.config.name) == Wish::Receive;
                     // Who asks anew wants a fresh look: what was seen before the decision proves nothing about it.
                     if matches!(resource.phase, Phase::New) {
-                        work.seen = Seen::Unprobed("not probed since it was added");
-                        work.probe_at = now;
+                        work.look_afresh(now, "not probed since it was added");
                     }
                 }
                 Some(_) => {}
@@ -608,15 +615,6 @@ impl Node {
     fn is_adopting(&self, now: Reading) -> bool {
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
-    }
-
-    /// True while this agent, which has followed one that went in good order, has been admitted and had no lease yet. What
-    /// runs goes on: the life proves nothing by its watchdog's time before it has shown that it keeps its promise again.
-    fn resumes(&self, state: &State) -> bool {
-        let follows = state.life(&self.config.name).is_some_and(|life| {
-            life.boot == self.config.boot && life.incarnation == self.config.incarnation && life.unbound.is_some()
-        });
-        follows && self.lease_end.is_none()
     }
 
     /// True while a watchdog is promised that couldn't be armed.
@@ -645,18 +643,20 @@ impl Node {
         }
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         let adopting = self.is_adopting(now);
-        let resumes = self.resumes(state);
         let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
-        let bound = self.is_bound(state);
+        let bound = self.is_bound(now, state);
         let going = self.going_down(state);
+        // It may have said already that nothing runs here any more.
+        let leaves = self.agreed(state).is_some_and(|leaving| leaving.how != Leave::AgentRestart)
+            && self.config.rules.who_leaves_starts_nothing();
         // Reverse order, so that what came up last goes down first.
         let mut names: Vec<ResourceName> = self.work.keys().cloned().collect();
         names.sort_by_key(|name| std::cmp::Reverse((self.work.get(name).map(|work| rank(&work.spec)), name.clone())));
         for name in names {
             let wish = match (bound, lease, &going) {
                 (false, _, _) => Wish::Leave,
-                (true, false, _) if adopting || resumes => Wish::Leave,
+                (true, false, _) if adopting => Wish::Leave,
                 (true, false, _) => Wish::Down,
                 // Planned: one order after the other.
                 (true, true, Some(last)) => match self.work.get(&name) {
@@ -688,7 +688,9 @@ impl Node {
                 (Seen::Running, Wish::Send(_)) if work.moved.is_none() && may_act && guarded => {
                     Some(OperationKind::Migrate)
                 }
-                (Seen::Stopped, Wish::Up) if work.failed.is_none() && may_act && guarded => Some(OperationKind::Start),
+                (Seen::Stopped, Wish::Up) if work.failed.is_none() && may_act && guarded && !leaves => {
+                    Some(OperationKind::Start)
+                }
                 (Seen::Stopped, _) => None,
                 (Seen::Running | Seen::Unknown(_), Wish::Down) | (Seen::Broken(_), Wish::Down | Wish::Up)
                     if now.reached_on_either(work.stop_at) && (may_act || !lease) =>
@@ -741,15 +743,20 @@ impl Node {
         let may_act = self.may_act(now, state);
         self.knows_all |= may_act;
         // What was found running is guarded too, whoever started it: it may be about to be placed here.
-        let runs = self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_)));
+        // So is what can't be told.
+        let runs =
+            self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_) | Seen::Unknown(_)));
         let placed = state.resources.values().any(|resource| match Wish::of(resource, me) {
             Wish::Up | Wish::Send(_) | Wish::Receive => true,
             Wish::Down | Wish::Leave => false,
         });
-        let bound = self.is_bound(state);
+        // What comes here live comes whether or not this node may act at the moment.
+        let comes = state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Receive)
+            && self.config.rules.what_may_come_is_guarded();
+        let bound = self.is_bound(now, state);
         let wanted = bound && may_act && (placed || runs);
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
-        let busy = bound && self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy());
+        let busy = bound && (comes || self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()));
         match self.guard {
             Guard::Off if wanted && try_now => {
                 self.guard = Guard::Arming;

@@ -81,6 +81,20 @@ impl Observed {
         }
     }
 
+    /// True while an operation is under way that changes what runs.
+    #[must_use]
+    pub const fn is_in_flight(&self) -> bool {
+        match self {
+            Self::Starting | Self::Stopping | Self::Moving => true,
+            Self::Running
+            | Self::Stopped
+            | Self::Failed { .. }
+            | Self::Unknown { .. }
+            | Self::StopFailed { .. }
+            | Self::MoveFailed { .. } => false,
+        }
+    }
+
     /// True when a probe proved that it runs, and nothing is in flight.
     #[must_use]
     pub const fn is_running(&self) -> bool {

@@ -99,6 +99,20 @@ rules! {
     executor_waits_for_the_commit_index = 29,
     /// A new resource is probed on every node before its first placement.
     new_resources_are_probed = 31,
+    /// A live move begins only when the target's watchdog is armed for it.
+    live_moves_wait_for_the_targets_guard = 32,
+    /// The target of a live move stays guarded until the move is over, with a lease and without.
+    what_may_come_is_guarded = 32,
+    /// A live move that failed ends at its source only on a look at the target from after its end.
+    a_failed_move_ends_on_a_fresh_look = 32,
+    /// A node that goes starts nothing any more, so that its word that it runs nothing holds.
+    who_leaves_starts_nothing = 25,
+    /// A node hasn't left while something may come to it live.
+    nobody_leaves_while_something_comes = 32,
+    /// A node that left, or was fenced, proves nothing about what was added later than that.
+    absence_proves_what_was_known = 31,
+    /// A watchdog that is being disarmed is not armed.
+    armed_is_not_disarming = 8,
     /// A second boot inside a live grant gets none.
     one_boot_per_grant = 33,
     /// A fenced node is admitted only once the fence is closed.

@@ -225,6 +225,7 @@ impl Request {
                 | Command::Assign { .. }
                 | Command::GiveUp { .. }
                 | Command::Migrate { .. }
+                | Command::CallOff { .. }
                 | Command::Go { .. }
                 | Command::Forget { .. }
                 | Command::Bind { .. }

@@ -523,6 +523,7 @@ impl Core {
     }
 
     fn apply(&mut self, moment: Moment, entries: Vec<Committed>) {
+        let suspended = self.suspended();
         for entry in entries {
             let index = entry.index;
             match entry.payload {
@@ -541,10 +542,18 @@ impl Core {
                 fencer.advance(moment.now, &self.state);
             }
         }
-        if self.state.applied.saturating_sub(self.compacted) >= COMPACT_EVERY {
+        // The next agent of this boot finds what runs here without a watchdog: it has to know from its first moment that
+        // this is agreed to, and no disk is sure to hold how far the log was committed.
+        let newly = self.suspended().is_some_and(|since| suspended != Some(since));
+        if newly || self.state.applied.saturating_sub(self.compacted) >= COMPACT_EVERY {
             self.compact();
         }
         self.after_change(moment);
+    }
+
+    /// Since when nobody believes this node's promise, if so.
+    fn suspended(&self) -> Option<u64> {
+        self.node.as_ref().and_then(|_| self.state.life(&self.name)).and_then(|life| life.unbound)
     }
 
     fn apply_command(&mut self, moment: Moment, index: u64, bytes: &[u8]) {

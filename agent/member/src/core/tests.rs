@@ -600,3 +600,15 @@ fn a_leader_whose_disk_is_full_leads_on_where_nobody_else_could_be_elected() {
     net.make_room();
     assert!(matches!(net.ask("a", change(Profile::Patient), 2_000), Some(Reply::Done { .. })));
 }
+
+#[test]
+fn an_agent_that_restarts_leaves_the_agreement_where_the_next_one_begins() {
+    let mut net = Net::up(&["a", "b"]);
+    let moment = net.moment();
+    let leaving = tiebreaker_pipeline::node::Event::Leaving(tiebreaker_pipeline::report::Leave::AgentRestart);
+    net.cores.get_mut(&name("a")).unwrap().node_event(moment, leaving);
+    net.pass(1_000);
+    let stored = net.disks[&name("a")].snapshot.clone().unwrap();
+    let state = State::decode(&stored.state).unwrap();
+    assert!(state.life(&name("a")).is_some_and(|life| life.unbound.is_some()), "else it would stop what runs");
+}

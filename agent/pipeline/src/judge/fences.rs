@@ -52,6 +52,13 @@ impl State {
             Progress::Wanted => {}
             Progress::Fenced { .. } | Progress::Closed { .. } => return Err(Void::FenceNotOpen { id }),
         }
+        // A life that nothing guards may be suspended after its leader has done the sum.
+        let unbound =
+            self.nodes.get(&fence.node).and_then(|state| state.life.as_ref()).is_some_and(|l| l.unbound.is_some());
+        let by_time = matches!(evidence, Evidence::WatchdogTime { .. });
+        if unbound && by_time && self.rules.unbound_lives_prove_nothing() {
+            return Err(Void::Outdated);
+        }
         fence.progress = Progress::Fenced { evidence: evidence.clone() };
         let node = fence.node.clone();
         if let Some(state) = self.nodes.get_mut(&node) {

@@ -126,6 +126,7 @@ impl State {
         if new_boot {
             self.hold_until_its_turn(&node);
         }
+        self.hold_what_comes(&node);
         self.say(at, Decision::Admitted { node, incarnation, new_boot });
         Ok(())
     }
@@ -190,6 +191,11 @@ impl State {
             return Err(Void::Outdated);
         };
         if leaving.how == Leave::AgentRestart {
+            return Err(Void::Outdated);
+        }
+        // What it said of a resource that comes to it live may be from before the arrival.
+        let comes = self.resources.values().any(|resource| resource.phase.second_owner() == Some(&node));
+        if comes && self.rules.nobody_leaves_while_something_comes() {
             return Err(Void::Outdated);
         }
         let returns = leaving.policy == LeavePolicy::Migrate;

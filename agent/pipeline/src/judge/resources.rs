@@ -204,7 +204,14 @@ impl State {
             }
         }
         self.is_life(&to, incarnation)?;
+        if self.goes(&to) {
+            return Err(Void::Outdated);
+        }
         self.sent_away(at, &name, &from, &why);
+        if let Some(resource) = self.resources.get_mut(&name) {
+            // Until the target's watchdog guards what comes.
+            resource.held = self.rules.live_moves_wait_for_the_targets_guard();
+        }
         self.decide(&name, Phase::Migrating { from: from.clone(), to: to.clone(), why: why.clone() });
         self.say(at, Decision::Migrating { resource: name, from, to, why });
         Ok(())
@@ -215,6 +222,42 @@ impl State {
             None => Err(Void::NotAdmitted { node: node.clone() }),
             Some(life) if life.incarnation != incarnation && self.rules.late_commands_are_void() => Err(Void::Outdated),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// A live move that failed ends in two steps, since what its target saw before the move's end proves nothing: its
+    /// source learns that it sends nothing more, and once nothing of it is under way the target looks afresh.
+    pub(super) fn call_off(&mut self, name: &ResourceName, generation: u64, why: String) -> Result<(), Void> {
+        let (from, to) = match &self.current(name, generation)?.phase {
+            Phase::Migrating { why: MoveReason::Failed { .. }, .. } => return Err(Void::Outdated),
+            Phase::Migrating { from, to, .. } => (from.clone(), to.clone()),
+            Phase::New
+            | Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => return Err(Void::Outdated),
+        };
+        if let Some(resource) = self.resources.get_mut(name) {
+            resource.held = true;
+        }
+        self.decide(name, Phase::Migrating { from, to, why: MoveReason::Failed { why } });
+        Ok(())
+    }
+
+    /// A new life of a move's target has to show its guard anew before anything is sent to it.
+    pub(super) fn hold_what_comes(&mut self, node: &MemberName) {
+        let coming: Vec<ResourceName> = self
+            .resources
+            .iter()
+            .filter(|(_, resource)| resource.phase.second_owner() == Some(node))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in coming {
+            let Some(resource) = self.resources.get_mut(&name) else { continue };
+            resource.held = self.rules.live_moves_wait_for_the_targets_guard();
+            let phase = resource.phase.clone();
+            self.decide(&name, phase);
         }
     }
 
@@ -277,6 +320,10 @@ impl State {
             return Err(Void::FenceOpen { id, node: to });
         }
         self.is_life(&to, incarnation)?;
+        // What runs there already, at the end of a live move, is there.
+        if self.goes(&to) && !resource.phase.is_owned_by(&to) {
+            return Err(Void::Outdated);
+        }
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.held = false;
             resource.first = None;
@@ -315,6 +362,11 @@ impl State {
         if requested == Requested::Ignored || ignoring { Phase::Ignored } else { Phase::New }
     }
 
+    /// True for a node that has said that it goes: nothing new is put there.
+    fn goes(&self, node: &MemberName) -> bool {
+        self.nodes.get(node).is_some_and(|state| state.leaving.is_some())
+    }
+
     /// True for a node that was fenced, and hasn't left in good order to come back.
     fn is_gone(&self, node: &MemberName) -> bool {
         self.nodes.get(node).is_none_or(|state| state.life.is_none() && state.leaving.is_none())
@@ -334,6 +386,7 @@ impl State {
                 Phase::Error { why, .. } => Phase::Error { node: None, why: why.clone() },
                 Phase::Migrating { from, to, .. } => {
                     let other = if from == node { to } else { from };
+                    resource.held = false;
                     Phase::Placed { node: other.clone() }
                 }
                 Phase::Placed { .. } if freeze || idle => Phase::Placed { node: node.clone() },

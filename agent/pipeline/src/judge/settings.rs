@@ -5,7 +5,7 @@ use crate::decision::Decision;
 use crate::fence::Fence;
 use crate::name::RuleName;
 use crate::placement::rule::{PlacementRule, RULES_MAX};
-use crate::resource::{Phase, Requested};
+use crate::resource::{MoveReason, Phase, Requested};
 use crate::state::{Arming, DisarmMode, MOVES_MAX, State};
 
 /// Votes can be left out for so long at most, in milliseconds: a day.
@@ -40,7 +40,7 @@ impl State {
                     if let Some(name) = fewer.without.iter().find(|name| !self.members.contains_key(*name)) {
                         return Err(Void::Unknown { name: name.to_string() });
                     }
-                    if fewer.until_ms <= at || fewer.until_ms > at + FEWER_VOTES_MAX_MS {
+                    if fewer.until_ms <= at || fewer.until_ms > at.saturating_add(FEWER_VOTES_MAX_MS) {
                         let why = "votes can be left out until a moment within the next 24 h".to_owned();
                         return Err(Void::BadSpec { why });
                     }
@@ -81,12 +81,37 @@ impl State {
     pub(super) fn disarm(&mut self, at: u64, mode: DisarmMode) -> Result<(), Void> {
         match self.settings.arming {
             Arming::Armed => {
+                self.drop_moves();
                 self.turn(at, Arming::Disarming { mode }, None);
                 Ok(())
             }
             arming @ (Arming::Disarming { .. } | Arming::Disarmed { .. } | Arming::Arming { .. }) => {
                 Err(Void::Arming { state: arming.to_string() })
             }
+        }
+    }
+
+    /// Planned moves that haven't begun elsewhere stay where they are: their owner may start what it has stopped already.
+    fn drop_moves(&mut self) {
+        let planned = |phase: &Phase| match phase {
+            Phase::Releasing { node, why, .. } => match why {
+                MoveReason::Asked | MoveReason::Maintenance | MoveReason::Better { .. } => Some(node.clone()),
+                MoveReason::Failed { .. } | MoveReason::Shutdown => None,
+            },
+            Phase::New
+            | Phase::Placed { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => None,
+        };
+        let moves: Vec<_> = self
+            .resources
+            .iter()
+            .filter_map(|(name, resource)| planned(&resource.phase).map(|node| (name.clone(), node)))
+            .collect();
+        for (name, node) in moves {
+            self.decide(&name, Phase::Placed { node });
         }
     }
 

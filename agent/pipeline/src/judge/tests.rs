@@ -1,3 +1,8 @@
+mod arming;
+mod leaving;
+mod moves;
+mod property;
+
 use std::collections::BTreeSet;
 
 use crate::command::{Command, ENTRY_VERSION, Entry, Void};

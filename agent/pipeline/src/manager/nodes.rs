@@ -84,7 +84,9 @@ impl View<'_> {
         let Some(how) = report.leaving else { return };
         match &state.leaving {
             Some(leaving) if leaving.how == how => {
-                let gone = report.applied >= leaving.since && report.runs_nothing();
+                let comes = self.state.resources.values().any(|resource| resource.phase.second_owner() == Some(node));
+                let comes = comes && self.state.rules.nobody_leaves_while_something_comes();
+                let gone = report.applied >= leaving.since && report.runs_nothing() && !comes;
                 if gone && how != Leave::AgentRestart {
                     let since = leaving.since;
                     plan.proposals.push(Command::Left { node: node.clone(), incarnation: life.incarnation, since });
@@ -224,6 +226,12 @@ impl View<'_> {
         for (node, state) in &self.state.nodes {
             let Some(life) = &state.life else { continue };
             let failed = |why: String| Command::ArmingFailed { since, why };
+            // Who has just begun to lead hasn't heard anybody yet.
+            let silent = self.leases.node(node).map_or(Duration::ZERO, |view| self.now.since_at_least(view.heard));
+            if silent < self.state.settings.profile.lost_after() && !self.leases.is_heard(self.state, node, self.now) {
+                all = false;
+                continue;
+            }
             if !self.leases.is_heard(self.state, node, self.now) {
                 plan.proposals.push(failed(format!("{node} is not heard")));
                 return;

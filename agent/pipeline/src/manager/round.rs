@@ -125,7 +125,7 @@ impl<'a> Round<'a> {
             Phase::Free { .. } => self.free(name, resource),
             Phase::Placed { node } => self.placed(name, resource, node),
             Phase::Releasing { node, to, .. } => self.releasing(name, resource, node, to.as_ref()),
-            Phase::Migrating { from, to, .. } => self.migrating(name, resource, from, to),
+            Phase::Migrating { from, to, why } => self.migrating(name, resource, from, to, why),
             Phase::Error { .. } | Phase::Ignored => Why::Ignored,
         }
     }
@@ -163,9 +163,11 @@ impl<'a> Round<'a> {
         let mut unknown: Option<(&MemberName, &String)> = None;
         for (node, state) in &view.state.nodes {
             let silent = state.life.is_none() && !view.leases.is_heard(view.state, node, view.now);
-            let fenced = silent && state.closed_at > 0 && view.is_proven_dead(node);
-            // It said itself that nothing ran when it went.
-            let left = silent && state.leaving.is_some();
+            let strict = view.state.rules.absence_proves_what_was_known();
+            let last_was_a_fence = state.leaving.is_none() || !strict;
+            let fenced = silent && state.closed_at > 0 && last_was_a_fence && view.is_proven_dead(node);
+            // It said itself that nothing ran when it went: nothing that it knew of.
+            let left = silent && state.leaving.as_ref().is_some_and(|l| resource.since <= l.since || !strict);
             let observed = view
                 .leases
                 .report(view.state, node)
@@ -528,7 +530,14 @@ impl<'a> Round<'a> {
     }
 
     /// A live move: it ends where it runs, once nothing of it is under way any more.
-    fn migrating(&mut self, name: &ResourceName, resource: &Resource, from: &MemberName, to: &MemberName) -> Why {
+    fn migrating(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+        from: &MemberName,
+        to: &MemberName,
+        why: &MoveReason,
+    ) -> Why {
         let view = self.view;
         for node in [from, to] {
             if let Some(why) = view.absent(node, self.plan) {
@@ -541,7 +550,19 @@ impl<'a> Round<'a> {
             let node = if at_source.is_none() { from } else { to };
             return Why::WaitingForReport { node: node.clone() };
         };
-        if resource.held && resource.requested == Requested::Started && at_source.is_running() {
+        let called_off = matches!(why, MoveReason::Failed { .. });
+        if called_off && resource.held {
+            // Nothing begins any more; what is under way is waited for, and then the target looks afresh.
+            if at_source.is_in_flight() {
+                return Why::Moving { from: from.clone(), to: to.clone() };
+            }
+            self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
+            return Why::Deciding;
+        }
+        if !called_off && resource.held && resource.requested == Requested::Started && at_source.is_running() {
+            if view.state.nodes.get(to).is_some_and(|state| state.leaving.is_some()) {
+                return self.call_off(name, resource, format!("{to} is about to go"));
+            }
             // The target guards what is about to come before it comes.
             let promised = view.state.life(to).is_some_and(|life| life.watchdog.is_some());
             let guarded = view.leases.report(view.state, to).is_some_and(|report| report.armed);
@@ -551,24 +572,30 @@ impl<'a> Round<'a> {
             }
             return Why::Moving { from: from.clone(), to: to.clone() };
         }
+        let strict = view.state.rules.a_failed_move_ends_on_a_fresh_look();
         let end = if at_source.is_stopped() && (at_target.is_running() || at_target.is_stopped()) {
             Some(to)
         } else if at_target.is_stopped() {
             let over = match at_source {
-                // A probe after the end of the move found it here.
-                Observed::MoveFailed { .. } => true,
-                // It was never begun.
-                Observed::Running => resource.requested != Requested::Started,
-                // Nobody knows where it is: what the target last said may be older than the move.
-                Observed::Unknown { .. }
-                | Observed::StopFailed { .. }
+                Observed::MoveFailed { why } | Observed::Unknown { why } | Observed::StopFailed { why } => {
+                    Some(why.as_str())
+                }
+                Observed::Running if called_off => Some("it was called off"),
+                Observed::Running if resource.requested != Requested::Started => Some("it shall not run any more"),
+                Observed::Running
                 | Observed::Stopped
                 | Observed::Failed { .. }
                 | Observed::Starting
                 | Observed::Stopping
-                | Observed::Moving => false,
+                | Observed::Moving => None,
             };
-            over.then_some(from)
+            if let Some(why) = over
+                && strict
+                && !called_off
+            {
+                return self.call_off(name, resource, why.to_owned());
+            }
+            over.map(|_| from)
         } else {
             None
         };
@@ -576,6 +603,11 @@ impl<'a> Round<'a> {
             Some(end) => self.assign(name, resource, end),
             None => Why::Moving { from: from.clone(), to: to.clone() },
         }
+    }
+
+    fn call_off(&mut self, name: &ResourceName, resource: &Resource, why: String) -> Why {
+        self.propose(Command::CallOff { resource: name.clone(), generation: resource.generation, why });
+        Why::Deciding
     }
 }
 

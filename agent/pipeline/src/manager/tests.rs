@@ -1,3 +1,9 @@
+mod arming;
+mod leaving;
+mod moves;
+mod order;
+mod outlook;
+
 use std::collections::BTreeSet;
 
 use super::*;

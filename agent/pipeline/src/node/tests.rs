@@ -1,3 +1,7 @@
+mod arming;
+mod leaving;
+mod moves;
+
 use super::*;
 use crate::command::Command;
 use crate::fixture::{Log, Machine, driver, member, ms, promise, spec, web};

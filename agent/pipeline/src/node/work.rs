@@ -6,7 +6,7 @@ use super::OperationId;
 use super::OperationKind;
 use crate::name::MemberName;
 use crate::report::Observed;
-use crate::resource::{Class, Phase, Requested, Resource, ResourceSpec};
+use crate::resource::{Class, MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::rules::Rules;
 use crate::time::Reading;
 
@@ -85,6 +85,7 @@ impl Wish {
                 Requested::Stopped | Requested::Disabled => Self::Down,
                 Requested::Ignored => Self::Leave,
             },
+            Phase::Migrating { from, why: MoveReason::Failed { .. }, .. } if from == me => Self::Leave,
             Phase::Migrating { from, to, .. } if from == me => {
                 let go = resource.requested == Requested::Started && !resource.held;
                 if go { Self::Send(to.clone()) } else { Self::Leave }
@@ -139,6 +140,15 @@ impl Work {
         }
     }
 
+    /// What was seen up to now counts no more, nor does a probe that is under way.
+    pub fn look_afresh(&mut self, now: Reading, why: &'static str) {
+        self.seen = Seen::Unprobed(why);
+        self.probe_at = now;
+        if let Some(probe) = self.in_flight.as_mut().filter(|op| op.kind == OperationKind::Probe) {
+            probe.stale = true;
+        }
+    }
+
     /// True while an operation is under way that changes what runs.
     pub fn is_busy(&self) -> bool {
         self.in_flight.is_some_and(|op| op.kind != OperationKind::Probe)
@@ -177,6 +187,8 @@ impl Work {
             // Broken or not, after the end of its move it is here.
             (Seen::Broken(why), None, _) if self.moved.is_some() => Observed::MoveFailed { why: why.clone() },
             (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
+            // How the move ended isn't known before the probe after it.
+            (Seen::Unprobed(_), None, _) if self.moved.is_some() => Observed::Moving,
             (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
         }
     }

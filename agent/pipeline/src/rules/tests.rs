@@ -2,13 +2,14 @@
 //! not without it, which proves that the scenario can fail.
 
 use super::*;
-use crate::command::Command;
+use crate::command::{Command, Setting};
 use crate::fencer;
 use crate::fixture::{Lead, Log, Machine, at, is_granted, member, ms, promise, proven, renewal, report};
-use crate::node::{Found, OperationKind, Outcome};
+use crate::node::{Action, Event, Found, OperationKind, Outcome};
 use crate::profile::Profile;
 use crate::report::{Capacity, Leave, Observed, Trust};
 use crate::resource::{MoveReason, Requested};
+use crate::state::{DisarmMode, ShutdownPolicy};
 use crate::time::Reading;
 
 fn prove(rule: &str, is_safe: fn(Rules) -> bool) {
@@ -49,6 +50,13 @@ proofs! {
     late_commands_are_void,
     executor_waits_for_the_commit_index,
     new_resources_are_probed,
+    live_moves_wait_for_the_targets_guard,
+    what_may_come_is_guarded,
+    a_failed_move_ends_on_a_fresh_look,
+    who_leaves_starts_nothing,
+    nobody_leaves_while_something_comes,
+    absence_proves_what_was_known,
+    armed_is_not_disarming,
     one_boot_per_grant,
     closed_before_readmission,
     fences_leave_a_majority,
@@ -217,6 +225,83 @@ mod scenario {
         let mut lead = Lead::new(log);
         lead.hear_that("a", Observed::Stopped);
         !proposes(&lead, is_assign)
+    }
+
+    /// b has not armed its watchdog yet: if it vanished with `web`, its watchdog's time would prove nothing.
+    pub fn live_moves_wait_for_the_targets_guard(rules: Rules) -> bool {
+        let mut a = Machine::running(Log::live(rules));
+        a.log.must(a.log.migrate("b", 1));
+        a.look();
+        a.find(OperationKind::Migrate).is_none()
+    }
+
+    /// The target's lease ends while `web` is on its way from a source that still has one.
+    pub fn what_may_come_is_guarded(rules: Rules) -> bool {
+        let mut a = Machine::leased(Log::moving(rules, "b", "a"));
+        a.log.must(a.log.go());
+        a.keep();
+        if let Some(probe) = a.find(OperationKind::Probe) {
+            a.probe(probe, Found::Stopped);
+        }
+        a.pass(ms(5_000));
+        a.look();
+        !a.took(&Action::Disarm)
+    }
+
+    /// `web` has arrived on b, which hasn't looked since; a can't tell what became of it.
+    pub fn a_failed_move_ends_on_a_fresh_look(rules: Rules) -> bool {
+        let mut log = Log::moving(rules, "a", "b");
+        if log.web().held {
+            log.must(log.go());
+        }
+        let mut lead = Lead::new(log);
+        lead.hear_that("b", Observed::Stopped);
+        lead.hear_that("a", Observed::Unknown { why: "it is paused".into() });
+        !proposes(&lead, is_assign)
+    }
+
+    /// The machine is about to go, and its watchdog is armed only after it has said that nothing runs.
+    pub fn who_leaves_starts_nothing(rules: Rules) -> bool {
+        let mut log = Log::placed(rules);
+        log.must(Command::Set(Setting::Shutdown(ShutdownPolicy::Migrate)));
+        let mut a = Machine::probed(log, Found::Stopped);
+        a.grant(3, a.log.state.applied);
+        a.event(Event::Leaving(Leave::PowerOff));
+        a.log.must(Log::leave("a", Leave::PowerOff));
+        let said = a.node.report(&a.log.state).runs_nothing();
+        a.answer_arming();
+        a.look();
+        said && a.find(OperationKind::Start).is_none()
+    }
+
+    /// The target of a live move says that it runs nothing, and goes; then `web` arrives.
+    pub fn nobody_leaves_while_something_comes(rules: Rules) -> bool {
+        let mut log = Log::moving(rules, "a", "b");
+        log.must(Log::leave("b", Leave::PowerOff));
+        log.apply(log.left("b")).is_err()
+    }
+
+    /// b went in good order and may not be off yet; what is added now may run there.
+    pub fn absence_proves_what_was_known(rules: Rules) -> bool {
+        let mut log = Log::cluster(rules);
+        log.must(Log::leave("b", Leave::PowerOff));
+        log.must(log.left("b"));
+        log.must(Log::add_web());
+        let mut lead = Lead::new(log);
+        lead.pass(ms(2_000));
+        lead.hear_that("a", Observed::Stopped);
+        !proposes(&lead, is_assign)
+    }
+
+    /// The cluster is armed again while a's watchdog is still being disarmed.
+    pub fn armed_is_not_disarming(rules: Rules) -> bool {
+        let mut a = Machine::running(Log::placed(rules));
+        a.log.disarm(DisarmMode::Freeze);
+        a.look();
+        assert!(a.took(&Action::Disarm));
+        a.log.must(Command::Arm);
+        a.look();
+        !a.node.report(&a.log.state).armed
     }
 
     /// A copy of a's disk boots elsewhere while a holds a live lease.
