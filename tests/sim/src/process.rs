@@ -237,6 +237,7 @@ impl World {
             Action::Device { token, node, command, .. } => self.work_device(who, token, &node, command),
             Action::Reply { reply, .. } => self.say(who, || format!("answers an operator: {reply:?}")),
             Action::Changed => self.observe(who),
+            Action::SetAside { why } => self.violated("parted", why),
             Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }
     }
