@@ -84,6 +84,14 @@ pub enum Command {
     },
     /// Fetches an operator's identity with a token made by `tiebreaker-server token create --kind operator`.
     Login(LoginArgs),
+    /// Runs a scenario in virtual time over the code that decides in a real cluster, and tells what came of it.
+    ///
+    /// docs/simulate.md documents every key and every event.
+    Simulate {
+        /// The scenario, TOML or JSON by its ending.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Plays a failure on this machine, with an appliance and two nodes as processes, and checks what comes of it.
     Demo(DemoArgs),
     /// Summarises the JSON documents of several demos, read from standard input.
@@ -335,6 +343,17 @@ mod tests {
         assert!(parse("tiebreaker resource add r --start /a --stop /b").is_err());
         assert!(parse("tiebreaker resource add r --start /a --stop /b --status /c --ocf ocf:x:y").is_err());
         assert!(parse("tiebreaker resource add r --param a=b").is_err());
+    }
+
+    #[test]
+    fn a_scenario_is_a_file() {
+        let Ok(Cli { command: Command::Simulate { file }, json: true, .. }) =
+            parse("tiebreaker simulate s.toml --json")
+        else {
+            panic!("no simulation")
+        };
+        assert_eq!(file, PathBuf::from("s.toml"));
+        assert!(parse("tiebreaker simulate").is_err());
     }
 
     #[test]

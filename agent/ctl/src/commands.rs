@@ -54,7 +54,7 @@ impl Session<'_> {
                 let line = crate::login::login(args).await?;
                 self.show(&serde_json::json!({ "login": line }), |_| format!("{line}\n"))
             }
-            Command::Demo(_) | Command::DemoBench | Command::DemoCounter(_) => {
+            Command::Demo(_) | Command::DemoBench | Command::DemoCounter(_) | Command::Simulate { .. } => {
                 Err(Failure::usage(anyhow!("this command asks no cluster")))
             }
         }

@@ -14,6 +14,7 @@ mod demo;
 mod failure;
 mod login;
 mod render;
+mod simulate;
 mod spec;
 
 use std::ffi::OsString;
@@ -57,6 +58,9 @@ fn operator(args: Vec<OsString>) -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::DemoBench = cli.command {
         return demo::bench_main();
+    }
+    if let Command::Simulate { file } = &cli.command {
+        return simulate::simulate(file, cli.json);
     }
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::refused)?;
     match cli.command {

@@ -28,6 +28,8 @@ pub enum LocalRequest {
     },
     /// The clusters that the daemon serves.
     Clusters,
+    /// The appliance's QDevice service: who is connected, and who has which vote and why.
+    Qdevice,
 }
 
 /// The answer through the local socket.
@@ -50,6 +52,11 @@ pub enum LocalReply {
         /// Their names.
         names: Vec<String>,
     },
+    /// The QDevice service's clusters.
+    Qdevice {
+        /// By name.
+        clusters: Vec<QdeviceCluster>,
+    },
     /// Not done.
     Refused {
         /// Why, and the way out.
@@ -66,7 +73,50 @@ impl std::fmt::Debug for LocalReply {
                 f.debug_struct("Token").field("expires", expires).field("created", created).finish_non_exhaustive()
             }
             Self::Clusters { names } => f.debug_struct("Clusters").field("names", names).finish(),
+            Self::Qdevice { clusters } => f.debug_struct("Qdevice").field("clusters", clusters).finish(),
             Self::Refused { why } => f.debug_struct("Refused").field("why", why).finish(),
         }
     }
+}
+
+/// A Corosync cluster that gets its vote from the appliance's QDevice service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QdeviceCluster {
+    /// Its name; what is not printable ASCII is escaped.
+    pub name: String,
+    /// How its vote is decided.
+    pub algorithm: String,
+    /// Who wins a tie.
+    pub tie_breaker: String,
+    /// Whether a tie goes to the side that had the vote before.
+    pub keep_active: bool,
+    /// Its connected nodes, by number.
+    pub nodes: Vec<QdeviceNode>,
+}
+
+/// A connected node of such a cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QdeviceNode {
+    /// Its number.
+    pub node: u32,
+    /// Where it comes from.
+    pub address: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Its ring, as Corosync writes it.
+    pub ring: String,
+    /// The nodes that it sees.
+    pub sees: Vec<u32>,
+    /// The nodes that it has configured.
+    pub configured: Vec<u32>,
+    /// Whether its Corosync says that it has quorum.
+    pub quorate: Option<bool>,
+    /// `ACK` or `NACK`, whichever it was told last.
+    pub vote: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Why it casts nothing until it is told more.
+    pub waits: Option<String>,
 }

@@ -289,6 +289,9 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         }
         LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(*request, by).await),
         LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
+        LocalRequest::Qdevice => {
+            LocalReply::Refused { why: "this is a node: the appliance serves QDevice clients, ask there".into() }
+        }
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),
         },

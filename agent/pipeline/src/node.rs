@@ -533,7 +533,7 @@ impl Node {
             }
             let id = OperationId(self.next_operation);
             self.next_operation += 1;
-            work.in_flight = Some(InFlight { id, kind: OperationKind::Probe, cancelled: false });
+            work.in_flight = Some(InFlight { id, kind: OperationKind::Probe, cancelled: false, stale: false });
             let (resource, spec) = (name.clone(), work.spec.clone());
             self.actions.push_back(Action::Begin { id, resource, kind: OperationKind::Probe, spec, target: None });
         }
@@ -625,6 +625,15 @@ impl Node {
                     work.failed = None;
                     work.stop_failed = None;
                     work.moved = None;
+                    // What was last seen here may be older than its arrival.
+                    if work.receiving {
+                        work.seen = Seen::Unprobed("not probed since it may have come here live");
+                        work.probe_at = now;
+                        if let Some(in_flight) = &mut work.in_flight {
+                            in_flight.stale = in_flight.kind == OperationKind::Probe;
+                        }
+                    }
+                    work.receiving = Wish::of(resource, &self.config.name) == Wish::Receive;
                     // Who asks anew wants a fresh look: what was seen before the decision proves nothing about it.
                     if matches!(resource.phase, Phase::New) {
                         work.seen = Seen::Unprobed("not probed since it was added");
@@ -655,6 +664,15 @@ impl Node {
         self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
     }
 
+    /// True while this agent, which has followed one that went in good order, has been admitted and had no lease yet. What
+    /// runs goes on: the life proves nothing by its watchdog's time before it has shown that it keeps its promise again.
+    fn resumes(&self, state: &State) -> bool {
+        let follows = state.life(&self.config.name).is_some_and(|life| {
+            life.boot == self.config.boot && life.incarnation == self.config.incarnation && life.unbound.is_some()
+        });
+        follows && self.lease_end.is_none()
+    }
+
     /// True while a watchdog is promised that couldn't be armed.
     fn is_unguarded(&self) -> bool {
         let off = match self.guard {
@@ -681,6 +699,7 @@ impl Node {
         }
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         let adopting = self.is_adopting(now);
+        let resumes = self.resumes(state);
         let unguarded = self.is_unguarded();
         let me = self.config.name.clone();
         let bound = self.is_bound(state);
@@ -691,7 +710,7 @@ impl Node {
         for name in names {
             let wish = match (bound, lease, &going) {
                 (false, _, _) => Wish::Leave,
-                (true, false, _) if adopting => Wish::Leave,
+                (true, false, _) if adopting || resumes => Wish::Leave,
                 (true, false, _) => Wish::Down,
                 // Planned: one order after the other.
                 (true, true, Some(last)) => match self.work.get(&name) {
@@ -736,7 +755,7 @@ impl Node {
             if let Some(kind) = kind {
                 let id = OperationId(self.next_operation);
                 self.next_operation += 1;
-                work.in_flight = Some(InFlight { id, kind, cancelled: false });
+                work.in_flight = Some(InFlight { id, kind, cancelled: false, stale: false });
                 if kind != OperationKind::Probe {
                     work.after = Some(kind);
                 }
@@ -834,7 +853,10 @@ impl Node {
         let me = &self.config.name;
         let probed = self.work.iter_mut().find(|(_, work)| work.in_flight.is_some_and(|op| op.id == id));
         if let Some((name, work)) = probed {
-            work.in_flight = None;
+            if work.in_flight.take().is_some_and(|op| op.stale) {
+                work.probe_at = now;
+                return;
+            }
             let wish = state.resources.get(name).map_or(Wish::Leave, |resource| Wish::of(resource, me));
             let up = wish == Wish::Up;
             let after = work.after.take();

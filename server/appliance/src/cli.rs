@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
+use crate::qdevice::{self, Pki};
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -64,6 +65,9 @@ enum Subcommands {
         #[command(flatten)]
         confirmation: Confirmation,
     },
+    /// Certificates of the QDevice service, for Corosync's stock clients.
+    #[command(subcommand)]
+    Qdevice(QdeviceCommand),
     /// Runs the daemon.
     Run {
         /// The data folder.
@@ -94,6 +98,36 @@ enum TokenCommand {
     },
 }
 
+#[derive(Subcommand, Debug)]
+enum QdeviceCommand {
+    /// Shows the clusters, their connected nodes, and who has which vote and why.
+    Status {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the authority's certificate, for `corosync-qdevice-net-certutil -i -c` on the nodes.
+    Ca {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+    },
+    /// Signs the request that `corosync-qdevice-net-certutil -r` made on a node, and prints the certificate.
+    Sign {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The Corosync cluster's name.
+        #[arg(long)]
+        cluster: String,
+        /// The request's file.
+        request: PathBuf,
+    },
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Kind {
     Node,
@@ -115,6 +149,15 @@ fn run(args: Args) -> Result<()> {
         }
         Subcommands::Takeover { data, cluster, confirmation } => {
             runtime.block_on(takeover(&data, &cluster, &confirmation))
+        }
+        Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
+        Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
+            Config::load(&Layout::new(&data).config())?;
+            print!("{}", Pki::open(&data)?.certificate_pem());
+            Ok(())
+        }
+        Subcommands::Qdevice(QdeviceCommand::Sign { data, cluster, request }) => {
+            sign_for_qdevice(&data, &cluster, &request)
         }
         Subcommands::Run { data } => {
             log_to_stderr();
@@ -167,6 +210,38 @@ async fn takeover(data: &Path, cluster: &str, confirmation: &Confirmation) -> Re
     Ok(taken?)
 }
 
+async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
+    let mut client = Client::local(&Layout::new(data).socket(), ASK_WITHIN).await?;
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&LocalRequest::Qdevice, &mut bytes)?;
+    let answer = client.ask(&bytes, ASK_WITHIN).await?;
+    let reply = ciborium::from_reader(&answer[..])
+        .context("the daemon's answer can't be decoded: is it of another version?")?;
+    match reply {
+        LocalReply::Qdevice { clusters } if json => println!("{}", serde_json::json!({ "clusters": clusters })),
+        LocalReply::Qdevice { clusters } => print!("{}", qdevice::table(&clusters, unix_seconds())),
+        LocalReply::Refused { why } => bail!("{why}"),
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Token { .. } => {
+            bail!("the daemon answered something else than was asked")
+        }
+    }
+    Ok(())
+}
+
+fn sign_for_qdevice(data: &Path, cluster: &str, request: &Path) -> Result<()> {
+    let config = Config::load(&Layout::new(data).config())?;
+    if !config.qdevice.is_some_and(|settings| settings.serves(cluster)) {
+        bail!(
+            "server.toml does not name this cluster: add the line [qdevice.clusters.{cluster:?}] and restart the daemon"
+        );
+    }
+    let bytes = std::fs::read(request).with_context(|| format!("reading {}", request.display()))?;
+    let certificate =
+        Pki::open(data)?.sign(&bytes, cluster).with_context(|| format!("signing {}", request.display()))?;
+    print!("{certificate}");
+    Ok(())
+}
+
 async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: bool) -> Result<()> {
     let layout = Layout::new(data);
     let name = ClusterName::new(cluster)?;
@@ -205,7 +280,7 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
             Ok(())
         }
         LocalReply::Refused { why } => bail!("{why}"),
-        LocalReply::Cluster(_) | LocalReply::Clusters { .. } => {
+        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Qdevice { .. } => {
             bail!("the daemon answered something else than was asked")
         }
     }

@@ -12,6 +12,8 @@ use tiebreaker_member::program::{listen_addresses, read_config};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
+use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
+
 /// The file as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,8 @@ struct RawConfig {
     // Left out while it is empty: its heading would swallow whatever is added below it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     clusters: BTreeMap<String, RawCluster>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    qdevice: Option<RawQdevice>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +62,8 @@ pub struct Config {
     /// Where others reach it.
     pub addresses: Vec<String>,
     clusters: BTreeMap<ClusterName, ClusterConfig>,
+    /// The QDevice service, if it is wanted.
+    pub qdevice: Option<QdeviceSettings>,
 }
 
 /// What is configured for one cluster.
@@ -122,7 +128,8 @@ impl Config {
             let takeback = cluster.takeback_s.map(Duration::from_secs);
             clusters.insert(key, ClusterConfig { profile, takeback, devices });
         }
-        Ok(Self { name, listen, addresses: raw.addresses, clusters })
+        let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
+        Ok(Self { name, listen, addresses: raw.addresses, clusters, qdevice })
     }
 
     /// What is configured for a cluster.
@@ -146,6 +153,7 @@ impl Config {
             listen: listen.iter().map(ToString::to_string).collect(),
             addresses: addresses.to_vec(),
             clusters: BTreeMap::new(),
+            qdevice: None,
         };
         Ok(toml::to_string(&raw)?)
     }
@@ -213,5 +221,13 @@ mod tests {
         assert!(parse("name = 'pi'\nlisten = ['here']").contains("ADDRESS:PORT"));
         let profile = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nprofile = 'quick'");
         assert!(profile.contains("clusters.home") && profile.contains("balanced"), "{profile}");
+        let head = "name = 'pi'\nlisten = ['[::]:8405']\n";
+        assert_eq!(parse(&format!("{head}[qdevice.clusters.'Prod 1']\nplain_text = true")), "ok");
+        let port = parse(&format!("{head}[qdevice]\nlisten = ['5403']"));
+        assert!(port.contains("qdevice.listen") && port.contains("[::]:5403"), "{port}");
+        let typo = parse(&format!("{head}[qdevice.clusters.home]\nplaintext = true"));
+        assert!(typo.contains("line 4") && typo.contains("plaintext"), "{typo}");
+        let short = parse(&format!("{head}[qdevice]\nanswer_within_ms = 5"));
+        assert!(short.contains("answer_within_ms"), "{short}");
     }
 }

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::Layout;
 use crate::local::{self, LocalAsk};
+use crate::qdevice::{Engine, Pki, Questions};
 use crate::stopped::StoppedClusters;
 
 struct Daemon {
@@ -30,6 +31,9 @@ struct Daemon {
     clusters: BTreeMap<ClusterName, MemberHandle>,
     stopped: StoppedClusters,
     failures: JoinSet<(ClusterName, MemberError)>,
+    /// The QDevice service, if it is wanted.
+    votes: JoinSet<Result<()>>,
+    questions: Option<Questions>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -41,6 +45,14 @@ pub async fn run(layout: Layout) -> Result<()> {
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let acceptor = Acceptor::bind(&config.listen).await?;
+    let mut votes = JoinSet::new();
+    let mut questions = None;
+    if let Some(settings) = &config.qdevice {
+        let (engine, ask) = Engine::bind(settings, &Pki::open(layout.root())?).await?;
+        questions = Some(ask);
+        info!(listen = ?engine.addresses(), "the QDevice service is up");
+        votes.spawn(engine.run());
+    }
     let mut daemon = Daemon {
         layout,
         config,
@@ -49,6 +61,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         clusters: BTreeMap::new(),
         stopped: StoppedClusters::default(),
         failures: JoinSet::new(),
+        votes,
+        questions,
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -63,7 +77,8 @@ pub async fn run(layout: Layout) -> Result<()> {
             broken += 1;
         }
     }
-    if broken > 0 && daemon.clusters.is_empty() {
+    // With a QDevice service there is still something to serve.
+    if broken > 0 && daemon.clusters.is_empty() && daemon.votes.is_empty() {
         bail!("none of the {broken} cluster(s) can be started");
     }
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
@@ -95,11 +110,14 @@ impl Daemon {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 Some(ask) = asked.recv() => self.answer(ask).await,
+                Some(ended) = self.votes.join_next() => {
+                    ended.context("the QDevice service has ended by itself")?.context("the QDevice service has stopped")?;
+                }
                 Some(failed) = self.failures.join_next() => {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");
                     self.clusters.remove(&name);
-                    if self.clusters.is_empty() {
+                    if self.clusters.is_empty() && self.votes.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
                     // It said itself that it can't go on under its number.
@@ -131,6 +149,20 @@ impl Daemon {
             LocalRequest::Clusters => {
                 LocalReply::Clusters { names: self.clusters.keys().map(ToString::to_string).collect() }
             }
+            LocalRequest::Qdevice => match &self.questions {
+                Some(questions) => {
+                    let questions = questions.clone();
+                    tokio::spawn(async move {
+                        let reply = match questions.status().await {
+                            Some(clusters) => LocalReply::Qdevice { clusters },
+                            None => LocalReply::Refused { why: "the QDevice service is stopping".into() },
+                        };
+                        let _ = answer.send(reply);
+                    });
+                    return;
+                }
+                None => refused("this appliance serves no QDevice clients: add [qdevice] to server.toml".into()),
+            },
             LocalRequest::CreateToken { cluster, kind, ttl_s } => match self.token(&cluster, &kind, ttl_s).await {
                 Ok(reply) => reply,
                 Err(error) => refused(format!("{error:#}")),

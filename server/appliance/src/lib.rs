@@ -2,7 +2,7 @@
 //!
 //! It wires the parts together and owns sockets, clocks and files: one certificate authority, one listening port for all
 //! clusters, one member of consensus per cluster, the power devices of the nodes, and the local control socket. What it
-//! does is decided in the crates below it.
+//! does is decided in the crates below it. Beside all that stands the QDevice service for Corosync clusters (`qdevice`).
 
 pub mod cli;
 mod cluster;
@@ -12,4 +12,5 @@ mod devices;
 mod joins;
 mod layout;
 mod local;
+mod qdevice;
 mod stopped;

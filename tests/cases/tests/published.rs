@@ -8,8 +8,17 @@ use tiebreaker_cases::{
     BoxError, CASES_VARIABLE, Case, Conversion, DIFFERENCES, Expected, Simulate, State, Suite, compare, convert, load,
 };
 
-/// What simulates a scenario: from its JSON to its outcome's. There is none in this version.
-const SIMULATE: Option<Simulate> = None;
+/// What simulates a scenario: from its JSON to its outcome's.
+const SIMULATE: Option<Simulate> = Some(simulated);
+
+fn simulated(scenario: &str) -> Result<String, BoxError> {
+    let scenario = tiebreaker_simulator::scenario::Scenario::parse(
+        scenario,
+        tiebreaker_simulator::scenario::Format::Json,
+        "case.json",
+    )?;
+    Ok(serde_json::to_string(&tiebreaker_simulator::run::simulate(&scenario))?)
+}
 
 /// How many are published.
 const PUBLISHED: usize = 144;

@@ -1,11 +1,7 @@
 //! What can go wrong, and what operators do: the steps of a schedule.
 
 use tiebreaker_pipeline::profile::Profile;
-
-use crate::bmc::BmcMode;
-
-/// A machine by its place: 0 is the appliance.
-pub type Who = usize;
+use tiebreaker_simulator::world::{BmcMode, Who};
 
 /// How the programs on a machine behave for a while.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

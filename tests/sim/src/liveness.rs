@@ -3,26 +3,27 @@
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_pipeline::resource::{Phase, Requested};
 
-use crate::dice::SEC;
-use crate::event::Event;
-use crate::fault::Who;
-use crate::machine::Power;
-use crate::schedule::Style;
-use crate::world::World;
+use tiebreaker_simulator::world::{Power, Who};
 
-impl World {
+use crate::run::{LOOK, Run};
+use crate::schedule::Style;
+use crate::strike::LOOK_EVERY;
+
+impl Run {
     pub(crate) fn look(&mut self) {
-        for who in 1..self.machines.len() {
+        let world = &mut self.world;
+        for who in 1..world.machines().len() {
             // A node that a fence has left off, because its device failed, is switched on by hand.
-            let fenced = self.watch.committed.open_fence(&self.machines[who].name).is_some();
-            if self.machines[who].power == Power::Off && !fenced && self.dice.one_in(10) {
-                self.power_on(who);
+            let machine = &world.machines()[who];
+            let fenced = world.committed().open_fence(machine.name()).is_some();
+            if machine.power() == Power::Off && !fenced && world.dice().one_in(10) {
+                world.power_on(who);
             }
         }
         match self.ill() {
-            Some(_) => self.after(SEC, Event::Look),
+            Some(_) => self.world.cue_at(self.world.now() + LOOK_EVERY, LOOK),
             None => {
-                self.note(|| "all is well".into());
+                self.world.note(|| "all is well".into());
                 self.finish();
             }
         }
@@ -31,57 +32,52 @@ impl World {
     /// Time is up.
     pub(crate) fn not_well(&mut self) {
         let why = self.ill().unwrap_or_else(|| "nothing happens any more".into());
-        self.violated("liveness", why);
+        self.world.violated("liveness", why);
         self.over = true;
     }
 
     fn finish(&mut self) {
         self.over = true;
         if self.schedule.style == Style::OneCut {
-            if self.watch.leases_lost > 0 {
-                let what = format!("{} lease(s) lost by one cut link", self.watch.leases_lost);
-                self.violated("nothing is fenced needlessly", what);
-            } else if self.watch.fences > 0 {
-                self.violated("nothing is fenced needlessly", "a fence by one cut link".into());
+            if self.world.leases_lost() > 0 {
+                let what = format!("{} lease(s) lost by one cut link", self.world.leases_lost());
+                self.world.violated("nothing is fenced needlessly", what);
+            } else if self.world.fences() > 0 {
+                self.world.violated("nothing is fenced needlessly", "a fence by one cut link".into());
             }
         }
-        let mut digests = self.machines.iter().filter_map(|machine| {
-            let state = machine.process.as_ref()?.core.state();
-            (!state.removed.contains_key(&machine.name)).then(|| (machine.name.clone(), state.applied, state.digest()))
+        let mut digests = self.world.machines().iter().filter_map(|machine| {
+            let (name, state) = (machine.name(), machine.core()?.state());
+            (!state.removed.contains_key(name)).then(|| (name.clone(), state.applied, state.digest()))
         });
         let first = digests.next();
         let differs = digests.find(|(_, applied, digest)| {
             first.as_ref().is_some_and(|(_, index, other)| index == applied && digest != other)
         });
         if let Some((name, applied, _)) = differs {
-            self.violated("replicas", format!("{name} differs at index {applied}"));
+            self.world.violated("replicas", format!("{name} differs at index {applied}"));
         }
     }
 
     /// What isn't as it should be.
     fn ill(&self) -> Option<String> {
-        let state = &self.watch.committed;
+        let state = self.world.committed();
+        let machines = self.world.machines();
         let present: Vec<Who> =
-            (0..self.machines.len()).filter(|who| state.members.contains_key(&self.machines[*who].name)).collect();
+            (0..machines.len()).filter(|who| state.members.contains_key(machines[*who].name())).collect();
         for who in &present {
-            let machine = &self.machines[*who];
-            let Some(process) = &machine.process else { return Some(format!("{} doesn't run", machine.name)) };
-            let reading = machine.clock.reading(self.now);
-            if *who == 0 && !matches!(process.core.leadership(reading).role, RaftRole::Leader { lease_until: Some(_) })
-            {
+            let machine = &machines[*who];
+            let Some(core) = machine.core() else { return Some(format!("{} doesn't run", machine.name())) };
+            let reading = machine.reading(self.world.now());
+            if *who == 0 && !matches!(core.leadership(reading).role, RaftRole::Leader { lease_until: Some(_) }) {
                 return Some("the appliance doesn't lead".into());
             }
-            if process.core.node().is_some_and(|node| !node.has_lease(reading)) {
-                let why = process.core.node().and_then(|node| node.refused().map(ToString::to_string));
-                return Some(format!("{} has no lease: {why:?}", machine.name));
+            if core.node().is_some_and(|node| !node.has_lease(reading)) {
+                let why = core.node().and_then(|node| node.refused().map(ToString::to_string));
+                return Some(format!("{} has no lease: {why:?}", machine.name()));
             }
-            if process.core.state().applied != state.applied {
-                return Some(format!(
-                    "{} has applied {} of {}",
-                    machine.name,
-                    process.core.state().applied,
-                    state.applied
-                ));
+            if core.state().applied != state.applied {
+                return Some(format!("{} has applied {} of {}", machine.name(), core.state().applied, state.applied));
             }
         }
         if let Some((id, fence)) = state.fences.iter().find(|(_, fence)| fence.is_open()) {
@@ -96,24 +92,23 @@ impl World {
                 .nodes
                 .keys()
                 .any(|node| state.unprotectable(node).is_none() && !resource.failed_on.contains_key(node));
-            let runs: Vec<Who> =
-                (0..self.machines.len()).filter(|who| self.machines[*who].workloads.runs(name)).collect();
+            let runs: Vec<Who> = (0..machines.len()).filter(|who| machines[*who].runs(name)).collect();
             let well = match (&resource.phase, resource.requested) {
                 (Phase::Error { .. } | Phase::Ignored, _) => true,
                 (Phase::Placed { node }, Requested::Started) => {
-                    matches!(runs[..], [who] if self.machines[who].name == *node)
+                    matches!(runs[..], [who] if machines[who].name() == node)
                 }
                 (Phase::Placed { .. }, _) => runs.is_empty(),
                 (Phase::Migrating { .. }, _) => false,
                 // Where it was found running, there it is taken over, or nowhere.
                 (Phase::New, _) if !runs.is_empty() => {
-                    runs.iter().any(|who| state.unprotectable(&self.machines[*who].name).is_some())
+                    runs.iter().any(|who| state.unprotectable(machines[*who].name()).is_some())
                 }
                 (Phase::New | Phase::Free { .. }, _) => !can_run,
                 (Phase::Releasing { .. }, _) => !can_run && runs.is_empty(),
             };
             if !well {
-                let on: Vec<_> = runs.iter().map(|who| self.machines[*who].name.to_string()).collect();
+                let on: Vec<_> = runs.iter().map(|who| machines[*who].name().to_string()).collect();
                 return Some(format!(
                     "{name} is {:?}, wanted {:?}, runs on {on:?}",
                     resource.phase, resource.requested

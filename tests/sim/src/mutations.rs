@@ -1,7 +1,7 @@
 //! What is known of each rule: a seed whose schedule breaks something without it, or the test that proves it instead.
 
-use crate::invariants::Violation;
-use crate::rules::Switches;
+use tiebreaker_simulator::world::{Switches, Violation};
+
 use crate::schedule::Schedule;
 use crate::search::{Found, all_hold, run};
 

@@ -2,11 +2,9 @@
 //! would throw most of these orders once in millions of schedules.
 
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_simulator::world::{BmcMode, Dice, Kind, MS, SEC, Who};
 
-use crate::bmc::BmcMode;
-use crate::dice::{Dice, MS, SEC};
-use crate::fault::{Fault, Scripts, Who};
-use crate::machine::Kind;
+use crate::fault::{Fault, Scripts};
 use crate::schedule::Schedule;
 
 /// Longer than any scene.

@@ -1,11 +1,9 @@
 //! Schedules: who takes part, what goes wrong when, and what operators do meanwhile, all drawn from one seed.
 
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_simulator::world::{BmcMode, Dice, Kind, MS, SEC, Who};
 
-use crate::bmc::BmcMode;
-use crate::dice::{Dice, MS, SEC};
-use crate::fault::{Fault, Scripts, Who};
-use crate::machine::Kind;
+use crate::fault::{Fault, Scripts};
 
 /// What a schedule is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::invariants::Violation;
-use crate::rules::Switches;
+use tiebreaker_simulator::world::{Switches, Violation};
+
+use crate::run::{Outcome, Run};
 use crate::schedule::Schedule;
-use crate::world::{Outcome, World};
 
 /// Runs one schedule. A panic of the deciding code counts as a violation.
 #[must_use]
 pub fn run(schedule: Schedule, switches: Switches, trace: bool) -> Outcome {
-    let run = || World::new(schedule, switches, trace).run();
+    let run = || Run::new(schedule, switches, trace).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()

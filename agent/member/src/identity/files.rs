@@ -62,7 +62,10 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> File
 }
 
 /// Reads a text file that only its owner may access.
-pub(super) fn read_private(path: &Path, hint: &'static str) -> Result<Zeroizing<String>, FileError> {
+///
+/// # Errors
+/// When it isn't there, is open to others, or can't be read.
+pub fn read_private(path: &Path, hint: &'static str) -> Result<Zeroizing<String>, FileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,7 +90,10 @@ pub(super) fn read_private(path: &Path, hint: &'static str) -> Result<Zeroizing<
 }
 
 /// Replaces a file with mode 0600: after a power cut there is the old one or the new one, whole.
-pub(super) fn replace_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn replace_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     make_dir(dir)?;
     let tmp = path.with_extension("tmp");

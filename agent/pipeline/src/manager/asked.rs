@@ -66,15 +66,15 @@ impl View<'_> {
             Phase::Error { .. } => return Err(not_now("it is in error: disable it first")),
             Phase::Ignored => return Err(not_now("the cluster has nothing to do with it")),
         };
-        if live && !resource.spec.live {
-            return Err(AskError::NotLive { resource: name.clone(), why: "its configuration doesn't say that it can" });
-        }
         // What doesn't run only changes its place.
         if resource.requested != Requested::Started {
             if node == to {
                 return Err(Refusal::AlreadyThere { resource: name.clone(), target: to.clone() }.into());
             }
             return Ok(vec![self.relocating(name, resource, to)]);
+        }
+        if live && !resource.spec.live {
+            return Err(AskError::NotLive { resource: name.clone(), why: "its configuration doesn't say that it can" });
         }
         let (picture, rules, _) = self.picture();
         let moves = check_move(&picture, &rules, name, to)?;

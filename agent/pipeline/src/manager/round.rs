@@ -535,9 +535,14 @@ impl<'a> Round<'a> {
             Some(to)
         } else if at_target.is_stopped() {
             let over = match at_source {
-                Observed::MoveFailed { .. } | Observed::Unknown { .. } | Observed::StopFailed { .. } => true,
+                // A probe after the end of the move found it here.
+                Observed::MoveFailed { .. } => true,
+                // It was never begun.
                 Observed::Running => resource.requested != Requested::Started,
-                Observed::Stopped
+                // Nobody knows where it is: what the target last said may be older than the move.
+                Observed::Unknown { .. }
+                | Observed::StopFailed { .. }
+                | Observed::Stopped
                 | Observed::Failed { .. }
                 | Observed::Starting
                 | Observed::Stopping

@@ -732,6 +732,24 @@ fn a_restarted_agent_whose_watchdog_isnt_armed_stops_what_runs_at_once() {
     a.begun(OperationKind::Stop);
 }
 
+#[test]
+fn an_agent_that_follows_one_which_went_in_good_order_leaves_what_runs() {
+    let mut log = placed();
+    log.must(Command::Leave { node: member("a"), incarnation: 1, how: Leave::AgentRestart });
+    let unadmitted = NodeConfig { incarnation: 2, ..Machine::config(&log) };
+    let mut a = Machine::start(log, unadmitted);
+    a.event(Event::LeftoversKilled);
+    let probe = a.begun(OperationKind::Probe);
+    a.probe(probe, Found::Running);
+    assert!(a.find(OperationKind::Stop).is_none(), "nobody has admitted it yet");
+    a.log.must(Log::admit("a", 2, "boot-a1", 0));
+    a.look();
+    assert!(a.find(OperationKind::Stop).is_none(), "its first lease is on its way");
+    a.grant(3, a.log.state.applied);
+    assert!(a.find(OperationKind::Stop).is_none());
+    assert!(a.took(&Action::Arm), "from here on it keeps its promise again");
+}
+
 /// An agent that starts again while everything it knows of belongs elsewhere, and its watchdog is armed.
 fn restarted_for_nothing() -> Machine {
     let mut log = elsewhere();

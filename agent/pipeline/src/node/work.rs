@@ -29,6 +29,8 @@ pub(super) struct InFlight {
     pub id: OperationId,
     pub kind: OperationKind,
     pub cancelled: bool,
+    /// A probe that began before something that it may have missed.
+    pub stale: bool,
 }
 
 /// What the node knows and does about one resource.
@@ -49,6 +51,8 @@ pub(super) struct Work {
     pub stop_at: Reading,
     /// A live move of this decision is over: what it said.
     pub moved: Option<String>,
+    /// It may come here live at any moment.
+    pub receiving: bool,
     /// What the operation before the pending probe complained about.
     pub complaint: Option<String>,
     /// The start or stop that the pending probe looks after.
@@ -116,6 +120,7 @@ impl Work {
             stop_failed: None,
             stop_at: now,
             moved: None,
+            receiving: matches!(resource.phase, Phase::Migrating { .. }),
             complaint: None,
             after: None,
         }
@@ -169,6 +174,8 @@ impl Work {
                 Some(why) => Observed::MoveFailed { why: why.clone() },
                 None => Observed::Running,
             },
+            // Broken or not, after the end of its move it is here.
+            (Seen::Broken(why), None, _) if self.moved.is_some() => Observed::MoveFailed { why: why.clone() },
             (Seen::Broken(why) | Seen::Unknown(why), None, _) => Observed::Unknown { why: why.clone() },
             (Seen::Unprobed(why), None, _) => Observed::Unknown { why: (*why).to_owned() },
         }

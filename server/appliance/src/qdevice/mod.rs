@@ -1,0 +1,18 @@
+//! The QDevice service: Corosync's stock clients get their vote here. What is decided, the crate `tiebreaker-qnetd`
+//! decides; here are the sockets, TLS, certificates and the clock.
+//!
+//! It stands beside the cluster service and shares nothing with it: its own port, its own authority, its own task.
+
+mod connection;
+mod engine;
+mod pki;
+mod settings;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use engine::{Engine, Questions};
+pub use pki::Pki;
+pub use settings::{RawQdevice, Settings};
+pub use status::table;

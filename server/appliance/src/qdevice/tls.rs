@@ -1,0 +1,158 @@
+//! TLS with stock QDevice clients, as a state machine over bytes.
+//!
+//! They name the server "Qnetd Server", with a space, in their first message, and rustls 0.23 refuses that; so this module,
+//! and no other, uses the version that can be told to take no notice. See docs/adr/0007.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_next::crypto::Identity;
+use rustls_next::server::{InvalidSniPolicy, NoServerSessionStorage, ServerConfig, ServerSide, WebPkiClientVerifier};
+use rustls_next::time_provider::TimeProvider;
+use rustls_next::{Connection, RootCertStore, SliceInput, Tcp};
+use rustls_pki_types::{PrivateKeyDer, UnixTime};
+use tiebreaker_member::EARLIEST_PLAUSIBLE;
+use tiebreaker_qnetd::PeerNames;
+use x509_parser::extensions::GeneralName;
+
+use super::pki::{Pki, PkiError};
+
+/// What has come and can't be read yet is never more: a record has 16 kB, a handshake's message the rest.
+const MAX_UNREAD: usize = 64 * 1024;
+
+/// What makes TLS impossible.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// There is no certificate to show.
+    #[error("can't make the server's certificate")]
+    Pki(#[from] PkiError),
+    /// The library refuses it.
+    #[error("can't set TLS up")]
+    SetUp(#[source] rustls_next::Error),
+    /// The authority can't be trusted.
+    #[error("the QDevice authority's certificate is unusable: {0}")]
+    Authority(String),
+    /// The peer broke the protocol, or its certificate is refused.
+    #[error("TLS with the peer failed")]
+    Peer(#[source] rustls_next::Error),
+    /// The peer sends what never becomes a record.
+    #[error("the peer's TLS messages are too long")]
+    TooLong,
+}
+
+/// The wall clock, but never a date before this software was written: a Pi without a clock starts anywhere, and would refuse
+/// every certificate as not yet valid.
+#[derive(Debug)]
+struct Plausible;
+
+impl TimeProvider for Plausible {
+    fn current_time(&self) -> Option<UnixTime> {
+        let floor = Duration::from_secs(EARLIEST_PLAUSIBLE);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(floor);
+        Some(UnixTime::since_unix_epoch(now.max(floor)))
+    }
+}
+
+/// Shared by all connections.
+#[derive(Clone)]
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+}
+
+impl TlsServer {
+    /// A server that shows a certificate of this authority, and wants one of it.
+    ///
+    /// # Errors
+    /// When the authority is unusable.
+    pub fn new(pki: &Pki) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls_ring::DEFAULT_PROVIDER);
+        let mut roots = RootCertStore::empty();
+        roots.add(pki.certificate().clone()).map_err(TlsError::SetUp)?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots), &provider)
+            .build()
+            .map_err(|error| TlsError::Authority(error.to_string()))?;
+        let server = pki.server()?;
+        let identity =
+            Identity::from_cert_chain(vec![server.certificate]).map_err(|misuse| TlsError::SetUp(misuse.into()))?;
+        let mut config = ServerConfig::builder_with_details(provider, Arc::new(Plausible))
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(Arc::new(identity), PrivateKeyDer::Pkcs8(server.key))
+            .map_err(TlsError::SetUp)?;
+        config.invalid_sni_policy = InvalidSniPolicy::IgnoreAll;
+        // Stock clients resume nothing: no memory for it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets.default = 0;
+        config.send_tls13_tickets.max = 0;
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When the settings don't fit together.
+    pub fn accept(&self) -> Result<TlsStream, TlsError> {
+        let connection = Connection::<ServerSide, Tcp>::new(Arc::clone(&self.config)).map_err(TlsError::SetUp)?;
+        Ok(TlsStream { connection: Box::new(connection), unread: Vec::new() })
+    }
+}
+
+/// One connection's encryption.
+pub struct TlsStream {
+    connection: Box<Connection<ServerSide, Tcp>>,
+    unread: Vec<u8>,
+}
+
+impl TlsStream {
+    /// Takes bytes of the peer's in. What it says goes to `plain`, what must be sent to it to `out`, also in case of an
+    /// error: the peer shall hear what was wrong.
+    ///
+    /// # Errors
+    /// When the peer can't be talked to.
+    pub fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), TlsError> {
+        if self.unread.len() + bytes.len() > MAX_UNREAD {
+            return Err(TlsError::TooLong);
+        }
+        self.unread.extend_from_slice(bytes);
+        let mut input = SliceInput::new(&mut self.unread);
+        let result = self.connection.read_tls(&mut input, out).handle_all(plain);
+        let used = input.into_used();
+        self.unread.drain(..used.min(self.unread.len()));
+        if self.unread.is_empty() {
+            self.unread = Vec::new();
+        }
+        result.map(drop).map_err(TlsError::Peer)
+    }
+
+    /// Encrypts.
+    ///
+    /// # Errors
+    /// When the connection has failed before.
+    pub fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        self.connection.write(plain.into(), out).map_err(TlsError::Peer)
+    }
+
+    /// Whether the handshake is still under way.
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// What the peer's certificate says, which was checked against the authority.
+    pub fn names(&self) -> Option<PeerNames> {
+        match self.connection.peer_identity()?.identity() {
+            Identity::X509(chain) => names_in(&chain.end_entity),
+            _ => None,
+        }
+    }
+}
+
+/// The names in a certificate: the last common name and all DNS names.
+pub(super) fn names_in(certificate: &[u8]) -> Option<PeerNames> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).last();
+    let alternative = certificate.subject_alternative_name().ok()?;
+    let dns = alternative.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    Some(PeerNames { common: common.map(ToOwned::to_owned), dns: dns.collect() })
+}

@@ -1,0 +1,205 @@
+//! Entry points for the fuzzers under `fuzz/`, and for the test that throws bytes at the same code without them. Not part
+//! of the API.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Action, ClientId, Clusters, Config, Event, PeerNames, Server, TlsMode,
+    wire::{
+        Algorithm, Fields, Heuristics, Inbox, ListKind, MAX_MESSAGE, Message, MessageKind, NodeId, NodeInfo, Opt,
+        RingId, Taken, TieBreaker, options,
+    },
+};
+
+/// What a shell reads at once.
+#[cfg(test)]
+const PORTION: usize = 4096;
+
+/// Bytes as a shell would bring them.
+#[cfg(test)]
+pub(crate) fn portions(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.chunks(PORTION)
+}
+
+/// Any bytes as a stream of messages.
+///
+/// # Panics
+/// When what was decoded, written again, says something else, or when bytes get lost or pile up.
+pub fn decode(data: &[u8]) {
+    let mut inbox = Inbox::default();
+    for portion in data.chunks(7) {
+        inbox.push(portion);
+        while let Some(taken) = inbox.take() {
+            let Taken::Frame(frame) = taken else { continue };
+            assert!(frame.body.len() <= MAX_MESSAGE);
+            let Ok(fields) = Fields::read(&frame.body) else { continue };
+            let known: Vec<Opt> = options(&frame.body).flatten().collect();
+            let again = Message::new(frame.kind, known).encode();
+            let body = again.get(6..).unwrap_or_default();
+            // Options of unknown types are gone; without any other the message is empty.
+            if !body.is_empty() {
+                assert_eq!(Fields::read(body), Ok(fields));
+            }
+        }
+    }
+}
+
+/// Any bytes as the conversation of three clients with the server. Each step is a byte that says who does what, for
+/// messages followed by a length and bytes.
+///
+/// # Panics
+/// When the server talks to who isn't there, or keeps anything of clients that have gone.
+pub fn conversation(data: &[u8]) {
+    let Some((first, mut rest)) = data.split_first() else { return };
+    let mode = [TlsMode::Off, TlsMode::Optional, TlsMode::Required][usize::from(first & 3).min(2)];
+    let mut config = Config::new(Clusters::Any(mode));
+    config.lms_as_original = first & 4 != 0;
+    let mut talk = Talk { server: Server::new(config), now: Instant::now(), open: BTreeMap::new(), next: 0 };
+    while let Some((step, after)) = rest.split_first() {
+        rest = after;
+        let slot = step & 3;
+        match step >> 2 & 3 {
+            0 => talk.connect(slot),
+            1 => talk.close(slot),
+            2 => {
+                talk.now += Duration::from_millis(u64::from(step >> 4) * 400);
+                talk.event(Event::Tick);
+            }
+            _ => {
+                let Some((length, after)) = rest.split_first() else { break };
+                let (bytes, after) = after.split_at(usize::from(*length).min(after.len()));
+                rest = after;
+                talk.receive(slot, bytes);
+            }
+        }
+    }
+    for slot in 0..4 {
+        talk.close(slot);
+    }
+    assert_eq!(talk.server.clients(), 0, "who has gone is forgotten");
+    assert_eq!(talk.server.clusters().count(), 0, "and so is its cluster");
+    assert_eq!(talk.server.poll_timeout(), None, "and its timers");
+}
+
+struct Talk {
+    server: Server,
+    now: Instant,
+    open: BTreeMap<u8, u64>,
+    next: u64,
+}
+
+impl Talk {
+    fn connect(&mut self, slot: u8) {
+        self.close(slot);
+        self.next += 1;
+        self.open.insert(slot, self.next);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, slot.into()));
+        self.event(Event::Connected { client: ClientId(self.next), address });
+    }
+
+    fn close(&mut self, slot: u8) {
+        if let Some(client) = self.open.remove(&slot) {
+            self.event(Event::Gone { client: ClientId(client) });
+        }
+    }
+
+    fn receive(&mut self, slot: u8, bytes: &[u8]) {
+        if let Some(client) = self.open.get(&slot) {
+            self.event(Event::Received { client: ClientId(*client), bytes: bytes.to_vec() });
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.server.handle(self.now, event);
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Send { client, bytes } => {
+                    assert!(self.open.values().any(|open| *open == client.0), "{client} is not there");
+                    assert!((6..=MAX_MESSAGE).contains(&bytes.len()), "{} bytes", bytes.len());
+                    self.server.handle(self.now, Event::Sent { client, messages: 1 });
+                }
+                Action::Close { client, .. } => self.open.retain(|_, open| *open != client.0),
+                Action::StartTls { client, .. } => {
+                    let names = Some(PeerNames { common: Some("home".into()), dns: vec![] });
+                    self.server.handle(self.now, Event::Secured { client, names });
+                }
+                Action::Read { .. } | Action::Tell(_) => {}
+            }
+        }
+    }
+}
+
+/// What stock clients send, message by message.
+fn honest(node: u32, algorithm: Algorithm) -> Vec<Message> {
+    let ring = |seq| Opt::RingId(RingId { node: NodeId(1), seq });
+    let list = |kind, nodes: &[u32]| {
+        let mut options = vec![Opt::NodeListType(kind), Opt::Seq(4)];
+        options.extend(nodes.iter().map(|node| Opt::NodeInfo(NodeInfo::new(NodeId(*node)))));
+        options
+    };
+    let with = |mut options: Vec<Opt>, more: Opt| {
+        options.push(more);
+        options
+    };
+    vec![
+        Message::new(MessageKind::Preinit, vec![Opt::Seq(1), Opt::ClusterName(b"home".to_vec())]),
+        Message::new(
+            MessageKind::Init,
+            vec![
+                Opt::Seq(2),
+                Opt::SupportedMessages(MessageKind::ALL.iter().map(|kind| kind.number()).collect()),
+                Opt::SupportedOptions((0..24).collect()),
+                Opt::NodeId(NodeId(node)),
+                Opt::DecisionAlgorithm(algorithm.number()),
+                Opt::HeartbeatInterval(8000),
+                Opt::TieBreaker(TieBreaker::Lowest),
+                ring(1),
+            ],
+        ),
+        Message::new(MessageKind::SetOption, vec![Opt::Seq(3), Opt::KeepActivePartition(true)]),
+        Message::new(MessageKind::NodeList, with(list(ListKind::InitialConfig, &[1, 2]), Opt::ConfigVersion(2))),
+        Message::new(MessageKind::NodeList, with(list(ListKind::Membership, &[1, 2]), ring(5))),
+        Message::new(MessageKind::NodeList, with(list(ListKind::Quorum, &[1, 2]), Opt::Quorate(true))),
+        Message::new(MessageKind::VoteInfoReply, vec![Opt::Seq(1)]),
+        Message::new(MessageKind::EchoRequest, vec![Opt::Seq(1)]),
+        Message::new(MessageKind::HeuristicsChange, vec![Opt::Seq(6), Opt::Heuristics(Heuristics::Pass)]),
+        Message::new(MessageKind::NodeList, with(list(ListKind::Membership, &[node]), ring(5 + u64::from(node)))),
+        Message::new(MessageKind::VoteInfoReply, vec![Opt::Seq(2)]),
+        Message::new(MessageKind::AskForVote, vec![Opt::Seq(7)]),
+    ]
+}
+
+/// Inputs for [`decode`]: each message of a stock client.
+#[must_use]
+pub fn decode_seeds() -> Vec<Vec<u8>> {
+    honest(1, Algorithm::FfSplit).iter().map(Message::encode).collect()
+}
+
+/// Inputs for [`conversation`]: two stock clients that form, split and leave, for each algorithm.
+#[must_use]
+pub fn conversation_seeds() -> Vec<Vec<u8>> {
+    let seeds = Algorithm::ALL.into_iter().flat_map(|algorithm| [0, 4].map(|lms| (algorithm, lms)));
+    let seeds = seeds.map(|(algorithm, lms)| {
+        let mut bytes = vec![lms, 0, 1];
+        let say = |bytes: &mut Vec<u8>, slot: u8, message: &Message| {
+            let message = message.encode();
+            bytes.push(0b1100 | slot);
+            bytes.push(u8::try_from(message.len()).expect("honest messages are short"));
+            bytes.extend(message);
+        };
+        for (one, other) in honest(1, algorithm).iter().zip(&honest(2, algorithm)) {
+            say(&mut bytes, 0, one);
+            say(&mut bytes, 1, other);
+        }
+        bytes.extend([0b0100, 0xf8, 0xf8]);
+        bytes
+    });
+    seeds.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! What happened: for the log, alerts and the event stream.
+
+use std::net::SocketAddr;
+
+use crate::{
+    id::ClusterName,
+    reason::{ChosenBy, Reason},
+    wire::{ErrorCode, NodeId, Vote},
+};
+
+/// Why the server closes a connection, or lost it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CloseReason {
+    /// The peer closed it, or the network did.
+    #[error("the connection ended")]
+    Gone,
+    /// No message for so long that the peer counts as dead.
+    #[error("no message in the dead-peer time")]
+    Dead,
+    /// Another node no longer sees it, and it gave no sign of life.
+    #[error("another node no longer sees it and it does not answer")]
+    Silent,
+    /// It doesn't read what is sent.
+    #[error("it does not read its messages")]
+    SlowReader,
+    /// There are too many connections.
+    #[error("too many connections")]
+    TooManyClients,
+    /// There are too many from its address.
+    #[error("too many connections from this address")]
+    TooManyFromAddress,
+    /// There are too many that have not joined.
+    #[error("too many connections that have not joined a cluster")]
+    TooManyStrangers,
+    /// It names a cluster that isn't served here.
+    #[error("its cluster {0} is not served here: add it to the configuration if it should be")]
+    UnknownCluster(ClusterName),
+    /// It shows no certificate, or one of another cluster.
+    #[error("its certificate does not name cluster {0}")]
+    WrongCertificate(ClusterName),
+    /// It wants TLS, which its cluster doesn't have.
+    #[error("it wants TLS, which is off for its cluster")]
+    NoTlsHere,
+    /// It introduced itself twice: the certificate was checked for the first time only.
+    #[error("it introduced itself a second time")]
+    SecondIntroduction,
+}
+
+/// Something that a person may want to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A node has joined.
+    Joined {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// The node.
+        node: NodeId,
+        /// Where it comes from.
+        address: SocketAddr,
+    },
+    /// A node has gone.
+    Left {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: CloseReason,
+    },
+    /// A connection ended before it had joined a cluster, by the server's will.
+    TurnedAway {
+        /// Where it came from.
+        address: SocketAddr,
+        /// Why.
+        why: CloseReason,
+    },
+    /// A client was told an error; the stock client ends when it gets most of them.
+    Refused {
+        /// Where it comes from.
+        address: SocketAddr,
+        /// The error.
+        code: ErrorCode,
+    },
+    /// A node's ACK or NACK is another than before.
+    Moved {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// The node.
+        node: NodeId,
+        /// What it had.
+        from: Option<Vote>,
+        /// What it has.
+        to: Vote,
+        /// Why.
+        reason: Reason,
+    },
+    /// Another partition has the vote; none if it is empty.
+    Chosen {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The partition's nodes.
+        partition: Vec<NodeId>,
+        /// What decided.
+        by: ChosenBy,
+    },
+}

@@ -1,0 +1,408 @@
+//! The door: all connections and all clusters, one event at a time.
+
+mod dispatch;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cluster::{Cluster, Output},
+    config::Config,
+    id::{ClientId, ClusterName},
+    notice::{CloseReason, Notice},
+    session::{SIGN_OF_LIFE, Session, Stage, Tls},
+    timers::{Timer, Timers},
+    view::ClusterView,
+    wire::{Message, MessageKind, Opt, RingId, Taken, Vote},
+};
+
+/// The names that a peer's certificate has proven.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PeerNames {
+    /// The subject's common name; counts only without DNS names.
+    pub common: Option<String>,
+    /// DNS names.
+    pub dns: Vec<String>,
+}
+
+impl PeerNames {
+    /// Whether they name a cluster, whatever the case. There are no wildcards.
+    fn name(&self, cluster: &ClusterName) -> bool {
+        let same = |name: &String| name.as_bytes().eq_ignore_ascii_case(cluster.as_bytes());
+        if self.dns.is_empty() { self.common.as_ref().is_some_and(same) } else { self.dns.iter().any(same) }
+    }
+}
+
+/// What happened outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A connection was accepted. The shell reads from it on [`Action::Read`] alone.
+    Connected {
+        /// Its number, never used before.
+        client: ClientId,
+        /// Where it comes from.
+        address: SocketAddr,
+    },
+    /// Bytes have come, under TLS the plain ones: at most one portion for each [`Action::Read`].
+    Received {
+        /// From whom.
+        client: ClientId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// The handshake that [`Action::StartTls`] asked for is done.
+    Secured {
+        /// With whom.
+        client: ClientId,
+        /// What its certificate says, if it showed a valid one.
+        names: Option<PeerNames>,
+    },
+    /// Messages were handed to the system.
+    Sent {
+        /// To whom.
+        client: ClientId,
+        /// How many.
+        messages: usize,
+    },
+    /// A connection has ended or failed. Not to be told of those that [`Action::Close`] ended.
+    Gone {
+        /// Whose.
+        client: ClientId,
+    },
+    /// [`Server::poll_timeout`] has come.
+    Tick,
+}
+
+/// What is to be done outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Read a portion.
+    Read {
+        /// From whom.
+        client: ClientId,
+    },
+    /// Write one message, after those before it; then [`Event::Sent`].
+    Send {
+        /// To whom.
+        client: ClientId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Write what is queued, then shake hands as the server, then [`Event::Secured`].
+    StartTls {
+        /// With whom.
+        client: ClientId,
+        /// What has come already and belongs to the handshake.
+        rest: Vec<u8>,
+    },
+    /// Close the connection and forget it.
+    Close {
+        /// Whose.
+        client: ClientId,
+        /// Why, for the log.
+        why: CloseReason,
+    },
+    /// Tell whoever wants to know.
+    Tell(Notice),
+}
+
+/// The connections from one address.
+#[derive(Clone, Copy, Debug, Default)]
+struct FromAddress {
+    clients: usize,
+    /// Those among them that have not joined a cluster.
+    strangers: usize,
+}
+
+/// The vote service.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Config,
+    sessions: BTreeMap<ClientId, Session>,
+    addresses: BTreeMap<IpAddr, FromAddress>,
+    strangers: usize,
+    clusters: BTreeMap<ClusterName, Cluster>,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    /// To be closed before the event is done with.
+    doomed: VecDeque<(ClientId, CloseReason)>,
+}
+
+impl Server {
+    /// A service without clients.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            sessions: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            strangers: 0,
+            clusters: BTreeMap::new(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            doomed: VecDeque::new(),
+        }
+    }
+
+    /// Takes an event in. `now` never goes back.
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Connected { client, address } => self.connected(now, client, address),
+            Event::Received { client, bytes } => {
+                if let Some(session) = self.sessions.get_mut(&client)
+                    && session.tls != Tls::Starting
+                {
+                    session.inbox.push(&bytes);
+                    self.work(now, client);
+                }
+            }
+            Event::Secured { client, names } => self.secured(client, names.as_ref()),
+            Event::Sent { client, messages } => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.queued = session.queued.saturating_sub(messages);
+                    if session.paused && session.queued < PAUSE_AT {
+                        session.paused = false;
+                        self.work(now, client);
+                    }
+                }
+            }
+            Event::Gone { client } => self.doom(client, CloseReason::Gone),
+            Event::Tick => {}
+        }
+        while let Some((at, client, timer)) = self.timers.take_due(now) {
+            if now.duration_since(at) > LATE {
+                self.timers.set(client, timer, now + GRACE);
+            } else {
+                self.expired(now, client, timer);
+            }
+        }
+        while let Some((client, why)) = self.doomed.pop_front() {
+            self.close(now, client, why);
+        }
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Event::Tick`] is wanted, if no other event comes before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What one can see of the clusters, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterView> {
+        self.clusters.iter().map(|(name, cluster)| {
+            ClusterView::new(name, cluster, |member| match self.sessions.get(&member.client).map(|s| s.tls) {
+                Some(Tls::Up { verified }) => (true, verified),
+                Some(Tls::Plain | Tls::Starting) | None => (false, false),
+            })
+        })
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn connected(&mut self, now: Instant, client: ClientId, address: SocketAddr) {
+        let limits = self.config.limits;
+        let from_there = self.addresses.get(&address.ip()).copied().unwrap_or_default();
+        let refused = if self.sessions.len() >= limits.clients {
+            Some(CloseReason::TooManyClients)
+        } else if from_there.clients >= limits.clients_per_address {
+            Some(CloseReason::TooManyFromAddress)
+        } else if self.strangers >= limits.strangers || from_there.strangers >= limits.strangers_per_address {
+            Some(CloseReason::TooManyStrangers)
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            self.actions.push_back(Action::Close { client, why: why.clone() });
+            self.actions.push_back(Action::Tell(Notice::TurnedAway { address, why }));
+            return;
+        }
+        let from_there = FromAddress { clients: from_there.clients + 1, strangers: from_there.strangers + 1 };
+        self.addresses.insert(address.ip(), from_there);
+        self.strangers += 1;
+        self.sessions.insert(client, Session::new(address, &self.config));
+        self.restart_dead(now, client);
+        self.actions.push_back(Action::Read { client });
+    }
+
+    /// Takes messages in while there is room for the answers.
+    fn work(&mut self, now: Instant, client: ClientId) {
+        loop {
+            if self.doomed.iter().any(|(doomed, _)| *doomed == client) {
+                return;
+            }
+            let Some(session) = self.sessions.get_mut(&client) else { return };
+            if session.queued >= PAUSE_AT.min(self.config.limits.queued) {
+                session.paused = true;
+                return;
+            }
+            match session.inbox.take() {
+                None => {
+                    self.actions.push_back(Action::Read { client });
+                    return;
+                }
+                Some(Taken::Skipped(skipped)) => self.skipped(client, skipped),
+                Some(Taken::Frame(frame)) => {
+                    self.restart_dead(now, client);
+                    self.timers.cancel(client, Timer::Answer);
+                    self.frame(now, client, &frame);
+                    if self.sessions.get(&client).is_some_and(|session| session.tls == Tls::Starting) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn secured(&mut self, client: ClientId, names: Option<&PeerNames>) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        let (Tls::Starting, Stage::Named { cluster, .. }) = (session.tls, &session.stage) else { return };
+        let verified = names.is_some_and(|names| names.name(cluster));
+        if self.config.client_cert_required && !verified {
+            let why = CloseReason::WrongCertificate(cluster.clone());
+            self.doom(client, why);
+            return;
+        }
+        session.tls = Tls::Up { verified };
+        self.actions.push_back(Action::Read { client });
+    }
+
+    fn expired(&mut self, now: Instant, client: ClientId, timer: Timer) {
+        match timer {
+            Timer::Dead => self.doom(client, CloseReason::Dead),
+            Timer::Answer => self.doom(client, CloseReason::Silent),
+            Timer::Algorithm => {
+                let Some((name, node)) = self.sessions.get(&client).and_then(Session::member) else { return };
+                if let Some(cluster) = self.clusters.get_mut(&name) {
+                    cluster.timer(now, node);
+                }
+                self.carry_out(now, &name);
+            }
+        }
+    }
+
+    fn restart_dead(&mut self, now: Instant, client: ClientId) {
+        let Some(session) = self.sessions.get(&client) else { return };
+        if let Some(after) = self.config.dead_after(session.heartbeat) {
+            self.timers.set(client, Timer::Dead, now + after);
+        }
+    }
+
+    fn send(&mut self, client: ClientId, bytes: Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        if session.queued >= self.config.limits.queued {
+            self.doom(client, CloseReason::SlowReader);
+            return;
+        }
+        session.queued += 1;
+        self.actions.push_back(Action::Send { client, bytes });
+    }
+
+    fn doom(&mut self, client: ClientId, why: CloseReason) {
+        self.doomed.push_back((client, why));
+    }
+
+    fn close(&mut self, now: Instant, client: ClientId, why: CloseReason) {
+        let Some(session) = self.sessions.remove(&client) else { return };
+        self.timers.cancel_all(client);
+        let ip = session.address.ip();
+        match self.addresses.get_mut(&ip) {
+            Some(from_there) if from_there.clients > 1 => from_there.clients -= 1,
+            Some(_) | None => {
+                self.addresses.remove(&ip);
+            }
+        }
+        if why != CloseReason::Gone {
+            self.actions.push_back(Action::Close { client, why: why.clone() });
+        }
+        let Some((name, node)) = session.member() else {
+            self.no_stranger(ip);
+            if why != CloseReason::Gone {
+                self.actions.push_back(Action::Tell(Notice::TurnedAway { address: session.address, why }));
+            }
+            return;
+        };
+        self.actions.push_back(Action::Tell(Notice::Left { cluster: name.clone(), node, why }));
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        cluster.leave(now, node, true);
+        self.carry_out(now, &name);
+        if self.clusters.get(&name).is_some_and(Cluster::is_empty) {
+            self.clusters.remove(&name);
+        }
+    }
+
+    /// One fewer that has not joined a cluster.
+    fn no_stranger(&mut self, ip: IpAddr) {
+        self.strangers = self.strangers.saturating_sub(1);
+        if let Some(from_there) = self.addresses.get_mut(&ip) {
+            from_there.strangers = from_there.strangers.saturating_sub(1);
+        }
+    }
+
+    /// Does what a cluster wants done.
+    fn carry_out(&mut self, now: Instant, name: &ClusterName) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        for output in cluster.outputs() {
+            match output {
+                Output::Vote { client, seq, ring, vote } => self.vote_info(client, seq, ring, vote),
+                Output::Timer { client, after: Some(after) } => self.timers.set(client, Timer::Algorithm, now + after),
+                Output::Timer { client, after: None } => self.timers.cancel(client, Timer::Algorithm),
+                Output::Doubt { client, ring } => self.ask_for_life(now, client, ring),
+                Output::Moved { node, from, to, reason } => {
+                    self.actions.push_back(Action::Tell(Notice::Moved {
+                        cluster: name.clone(),
+                        node,
+                        from,
+                        to,
+                        reason,
+                    }));
+                }
+                Output::Chosen { partition, by } => {
+                    self.actions.push_back(Action::Tell(Notice::Chosen { cluster: name.clone(), partition, by }));
+                }
+            }
+        }
+    }
+
+    fn vote_info(&mut self, client: ClientId, seq: u32, ring: RingId, vote: Vote) {
+        let options = vec![Opt::Seq(seq), Opt::Vote(vote), Opt::RingId(ring)];
+        self.send(client, Message::new(MessageKind::VoteInfo, options).encode());
+    }
+
+    /// A VOTE_INFO that changes nothing is answered at once by whoever is there.
+    fn ask_for_life(&mut self, now: Instant, client: ClientId, ring: RingId) {
+        let Some(within) = self.config.answer_within else { return };
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        if self.timers.is_set(client, Timer::Answer) {
+            return;
+        }
+        session.asked = session.asked.wrapping_add(1) | SIGN_OF_LIFE;
+        let seq = session.asked;
+        self.timers.set(client, Timer::Answer, now + within);
+        self.vote_info(client, seq, ring, Vote::NoChange);
+    }
+}
+
+/// A timer that is found run out so long ago says that this machine stood still, not that a peer was silent: its answer may
+/// lie in the socket.
+const LATE: Duration = Duration::from_millis(250);
+
+/// How long such a peer has once more.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// With so many answers under way a client's further messages wait: half of what may be queued, so that votes which
+/// nobody asked for find room.
+const PAUSE_AT: usize = 16;

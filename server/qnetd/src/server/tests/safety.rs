@@ -1,0 +1,253 @@
+//! The one property that must never break: nobody gets the vote while somebody outside of its partition may cast it.
+//!
+//! A client may cast its vote from the ACK on, until it has confirmed a NACK or is gone. What it was merely told to wait
+//! for counts as nothing.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What one client may do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Its membership is this side of a split: bit n for node n. Bit 0 makes a ring of its own of it.
+    Sees(u8),
+    /// It confirms the oldest vote that it was told.
+    Confirms,
+    /// Its connection is cut, and the server knows.
+    Gone,
+    /// Its checks have a result.
+    Checks(bool),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Client {
+    connection: u64,
+    membership: Vec<u32>,
+    told: Vec<(u32, Vote)>,
+    may_cast: bool,
+    /// What it was told last makes it cast its vote.
+    casts: bool,
+    seq: u32,
+}
+
+/// Clients and server, together cloneable, so that every order of steps can be tried.
+#[derive(Clone, Debug)]
+struct World {
+    server: Server,
+    now: Instant,
+    algorithm: Algorithm,
+    nodes: u32,
+    clients: BTreeMap<u32, Client>,
+    connections: u64,
+    story: Vec<(u32, Step)>,
+    acks: usize,
+}
+
+impl World {
+    fn new(algorithm: Algorithm, nodes: u32, now: Instant) -> Self {
+        let server = Server::new(Config::new(Clusters::Any(TlsMode::Off)));
+        let clients = BTreeMap::new();
+        Self { server, now, algorithm, nodes, clients, connections: 0, story: vec![], acks: 0 }
+    }
+
+    fn step(&mut self, node: u32, step: Step) {
+        self.story.push((node, step));
+        self.now += Duration::from_millis(1);
+        match step {
+            Step::Sees(side) => {
+                if !self.clients.contains_key(&node) {
+                    self.join(node);
+                }
+                self.sees(node, side);
+            }
+            Step::Confirms => self.confirms(node),
+            Step::Gone => {
+                if let Some(client) = self.clients.remove(&node) {
+                    self.event(Event::Gone { client: ClientId(client.connection) });
+                }
+            }
+            Step::Checks(good) => {
+                let result = if good { Heuristics::Pass } else { Heuristics::Fail };
+                self.say(node, MessageKind::HeuristicsChange, vec![Opt::Heuristics(result)]);
+            }
+        }
+    }
+
+    fn join(&mut self, node: u32) {
+        self.connections += 1;
+        let connection = self.connections;
+        self.clients.insert(node, Client { connection, ..Client::default() });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        self.event(Event::Connected { client: ClientId(connection), address });
+        self.say(node, MessageKind::Preinit, vec![Opt::ClusterName(b"home".to_vec())]);
+        let init = vec![
+            Opt::NodeId(NodeId(node)),
+            Opt::DecisionAlgorithm(self.algorithm.number()),
+            Opt::HeartbeatInterval(8000),
+            Opt::TieBreaker(TieBreaker::Lowest),
+            Opt::RingId(RingId { node: NodeId(node), seq: 1 }),
+        ];
+        self.say(node, MessageKind::Init, init);
+        let mut config = vec![Opt::NodeListType(ListKind::InitialConfig)];
+        config.extend((1..=self.nodes).map(|node| Opt::NodeInfo(NodeInfo::new(NodeId(node)))));
+        self.say(node, MessageKind::NodeList, config);
+    }
+
+    fn sees(&mut self, node: u32, side: u8) {
+        let mut nodes: Vec<u32> = (1..=self.nodes).filter(|other| side & (1 << other) != 0).collect();
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.membership.clone_from(&nodes);
+        }
+        // Who sees the same nodes is in the same ring, most of the time.
+        let ring = RingId { node: NodeId(nodes[0]), seq: 2 + u64::from(side & 1) };
+        let mut list = vec![Opt::NodeListType(ListKind::Membership), Opt::RingId(ring)];
+        list.extend(nodes.iter().map(|node| Opt::NodeInfo(NodeInfo::new(NodeId(*node)))));
+        self.say(node, MessageKind::NodeList, list);
+    }
+
+    fn confirms(&mut self, node: u32) {
+        let Some(client) = self.clients.get_mut(&node) else { return };
+        if client.told.is_empty() {
+            return;
+        }
+        let (seq, vote) = client.told.remove(0);
+        if vote == Vote::Nack && !client.told.iter().any(|(_, vote)| *vote == Vote::Ack) {
+            client.may_cast = false;
+        }
+        self.say(node, MessageKind::VoteInfoReply, vec![Opt::Seq(seq)]);
+    }
+
+    fn say(&mut self, node: u32, kind: MessageKind, mut options: Vec<Opt>) {
+        let Some(client) = self.clients.get_mut(&node) else { return };
+        if kind != MessageKind::VoteInfoReply {
+            client.seq += 1;
+            options.push(Opt::Seq(client.seq));
+        }
+        let client = ClientId(client.connection);
+        self.event(Event::Received { client, bytes: Message::new(kind, options).encode() });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.server.handle(self.now, event);
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Send { client, bytes } => {
+                    let (kind, fields) = read(&bytes);
+                    if let Some(vote) = fields.vote {
+                        self.voted(client, kind, &fields, vote);
+                    }
+                    self.server.handle(self.now, Event::Sent { client, messages: 1 });
+                }
+                Action::Close { client, .. } => self.clients.retain(|_, other| other.connection != client.0),
+                Action::Read { .. } | Action::StartTls { .. } | Action::Tell(_) => {}
+            }
+        }
+    }
+
+    fn voted(&mut self, to: ClientId, kind: MessageKind, fields: &Fields, vote: Vote) {
+        let Some((node, _)) = self.clients.iter().find(|(_, client)| client.connection == to.0) else { return };
+        let node = *node;
+        if vote == Vote::Ack {
+            self.acks += 1;
+            let partition = &self.clients[&node].membership;
+            for (other, client) in self.clients.iter().filter(|(other, _)| **other != node) {
+                assert!(
+                    !client.may_cast || partition.contains(other),
+                    "node {node} of {partition:?} got the vote while node {other} may cast it: {:?}",
+                    self.story
+                );
+            }
+        }
+        let Some(client) = self.clients.get_mut(&node) else { return };
+        match vote {
+            Vote::Ack => (client.may_cast, client.casts) = (true, true),
+            Vote::Nack | Vote::AskLater | Vote::WaitForReply => client.casts = false,
+            Vote::NoChange => {}
+        }
+        if kind == MessageKind::VoteInfo
+            && let Some(seq) = fields.seq
+        {
+            client.told.push((seq, vote));
+        }
+    }
+}
+
+/// Every order of steps of two clients from a settled cluster, this deep.
+const DEPTH: usize = 5;
+
+fn every_order(world: &World, depth: usize, worlds: &mut usize) {
+    *worlds += 1;
+    if depth == 0 {
+        return;
+    }
+    for node in [1, 2] {
+        for step in [Step::Sees(0b110), Step::Sees(0), Step::Sees(1), Step::Confirms, Step::Gone] {
+            let mut next = world.clone();
+            next.step(node, step);
+            every_order(&next, depth - 1, worlds);
+        }
+    }
+}
+
+#[test]
+fn two_halves_never_have_the_vote_in_any_order_of_steps() {
+    for algorithm in [Algorithm::FfSplit, Algorithm::Lms] {
+        let mut world = World::new(algorithm, 2, Instant::now());
+        for node in [1, 2] {
+            world.step(node, Step::Sees(0b110));
+            world.step(node, Step::Confirms);
+        }
+        while world.clients.values().any(|client| !client.told.is_empty()) {
+            world.step(1, Step::Confirms);
+            world.step(2, Step::Confirms);
+        }
+        assert!(world.acks >= 2, "{algorithm:?}: a settled cluster has its vote");
+        let mut worlds = 0;
+        every_order(&world, DEPTH, &mut worlds);
+        assert!(worlds > 100_000);
+    }
+}
+
+fn steps(nodes: u32) -> impl Strategy<Value = Vec<(u32, Step)>> {
+    let sides = 0..(2_u8 << nodes);
+    let step = prop_oneof![
+        4 => sides.prop_map(Step::Sees),
+        5 => Just(Step::Confirms),
+        1 => Just(Step::Gone),
+        1 => any::<bool>().prop_map(Step::Checks),
+    ];
+    prop::collection::vec((1..=nodes, step), 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_outside_may_cast_when_a_partition_gets_the_vote_and_after_healing_all_have_it(
+        story in (2_u32..=4).prop_flat_map(|nodes| (Just(nodes), steps(nodes))),
+        lms in any::<bool>(),
+    ) {
+        let (nodes, story) = story;
+        let algorithm = if lms { Algorithm::Lms } else { Algorithm::FfSplit };
+        let mut world = World::new(algorithm, nodes, Instant::now());
+        for (node, step) in story {
+            world.step(node, step);
+        }
+        // And once all see each other and confirm what they are told, all have it, whatever came before.
+        for node in 1..=nodes {
+            world.step(node, Step::Sees(0b1_1110));
+        }
+        while let Some(node) = world.clients.iter().find(|(_, client)| !client.told.is_empty()).map(|(node, _)| *node) {
+            world.step(node, Step::Confirms);
+        }
+        for (node, client) in &world.clients {
+            prop_assert!(client.casts, "{algorithm:?}: node {node} was forgotten: {:?}", world.story);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Machines with Debian's Corosync and its QDevice client, unmodified: each in a network namespace, with folders of its
+//! own mounted over `/etc/corosync`, `/var/lib/corosync` and `/run`.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{Network, Ran, run, tool};
+
+/// Mounts the folders and becomes the command. `ip netns exec` has made a mount namespace already.
+const MOUNTED: &str = r#"set -e
+dir=$1; shift
+mount --bind "$dir/etc" /etc/corosync
+mount --bind "$dir/lib" /var/lib/corosync
+mount --bind "$dir/run" /run
+exec "$@""#;
+
+/// A machine of a Corosync cluster.
+#[derive(Debug)]
+pub struct CorosyncNode {
+    folder: PathBuf,
+    place: Vec<OsString>,
+    corosync: Option<Child>,
+    qdevice: Option<Child>,
+}
+
+/// What `corosync-quorumtool` says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quorum {
+    /// Whether the node's partition has quorum.
+    pub quorate: bool,
+    /// Nodes in it.
+    pub nodes: u32,
+    /// Votes in it, the device's included.
+    pub votes: u32,
+    /// The device's vote, if it is known.
+    pub device: u32,
+}
+
+impl CorosyncNode {
+    /// A machine of a cluster of two, `node1` and `node2` of the network, whose QDevice server is `pi`.
+    ///
+    /// # Errors
+    /// Debian's packages are missing.
+    pub fn new(folder: &Path, network: &Network, host: &str, cluster: &str, algorithm: &str) -> Result<Self> {
+        for (program, package) in [
+            ("corosync", "corosync"),
+            ("corosync-qdevice", "corosync-qdevice"),
+            ("corosync-qdevice-net-certutil", "corosync-qdevice"),
+            ("certutil", "libnss3-tools"),
+        ] {
+            tool(program, package)?;
+        }
+        let folder = folder.join(host);
+        for name in ["etc", "lib", "run"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        let mut nodes = String::new();
+        for (number, node) in ["node1", "node2"].into_iter().enumerate() {
+            let (ip, id) = (network.ip(node)?, number + 1);
+            nodes.push_str(&format!("  node {{\n    ring0_addr: {ip}\n    nodeid: {id}\n    name: {node}\n  }}\n"));
+        }
+        let server = network.ip("pi")?;
+        let config = format!(
+            "totem {{\n  version: 2\n  cluster_name: {cluster}\n  transport: udpu\n}}\n\
+             nodelist {{\n{nodes}}}\n\
+             quorum {{\n  provider: corosync_votequorum\n  device {{\n    model: net\n    votes: 1\n    net {{\n      \
+             host: {server}\n      algorithm: {algorithm}\n      tls: on\n    }}\n  }}\n}}\n\
+             logging {{\n  to_stderr: yes\n  to_syslog: no\n}}\n"
+        );
+        fs::write(folder.join("etc/corosync.conf"), config)?;
+        Ok(Self { folder, place: network.on(host), corosync: None, qdevice: None })
+    }
+
+    fn command(&self, words: &[&str]) -> Result<Command> {
+        let (program, args) = self.place.split_first().context("a place has a program")?;
+        let mut command = Command::new(program);
+        command.args(args).args(["sh", "-c", MOUNTED, "sh"]).arg(&self.folder).args(words);
+        Ok(command)
+    }
+
+    /// Runs one of the machine's programs to its end.
+    ///
+    /// # Errors
+    /// It can't be run; whether it succeeded is in the result.
+    pub fn run(&self, words: &[&str]) -> Result<Ran> {
+        run(self.command(words)?)
+    }
+
+    /// A file of its `/etc/corosync`.
+    #[must_use]
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.folder.join("etc").join(name)
+    }
+
+    /// Runs the stock script that sets the client's certificates up. Files are named as it sees them.
+    ///
+    /// # Errors
+    /// The script fails; tells what it said.
+    pub fn certutil(&self, words: &[&str]) -> Result<()> {
+        let ran = self.run(&[&["corosync-qdevice-net-certutil"], words].concat())?;
+        ensure!(ran.code == Some(0), "corosync-qdevice-net-certutil {words:?}: {}{}", ran.stdout, ran.stderr);
+        Ok(())
+    }
+
+    fn spawn(&self, words: &[&str], log: &str) -> Result<Child> {
+        let log = fs::File::options().create(true).append(true).open(self.folder.join(log))?;
+        let mut command = self.command(words)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("starting {words:?}"))
+    }
+
+    /// Starts Corosync.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_corosync(&mut self) -> Result<()> {
+        self.corosync = Some(self.spawn(&["corosync", "-f"], "corosync.log")?);
+        Ok(())
+    }
+
+    /// Starts the QDevice client.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_qdevice(&mut self) -> Result<()> {
+        self.qdevice = Some(self.spawn(&["corosync-qdevice", "-f"], "qdevice.log")?);
+        Ok(())
+    }
+
+    /// Kills both at once, as a crash does.
+    ///
+    /// # Errors
+    /// They don't run.
+    pub fn kill(&mut self) -> Result<()> {
+        for child in [self.corosync.take(), self.qdevice.take()] {
+            let mut child = child.context("it runs")?;
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What Corosync thinks of its quorum.
+    ///
+    /// # Errors
+    /// It doesn't run, or says nothing yet.
+    pub fn quorum(&self) -> Result<Quorum> {
+        // Its exit code tells whether there is quorum.
+        let ran = self.run(&["corosync-quorumtool", "-s"])?;
+        let value = |name: &str| {
+            let line = ran.stdout.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).with_context(|| format!("no {name} in {}{}", ran.stdout, ran.stderr))
+        };
+        // The device is listed among the nodes, as number 0.
+        let device = ran.stdout.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["0", votes, "Qdevice"] => votes.parse().ok(),
+            _ => None,
+        });
+        let device = device.unwrap_or(0);
+        Ok(Quorum {
+            quorate: match value("Quorate:")? {
+                "Yes" => true,
+                "No" => false,
+                other => bail!("Quorate: {other}"),
+            },
+            nodes: value("Nodes:")?.parse()?,
+            votes: value("Total votes:")?.split_whitespace().next().unwrap_or_default().parse()?,
+            device,
+        })
+    }
+
+    /// What its daemons logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let text = |name| fs::read(self.folder.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        ["corosync.log", "qdevice.log"].map(|name| text(name).unwrap_or_default()).join("\n--- qdevice\n")
+    }
+}
+
+impl Drop for CorosyncNode {
+    fn drop(&mut self) {
+        for mut child in [self.qdevice.take(), self.corosync.take()].into_iter().flatten() {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
