@@ -726,10 +726,14 @@ impl Node {
             let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
             if let Some(in_flight) = &mut work.in_flight {
                 // A start whose lease or placement is gone is cancelled; its end is awaited all the same. So is a probe
-                // that may hang for longer than the watchdog waits, while what it looks after has to be stopped.
+                // that may hang for longer than the watchdog waits, while what it looks after has to be stopped; but not
+                // the one that tells whether the stop did it, or a slow probe would make a stop that failed of each.
                 let in_the_way = match in_flight.kind {
                     OperationKind::Start | OperationKind::Migrate => true,
-                    OperationKind::Probe => !lease && !adopting && work.seen != Seen::Stopped,
+                    OperationKind::Probe => {
+                        let tells = work.after == Some(OperationKind::Stop);
+                        !lease && !adopting && !tells && work.seen != Seen::Stopped
+                    }
                     OperationKind::Stop => false,
                 };
                 if in_the_way && wish == Wish::Down && !in_flight.cancelled {

@@ -63,12 +63,7 @@ impl State {
         self.newest_ms = self.newest_ms.max(at_ms);
         self.epoch += 1;
         let (by, epoch) = (by.to_owned(), self.epoch);
-        let taken = Decision::TakenOver {
-            by: by.clone(),
-            member: me.clone(),
-            epoch,
-            without: others.iter().cloned().collect(),
-        };
+        let taken = Decision::TakenOver { by: by.clone(), member: me.clone(), epoch, without: others.clone() };
         self.say(at_ms, taken);
         for other in &others {
             self.end_by_word(at_ms, other, &by);

@@ -819,6 +819,24 @@ fn a_later_agent_on_the_fenced_boot_resets_too_and_one_on_a_later_boot_doesnt() 
     }
 }
 
+#[test]
+fn without_a_lease_the_probe_after_a_stop_is_awaited_however_slow() {
+    // A machine that boots, in a cluster that has no leader yet.
+    let mut a = Machine::ready(placed());
+    let first = a.begun(OperationKind::Probe);
+    a.pass(ms(250));
+    assert!(a.took(&Action::Cancel(first)));
+    a.probe(first, unknown());
+    let stop = a.begun(OperationKind::Stop);
+    a.end(stop, Outcome::Done);
+    let after = a.begun(OperationKind::Probe);
+    a.pass(ms(250));
+    a.pass(ms(250));
+    assert!(!a.took(&Action::Cancel(after)));
+    a.probe(after, Found::Stopped);
+    assert_eq!(a.node.report(&a.log.state).resources[&web()], Observed::Stopped);
+}
+
 // The cluster goes on without it (row 66).
 
 #[test]
