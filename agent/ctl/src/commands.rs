@@ -1,5 +1,13 @@
 //! The commands that ask a cluster.
 
+mod log;
+mod plan;
+mod resource;
+mod rule;
+mod settings;
+mod update;
+mod wait;
+
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -9,10 +17,14 @@ use tiebreaker_member::core::{Reply, Request, Status};
 use tiebreaker_pipeline::command::Command as Change;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 
-use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, OperatorCommand, ResourceCommand, TargetArgs};
+use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, OperatorCommand, SetCommand, TargetArgs};
 use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::{render, spec};
+use crate::render;
+
+#[cfg(test)]
+pub use log::Missing;
+pub use log::{Line, Timeline, What};
 
 /// Between two looks of `status --watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -46,10 +58,15 @@ impl Session<'_> {
                 let done = format!("Operator {name} is removed: its certificate is refused from now on.");
                 self.change(Request::Propose(Change::RemoveOperator { name: name.to_string() }), &done).await
             }
-            Command::Profile { profile } => {
-                let done = format!("The profile is {profile}; longer times hold until every node has applied it.");
-                self.change(Request::Propose(Change::SetProfile { profile }), &done).await
-            }
+            Command::Profile { profile } => self.set(SetCommand::Profile { profile }).await,
+            Command::Rule(command) => self.rule(command).await,
+            Command::Maintenance(args) => self.maintenance(args).await,
+            Command::Plan { command } => self.plan(command).await,
+            Command::Update(args) => self.update(args).await,
+            Command::Disarm(args) => self.disarm(args).await,
+            Command::Arm { wait } => self.arm(wait).await,
+            Command::Set(command) => self.set(command).await,
+            Command::Votes(command) => self.votes(command).await,
             Command::Login(args) => {
                 let line = crate::login::login(args).await?;
                 self.show(&serde_json::json!({ "login": line }), |_| format!("{line}\n"))
@@ -104,40 +121,6 @@ impl Session<'_> {
         }
     }
 
-    async fn resource(&self, command: ResourceCommand) -> Result<(), Failure> {
-        match command {
-            ResourceCommand::Add { name, driver, spec: limits, state } => {
-                let spec = spec::new_spec(&driver, &limits).map_err(Failure::usage)?;
-                let done = format!("{name} is under protection; `tiebreaker why {name}` tells how it goes on.");
-                self.change(Request::Propose(Change::AddResource { name, spec, requested: state, node: None }), &done)
-                    .await
-            }
-            ResourceCommand::Set { name, driver, spec: limits, state } => {
-                let mut connection = self.open().await?;
-                let status = self.status(&mut connection).await?;
-                let current = status.resources.into_iter().find(|resource| resource.name == name).ok_or_else(|| {
-                    Failure::refused(anyhow!("there is no resource {name}: `tiebreaker resource list` lists them"))
-                })?;
-                let new = spec::changed_spec(current.spec.clone(), &driver, &limits).map_err(Failure::usage)?;
-                let change = Change::SetResource {
-                    name: name.clone(),
-                    spec: (new != current.spec).then_some(new),
-                    requested: state.unwrap_or(current.requested),
-                };
-                let reply = connection.ask(Request::Propose(change)).await?;
-                self.done(reply, &format!("{name} is set."))
-            }
-            ResourceCommand::Remove { name } => {
-                let done = format!("{name} is not protected any more; it was left as it is.");
-                self.change(Request::Propose(Change::RemoveResource { name }), &done).await
-            }
-            ResourceCommand::List => {
-                let status = self.status(&mut self.open().await?).await?;
-                self.show(&status.resources, |resources| render::resources(resources))
-            }
-        }
-    }
-
     async fn fence(&self, args: FenceArgs) -> Result<(), Failure> {
         match (args.command, args.node) {
             (Some(FenceCommand::Confirm { node, yes }), _) => {
@@ -177,25 +160,29 @@ impl Session<'_> {
         }
     }
 
-    async fn log(&self, last: usize) -> Result<(), Failure> {
-        match self.open().await?.ask(Request::Log { last }).await? {
-            Reply::Log { lines } => self.show(&lines, |lines| render::log(lines)),
-            other => Err(failed(other)),
-        }
-    }
-
     async fn change(&self, request: Request, done: &str) -> Result<(), Failure> {
         let reply = self.open().await?.ask(request).await?;
         self.done(reply, done)
     }
 
     fn done(&self, reply: Reply, text: &str) -> Result<(), Failure> {
-        match reply {
-            Reply::Done { index } => {
-                self.show(&serde_json::json!({ "done": { "index": index } }), |_| format!("{text}\n"))
-            }
-            other => Err(failed(other)),
-        }
+        self.show_done(index(reply)?, text)
+    }
+
+    fn show_done(&self, index: u64, text: &str) -> Result<(), Failure> {
+        self.show(&serde_json::json!({ "done": { "index": index } }), |_| format!("{text}\n"))
+    }
+
+    /// Proposes a change; `force` also where it breaks the plan.
+    async fn submit(&self, command: Change, force: bool, done: &str) -> Result<(), Failure> {
+        let index = self.submit_on(&mut self.open().await?, command, force).await?;
+        self.show_done(index, done)
+    }
+
+    async fn submit_on(&self, connection: &mut Connection, command: Change, force: bool) -> Result<u64, Failure> {
+        let request =
+            if force { Request::Force { command, by: connection.by().to_owned() } } else { Request::Propose(command) };
+        index(connection.ask(request).await?)
     }
 
     /// Prints an answer: JSON if that was asked for, else as text.
@@ -215,16 +202,25 @@ impl Session<'_> {
     }
 }
 
+/// The log index of what was done.
+fn index(reply: Reply) -> Result<u64, Failure> {
+    match reply {
+        Reply::Done { index } => Ok(index),
+        other => Err(failed(other)),
+    }
+}
+
 /// An answer that isn't what was hoped for.
 fn failed(reply: Reply) -> Failure {
     match reply {
         Reply::Void { why } => Failure::refused(why),
         Reply::Refused { why } => Failure::refused(anyhow!(why)),
-        Reply::NoLeader { why } => Failure::unreachable(anyhow!(why)),
+        Reply::NoLeader { why } | Reply::NotHeard { why } => Failure::unreachable(anyhow!(why)),
         Reply::Done { .. }
         | Reply::Status(_)
         | Reply::Log { .. }
         | Reply::Why { .. }
+        | Reply::Journal { .. }
         | Reply::Drain(_)
         | Reply::State { .. }
         | Reply::ReadIndex { .. }

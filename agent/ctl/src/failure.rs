@@ -13,6 +13,8 @@ pub enum Exit {
     Unreachable = 3,
     /// A check of the demo failed.
     DemoFailed = 4,
+    /// What was waited for did not come, or an update stopped at a doubt.
+    Unfinished = 5,
 }
 
 /// What `--help` says about exit codes.
@@ -21,7 +23,8 @@ pub const EXIT_CODES: &str = "Exit codes:
   1  refused, or void: the cluster was asked and says why not
   2  wrong usage
   3  nobody could be reached, or no member leads; a change may still be carried out
-  4  a check of the demo failed";
+  4  a check of the demo failed
+  5  begun, but not finished: what was waited for did not come in time, or an update stopped at a doubt";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -54,6 +57,16 @@ impl Failure {
     /// Nobody answers, or nobody leads.
     pub fn unreachable(why: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::Unreachable, documented: false, why: why.into() }
+    }
+
+    /// It was begun, and has not come to its end.
+    pub fn unfinished(why: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Unfinished, documented: false, why: why.into() }
+    }
+
+    /// The same, and a document that tells it is printed.
+    pub fn documented(self) -> Self {
+        Self { documented: true, ..self }
     }
 
     /// The demo was played, and its document says what went wrong.

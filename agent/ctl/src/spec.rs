@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tiebreaker_pipeline::resource::{Driver, ResourceSpec, SpecError};
 
-use crate::cli::{DriverArgs, SpecArgs};
+use crate::cli::{DriverArgs, OrNone, SpecArgs};
 
 /// What is wrong with a resource on the command line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum SpecArgsError {
         /// Which.
         key: String,
     },
+    /// A migration program for something else than commands.
+    #[error("--migrate is for resources of commands: an OCF agent brings its own, --live says that it does")]
+    MigrateNeedsCommands,
     /// A bound that every member relies on.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -50,7 +53,7 @@ pub fn driver(args: &DriverArgs) -> Result<Option<Driver>, SpecArgsError> {
             start: words("start", start)?,
             stop: words("stop", stop)?,
             status: words("status", status)?,
-            migrate: None,
+            migrate: args.migrate.as_deref().map(|text| words("migrate", text)).transpose()?,
         }));
     }
     let Some(text) = &args.ocf else { return Ok(None) };
@@ -76,7 +79,7 @@ fn words(option: &'static str, text: &str) -> Result<Vec<String>, SpecArgsError>
 /// A new resource's specification.
 pub fn new_spec(driver_args: &DriverArgs, limits: &SpecArgs) -> Result<ResourceSpec, SpecArgsError> {
     let driver = driver(driver_args)?.ok_or(SpecArgsError::NoDriver)?;
-    changed_spec(ResourceSpec::with_defaults(driver), &DriverArgs::default(), limits)
+    changed_spec(ResourceSpec::with_defaults(driver), driver_args, limits)
 }
 
 /// A specification with what the command line names changed.
@@ -85,16 +88,33 @@ pub fn changed_spec(
     driver_args: &DriverArgs,
     limits: &SpecArgs,
 ) -> Result<ResourceSpec, SpecArgsError> {
+    let old_migrate = match &mut spec.driver {
+        Driver::Command { migrate, .. } => migrate.take(),
+        Driver::Ocf { .. } => None,
+    };
     if let Some(driver) = driver(driver_args)? {
         spec.driver = driver;
     }
-    let SpecArgs { max_restart, max_relocate, monitor_s, monitor_timeout_s, start_timeout_s, stop_timeout_s } = limits;
-    spec.max_restart = max_restart.unwrap_or(spec.max_restart);
-    spec.max_relocate = max_relocate.unwrap_or(spec.max_relocate);
-    spec.monitor_every_ms = monitor_s.unwrap_or(spec.monitor_every_ms);
-    spec.monitor_timeout_ms = monitor_timeout_s.unwrap_or(spec.monitor_timeout_ms);
-    spec.start_timeout_ms = start_timeout_s.unwrap_or(spec.start_timeout_ms);
-    spec.stop_timeout_ms = stop_timeout_s.unwrap_or(spec.stop_timeout_ms);
+    match (&mut spec.driver, &driver_args.migrate) {
+        (Driver::Command { migrate, .. }, Some(text)) => *migrate = Some(words("migrate", text)?),
+        (Driver::Command { migrate, .. }, None) => *migrate = old_migrate,
+        (Driver::Ocf { .. }, Some(_)) => return Err(SpecArgsError::MigrateNeedsCommands),
+        (Driver::Ocf { .. }, None) => {}
+    }
+    spec.class = limits.class.unwrap_or(spec.class);
+    spec.order = limits.order.unwrap_or(spec.order);
+    spec.memory = limits.memory.map_or(spec.memory, |OrNone(memory)| memory);
+    spec.milli_cpus = limits.cpus.map_or(spec.milli_cpus, |OrNone(cpus)| cpus);
+    spec.failback = limits.wants_failback().unwrap_or(spec.failback);
+    spec.live = limits.wants_live().unwrap_or(spec.live);
+    spec.migrate_timeout_ms = limits.migrate_timeout_s.unwrap_or(spec.migrate_timeout_ms);
+    spec.only_on = limits.only_on.clone().unwrap_or(spec.only_on);
+    spec.max_restart = limits.max_restart.unwrap_or(spec.max_restart);
+    spec.max_relocate = limits.max_relocate.unwrap_or(spec.max_relocate);
+    spec.monitor_every_ms = limits.monitor_s.unwrap_or(spec.monitor_every_ms);
+    spec.monitor_timeout_ms = limits.monitor_timeout_s.unwrap_or(spec.monitor_timeout_ms);
+    spec.start_timeout_ms = limits.start_timeout_s.unwrap_or(spec.start_timeout_ms);
+    spec.stop_timeout_ms = limits.stop_timeout_s.unwrap_or(spec.stop_timeout_ms);
     spec.check()?;
     Ok(spec)
 }
@@ -163,5 +183,46 @@ mod tests {
         assert_eq!((new.max_restart, new.monitor_every_ms), (7, 500));
         assert_eq!(new.driver, old.driver);
         assert!(changed_spec(old, &DriverArgs::default(), &SpecArgs { monitor_s: Some(1), ..limits }).is_err());
+    }
+
+    #[test]
+    fn a_migration_program_belongs_to_commands_and_stays_until_another_is_named() {
+        let live = DriverArgs { migrate: Some("/bin/move --fast".into()), ..commands("/bin/start") };
+        let spec = new_spec(&live, &SpecArgs { live: true, ..SpecArgs::default() }).unwrap();
+        let program = |spec: &ResourceSpec| match &spec.driver {
+            Driver::Command { migrate, .. } => migrate.clone(),
+            Driver::Ocf { .. } => None,
+        };
+        assert_eq!(program(&spec), Some(vec!["/bin/move".to_owned(), "--fast".to_owned()]));
+        let same = changed_spec(spec.clone(), &commands("/bin/other"), &SpecArgs::default()).unwrap();
+        assert_eq!((program(&same), same.live), (program(&spec), true));
+        let other = DriverArgs { migrate: Some("/bin/else".into()), ..DriverArgs::default() };
+        let other = changed_spec(same, &other, &SpecArgs::default()).unwrap();
+        assert_eq!(program(&other), Some(vec!["/bin/else".to_owned()]));
+        let without = new_spec(&commands("/bin/start"), &SpecArgs { live: true, ..SpecArgs::default() });
+        assert_eq!(without, Err(SpecArgsError::Spec(SpecError::CannotMigrate)));
+        let ocf = new_spec(&DriverArgs { ocf: Some("ocf:a:b".into()), ..DriverArgs::default() }, &SpecArgs::default())
+            .unwrap();
+        let both = DriverArgs { migrate: Some("/bin/move".into()), ..DriverArgs::default() };
+        assert_eq!(changed_spec(ocf, &both, &SpecArgs::default()), Err(SpecArgsError::MigrateNeedsCommands));
+    }
+
+    #[test]
+    fn what_a_resource_needs_can_be_set_and_taken_away() {
+        let limits = SpecArgs {
+            memory: Some(OrNone(Some(4 << 30))),
+            cpus: Some(OrNone(Some(1500))),
+            only_on: Some([tiebreaker_pipeline::name::MemberName::new("n1").unwrap()].into()),
+            failback: true,
+            ..SpecArgs::default()
+        };
+        let spec = new_spec(&commands("/bin/start"), &limits).unwrap();
+        assert_eq!((spec.memory, spec.milli_cpus, spec.only_on.len()), (Some(4 << 30), Some(1500), 1));
+        let kept = changed_spec(spec.clone(), &DriverArgs::default(), &SpecArgs::default()).unwrap();
+        assert_eq!(kept, spec);
+        let none =
+            SpecArgs { memory: Some(OrNone(None)), only_on: Some([].into()), no_failback: true, ..SpecArgs::default() };
+        let less = changed_spec(spec, &DriverArgs::default(), &none).unwrap();
+        assert_eq!((less.memory, less.milli_cpus, less.only_on.len(), less.failback), (None, Some(1500), 0, false));
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::Command;
 use crate::fence::{Evidence, FenceId, Progress};
 use crate::name::MemberName;
@@ -25,7 +27,8 @@ pub const LANDS_WITHIN: Duration = Duration::from_secs(60);
 const REPEAT: Duration = Duration::from_secs(1);
 
 /// What a device is asked to do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceCommand {
     /// Read the power state, freshly.
     Look,
@@ -36,7 +39,8 @@ pub enum DeviceCommand {
 }
 
 /// What came of a command.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceResult {
     /// The state was read.
     IsOn,

@@ -9,6 +9,8 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fence::{FenceId, Progress};
 use crate::name::{MemberName, ResourceName};
 use crate::profile::{RENEW_EVERY, RENEW_RETRY};
@@ -35,7 +37,8 @@ const FAILURES_AGE: Duration = Duration::from_secs(3600);
 pub struct OperationId(pub u64);
 
 /// What an operation does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OperationKind {
     /// Starts a resource.
     Start,

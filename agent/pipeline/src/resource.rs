@@ -209,6 +209,9 @@ pub struct Resource {
     /// The node that it left for maintenance or a shutdown, and returns to if failback says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<MemberName>,
+    /// Where it was, or shall be, when it comes under management; until it is placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<MemberName>,
     /// An operator's lock, with its reason: the cluster neither starts, stops nor moves it meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<String>,

@@ -221,6 +221,8 @@ fn done(reply: Reply) -> Result<()> {
         Reply::Status(_)
         | Reply::Log { .. }
         | Reply::Why { .. }
+        | Reply::Journal { .. }
+        | Reply::NotHeard { .. }
         | Reply::Drain(_)
         | Reply::State { .. }
         | Reply::ReadIndex { .. }

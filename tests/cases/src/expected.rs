@@ -54,6 +54,9 @@ impl State {
     #[must_use]
     pub fn accepts(&self, ours: Option<&str>) -> bool {
         match self {
+            // Theirs says started of what was given to a node, whether it runs there or not; ours only of what runs. Where
+            // it runs is compared by itself.
+            Self::Is(state) if state == "started" => matches!(ours, Some("started" | "request_start")),
             Self::Is(state) => ours == Some(state),
             Self::Disabled => matches!(ours, Some("stopped" | "disabled")),
             Self::Ignored => ours == Some("ignored"),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::{Appliance, Look, Node, Operator, Supervised, loopback};
+use crate::{Appliance, Look, Node, Operator, Program, Ran, Supervised, loopback, run};
 
 /// Anything that has to come has come by then, also in a debug build on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -72,6 +72,16 @@ impl Cluster {
     #[must_use]
     pub fn operator(&self) -> Operator {
         self.appliance.operator()
+    }
+
+    /// Runs the operator's command on the appliance.
+    ///
+    /// # Errors
+    /// It can't be run; whether it succeeded is in the result.
+    pub fn operate(&self, words: &[&str]) -> Result<Ran> {
+        let mut command = Program::Operator.command()?;
+        command.arg("--data").arg(self.appliance.data()).args(words);
+        run(command)
     }
 
     /// Where the appliance listens.

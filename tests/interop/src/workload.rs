@@ -54,6 +54,15 @@ start)
         lives "$started" || { echo "it died at once"; exit 1; }
         sleep 0.02
     done ;;
+migrate)
+    runs || { echo "it doesn't run here"; exit 1; }
+    machine=$(dirname "$machine")/$TIEBREAKER_TARGET
+    [ -d "$machine" ] || { echo "there is no machine $machine"; exit 1; }
+    kill -TERM "$pid"
+    while lives "$pid"; do sleep 0.02; done
+    pidfile=$machine/service.pid
+    setsid "$0" serve "" "$machine" </dev/null >/dev/null 2>&1 &
+    until runs; do sleep 0.02; done ;;
 stop)
     runs || exit 0
     kill -TERM "$pid"
@@ -109,6 +118,16 @@ impl Workload {
     pub fn spec(&self) -> ResourceSpec {
         let program = self.shared.join("service").display().to_string();
         command_spec(&[&program, "start"], &[&program, "stop"], &[&program, "status"])
+    }
+
+    /// The same, and it can be moved live: what runs on is another process, on the other machine.
+    #[must_use]
+    pub fn live_spec(&self) -> ResourceSpec {
+        let mut spec = self.spec();
+        if let Driver::Command { migrate, .. } = &mut spec.driver {
+            *migrate = Some(vec![self.shared.join("service").display().to_string(), "migrate".to_owned()]);
+        }
+        ResourceSpec { live: true, ..spec }
     }
 
     /// All runs so far.

@@ -8,20 +8,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tiebreaker_interop::{Cluster, Look, Node, Program, Ran, Run, SOON, Workload, loopback, run, until};
+use tiebreaker_interop::{Cluster, Look, Node, Run, SOON, Workload, loopback, until};
 use tiebreaker_member::core::Status;
 use tiebreaker_pipeline::{
     decision::{Decision, LogLine},
     report::Observed,
     resource::{Phase, ResourceSpec},
 };
-
-/// Runs the operator's command at the appliance.
-fn operate(cluster: &Cluster, words: &[&str]) -> Result<Ran> {
-    let mut command = Program::Operator.command()?;
-    command.arg("--data").arg(cluster.appliance.data()).args(words);
-    run(command)
-}
 
 fn placed(status: &Status) -> Option<String> {
     status.runs_on("service")
@@ -121,11 +114,14 @@ fn a_service_that_dies_is_restarted_then_relocated_then_given_up_until_it_is_set
         status.resource("service").is_some_and(|service| matches!(service.phase, Phase::Error { .. }))
     };
     operator.until("the service given up", SOON, gave_up)?;
-    let why = operate(&cluster, &["why", "service"])?.done()?;
+    let why = cluster.operate(&["why", "service"])?.done()?;
     assert!(why.contains("set"), "`why` names the way out: {why}");
     assert_eq!(service.latest()?, fourth, "given up, it is not started again");
 
-    operate(&cluster, &["resource", "set", "service", "--state", "started"])?.done()?;
+    let too_early = cluster.operate(&["resource", "set", "service", "--state", "started"])?.refused()?;
+    assert!(too_early.contains("--state disabled"), "{too_early}");
+    cluster.operate(&["resource", "set", "service", "--state", "disabled"])?.done()?;
+    cluster.operate(&["resource", "set", "service", "--state", "started"])?.done()?;
     let fifth = until("start after the error was cleared", SOON, || {
         let run = service.latest()?;
         ensure!(run != fourth, "no new run");
@@ -149,14 +145,17 @@ fn a_service_that_can_not_start_anywhere_is_given_up_and_says_why() -> Result<()
     operator.until("the service given up", SOON, |status| {
         status.resource("service").is_some_and(|service| matches!(service.phase, Phase::Error { .. }))
     })?;
-    let why = operate(&cluster, &["why", "service"])?.done()?;
+    let why = cluster.operate(&["why", "service"])?.done()?;
     assert!(why.contains("told to fail"), "`why` repeats what the program said: {why}");
     assert!(service.runs()?.is_empty());
 
     for name in ["node1", "node2"] {
         fs::remove_file(cluster.node(name)?.folder().join("refuse"))?;
     }
-    operate(&cluster, &["resource", "set", "service", "--state", "started"])?.done()?;
+    let too_early = cluster.operate(&["resource", "set", "service", "--state", "started"])?.refused()?;
+    assert!(too_early.contains("--state disabled"), "{too_early}");
+    cluster.operate(&["resource", "set", "service", "--state", "disabled"])?.done()?;
+    cluster.operate(&["resource", "set", "service", "--state", "started"])?.done()?;
     operator.until("the service running", SOON, |status| placed(status).is_some())?;
     service.lives(&service.latest()?)
 }
@@ -172,7 +171,7 @@ fn an_ocf_agent_is_started_monitored_and_stopped() -> Result<()> {
     let state = cluster.folder().join("dummy.state");
     let param = format!("state={}", state.display());
     let add = ["resource", "add", "dummy", "--ocf", "ocf:heartbeat:Dummy", "--param", &param, "--monitor-s", "0.5"];
-    operate(&cluster, &add)?.done()?;
+    cluster.operate(&add)?.done()?;
     operator.until("Dummy running", SOON, |status| status.runs_on("dummy").is_some())?;
     assert!(state.exists(), "started");
 
@@ -181,7 +180,7 @@ fn an_ocf_agent_is_started_monitored_and_stopped() -> Result<()> {
     until("restart of Dummy", SOON, || fs::metadata(&state).map(drop).context("no state"))?;
     operator.until("Dummy running", SOON, |status| status.runs_on("dummy").as_deref() == Some("node1"))?;
 
-    operate(&cluster, &["resource", "set", "dummy", "--state", "stopped"])?.done()?;
+    cluster.operate(&["resource", "set", "dummy", "--state", "stopped"])?.done()?;
     until("stop of Dummy", SOON, || {
         ensure!(!state.exists(), "its state is there");
         Ok(())
@@ -208,13 +207,13 @@ fn a_node_without_watchdog_and_power_device_takes_nothing_protected_and_says_why
     let service = Workload::new(&cluster.folder().join("shared"))?;
     operator.add("service", service.spec())?;
     until("reason", SOON, || {
-        let why = operate(&cluster, &["why", "service"])?.done()?;
+        let why = cluster.operate(&["why", "service"])?.done()?;
         for words in ["bare", "no power-fencing device and no watchdog", "unproven", "is not proven"] {
             ensure!(why.contains(words), "{words:?} is not in: {why}");
         }
         Ok(())
     })?;
-    let status = operate(&cluster, &["status"])?.done()?;
+    let status = cluster.operate(&["status"])?.done()?;
     assert!(status.contains("takes no protected resources"), "{status}");
     assert!(service.runs()?.is_empty(), "nothing was started");
     Ok(())

@@ -2,11 +2,13 @@
 
 use tiebreaker_member::core::{FenceStatus, MemberStatus, ResourceStatus, Status};
 use tiebreaker_pipeline::fence::Progress;
+use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::{Observed, Trust, WatchdogPromise};
-use tiebreaker_pipeline::resource::Phase;
-use tiebreaker_pipeline::state::{DeviceStatus, Role};
+use tiebreaker_pipeline::resource::{Phase, Shown};
+use tiebreaker_pipeline::state::{Arming, DeviceStatus, LeavePolicy, Role, Settings};
 
-use super::Table;
+use super::{Table, plan};
+use crate::cli::show_memory;
 use crate::spec::describe;
 
 /// Milliseconds as seconds with one digit.
@@ -58,7 +60,27 @@ fn head(status: &Status) -> String {
         "Cluster {}: {lead} (term {}), profile {}\n{present} of {expected} votes in service; answered by {}, which has \
          applied {}{behind}\n",
         status.cluster, status.term, status.profile, status.answered_by, status.applied
-    )
+    ) + &circumstances(status)
+}
+
+/// What only matters where it isn't as usual, and how many failures may come.
+fn circumstances(status: &Status) -> String {
+    let mut out = String::new();
+    if status.settings.arming != Arming::Armed {
+        out.push_str(&format!("THE CLUSTER IS {}\n", status.settings.arming.to_string().to_uppercase()));
+    }
+    if let Some(outlook) = &status.outlook {
+        out.push_str(&format!("{}\n", plan::tolerance(outlook)));
+    }
+    // The profile is on the first line already.
+    let settings = Settings { profile: Profile::default(), ..status.settings.clone() };
+    if let Some(changed) = plan::changed(&settings) {
+        out.push_str(&format!("Settings: {changed}\n"));
+    }
+    for rule in status.rules.iter().filter(|rule| rule.rule.disabled_by_operator) {
+        out.push_str(&format!("The rule {} has no effect: an operator has disabled it\n", rule.name));
+    }
+    out
 }
 
 fn members(members: &[MemberStatus]) -> String {
@@ -110,6 +132,17 @@ fn device(device: &DeviceStatus) -> String {
 /// What doesn't fit a column.
 fn notes(member: &MemberStatus) -> Vec<String> {
     let mut notes = Vec::new();
+    if member.maintenance && member.state != "maintenance" {
+        notes.push("an operator wants it empty (maintenance)".to_owned());
+    }
+    if let Some(leaving) = &member.leaving {
+        let resources = match leaving.policy {
+            LeavePolicy::Freeze => "its resources wait for it",
+            LeavePolicy::Failover => "its resources fail over",
+            LeavePolicy::Migrate => "its resources move away first",
+        };
+        notes.push(format!("it said that it is about to {}: {resources}", leaving.how));
+    }
     if let Some(why) = &member.refused {
         notes.push(format!("gets no lease: {why}"));
     }
@@ -143,13 +176,20 @@ fn placed(resources: &[ResourceStatus]) -> String {
 /// How resources are configured, one per line.
 #[must_use]
 pub fn resources(resources: &[ResourceStatus]) -> String {
-    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "RESTARTS", "MOVES", "PROBED", "DRIVER"]);
+    let mut table = Table::new(&[
+        "RESOURCE", "WANTED", "ON", "STATE", "CLASS", "ORDER", "MEMORY", "FAILBACK", "RESTARTS", "MOVES", "PROBED",
+        "DRIVER",
+    ]);
     for resource in resources {
         table.row(vec![
             resource.name.to_string(),
             requested(resource).to_owned(),
             resource.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             state(resource),
+            resource.spec.class.to_string(),
+            resource.spec.order.to_string(),
+            resource.spec.memory.map(show_memory).unwrap_or_default(),
+            if resource.spec.failback { "yes" } else { "no" }.to_owned(),
             resource.spec.max_restart.to_string(),
             resource.spec.max_relocate.to_string(),
             format!("every {}", seconds(resource.spec.monitor_every_ms)),
@@ -176,8 +216,22 @@ fn state(resource: &ResourceStatus) -> String {
         Some(Observed::Moving) => "moving",
         Some(Observed::MoveFailed { .. }) => "running, its move failed",
     };
+    // Where what is seen is what the state says, it is said once.
+    let same = match resource.state {
+        Shown::Started => observed == "running",
+        Shown::Stopped | Shown::Disabled => observed == "stopped",
+        Shown::Migrate => observed == "moving",
+        Shown::RequestStart
+        | Shown::RequestStop
+        | Shown::Relocate
+        | Shown::Fence
+        | Shown::Recovery
+        | Shown::Freeze
+        | Shown::Error
+        | Shown::Ignored => false,
+    };
     match &resource.phase {
-        Phase::Placed { .. } if resource.state.word() == observed => observed.to_owned(),
+        Phase::Placed { .. } | Phase::Migrating { .. } if same => resource.state.to_string(),
         Phase::Free { from } => format!("{}, free of {from}", resource.state),
         Phase::Ignored => resource.state.to_string(),
         Phase::New | Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Migrating { .. } | Phase::Error { .. } => {
@@ -212,10 +266,11 @@ pub use tests::example as example_status;
 mod tests {
     use tiebreaker_pipeline::fence::{Fence, FenceId, FenceReason};
     use tiebreaker_pipeline::name::MemberName;
+    use tiebreaker_pipeline::report::Capacity;
     use tiebreaker_pipeline::resource::{Driver, ResourceSpec};
 
     use super::*;
-    use tiebreaker_pipeline::resource::{Requested, Shown};
+    use tiebreaker_pipeline::resource::Requested;
 
     fn name(text: &str) -> MemberName {
         MemberName::new(text).unwrap()
@@ -244,6 +299,10 @@ mod tests {
             devices: vec![DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven: true, why: None }],
             unprotectable: None,
             addresses: vec![],
+            maintenance: false,
+            leaving: None,
+            capacity: Capacity::default(),
+            boot_ms: 0,
         };
         let appliance = MemberStatus {
             role: Role::Appliance,
@@ -291,6 +350,8 @@ mod tests {
                 node: Some(name("node1")),
                 observed: None,
                 why: "waiting for evidence that node1 is fenced (fence 1)".into(),
+                home: None,
+                locked: None,
             }],
             fences: vec![FenceStatus {
                 id: FenceId(1),
@@ -326,8 +387,8 @@ pi      appliance  online  yes    -          -           -                      
   node1: power device bmc: no answer
   node1: 1 of its leases ran out since its agent started
 
-RESOURCE  WANTED   ON     STATE         WHY
-web       started  node1  not heard of  waiting for evidence that node1 is fenced (fence 1)
+RESOURCE  WANTED   ON     STATE                WHY
+web       started  node1  fence, not heard of  waiting for evidence that node1 is fenced (fence 1)
 
 Fence 1 of node1 (not heard for 2.003 s): waiting for its power to be cut, or for watchdog expiry, 43 s left; last failure: bmc: no answer
 
@@ -344,5 +405,40 @@ ALARM: look at it
         status.quorum_lease_ms = None;
         let text = super::status(&status);
         assert!(text.contains("tiebreaker fence confirm node1") && text.contains("NOBODY LEADS"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_as_usual_is_said() {
+        let mut status = example();
+        status.settings.tolerate = Some(1);
+        status.settings.arming = Arming::Disarmed { mode: tiebreaker_pipeline::state::DisarmMode::Freeze, since: 1 };
+        let goal = Some(1);
+        let limit = "n2 is too small".to_owned();
+        status.outlook = Some(tiebreaker_pipeline::manager::Outlook { tolerable: Some(1), goal, exact: true, limit });
+        status.members[1].leaving = Some(tiebreaker_pipeline::state::Leaving {
+            incarnation: 1,
+            how: tiebreaker_pipeline::report::Leave::Reboot,
+            policy: LeavePolicy::Freeze,
+            since: 3,
+        });
+        let text = super::status(&status);
+        for part in [
+            "THE CLUSTER IS DISARMED\n",
+            "Tolerates 1 node failure (goal 1)\n",
+            "Settings: tolerate 1\n",
+            "node2: it said that it is about to reboot: its resources wait for it\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_resources_shows_how_they_are_configured() {
+        let mut status = example();
+        status.resources[0].spec.memory = Some(4 << 30);
+        status.resources[0].spec.failback = true;
+        let text = resources(&status.resources);
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert!(row.join(" ").contains("protected 0 4 GiB yes 1 1 every"), "{text}");
     }
 }

@@ -9,6 +9,7 @@ use tiebreaker_pipeline::manager::{Drain, Why};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::{Answer, Renew};
 
+use super::journal::JournalLine;
 use super::status::Status;
 
 /// A message between two members of a cluster.
@@ -141,6 +142,13 @@ pub enum Request {
         /// Which.
         resource: ResourceName,
     },
+    /// The journal of one member, which it answers itself, whoever leads.
+    Journal {
+        /// Whose.
+        of: MemberName,
+        /// How many of the last lines.
+        last: usize,
+    },
     /// The index up to which a linearizable read must have applied.
     ReadIndex,
     /// A new certificate for the asking member's own key. The appliance's daemon answers it, never the core.
@@ -179,6 +187,7 @@ impl Request {
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }
+            | Self::Journal { .. }
             | Self::ReadIndex
             | Self::RenewCertificate { .. }) => other,
         }
@@ -237,6 +246,7 @@ impl Request {
             | Self::Status
             | Self::Log { .. }
             | Self::Why { .. }
+            | Self::Journal { .. }
             | Self::RenewCertificate { .. }
             | Self::ReadIndex => return Ok(()),
         };
@@ -291,6 +301,16 @@ pub enum Reply {
     Why {
         /// As data.
         why: Why,
+    },
+    /// A member's journal.
+    Journal {
+        /// Oldest first.
+        lines: Vec<JournalLine>,
+    },
+    /// The member that was meant isn't heard.
+    NotHeard {
+        /// What is known.
+        why: String,
     },
     /// The read index.
     ReadIndex {

@@ -3,6 +3,7 @@
 //!
 //! The shell around it owns sockets, clocks and disks and decides nothing; the fault simulator runs this very code.
 
+mod journal;
 mod leading;
 mod message;
 mod parting;
@@ -28,10 +29,12 @@ use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
+use journal::Journal;
+pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
 use recall::Recall;
-pub use status::{FenceStatus, MemberStatus, ResourceStatus, Status};
+pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status};
 use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
@@ -174,6 +177,12 @@ pub struct Core {
     /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
+    journal: Journal,
+    /// The last batch for the disk, and the last that is durable.
+    last_batch: u64,
+    durable: u64,
+    /// The agent may go as soon as this batch is durable.
+    goes_after: Option<u64>,
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
@@ -213,6 +222,10 @@ impl Core {
             recall: Recall::start(moment.now, first),
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
+            journal: Journal::default(),
+            last_batch: 0,
+            durable: 0,
+            goes_after: None,
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
@@ -220,6 +233,7 @@ impl Core {
             actions: VecDeque::new(),
             rules,
         };
+        core.journal.write(moment.wall_ms, Deed::Up);
         core.follow_settings();
         core.advance(moment);
         core
@@ -356,7 +370,25 @@ impl Core {
         if self.parting.is_none() {
             self.raft.persisted(moment.now, number);
         }
+        self.durable = number;
         self.settle(moment);
+        self.may_go();
+    }
+
+    /// Lets the agent go once everything applied is on the disk. The commit index alone is never written, so the next
+    /// agent would not know at first that this one went in good order, and would stop what it left running.
+    fn let_go(&mut self, moment: Moment) {
+        self.compact();
+        self.drain_raft(moment);
+        self.goes_after = Some(self.last_batch);
+        self.may_go();
+    }
+
+    fn may_go(&mut self) {
+        if self.goes_after.is_some_and(|batch| self.durable >= batch) {
+            self.goes_after = None;
+            self.actions.push_back(Action::Node(node::Action::MayGo));
+        }
     }
 
     /// Takes a request of an operator; it ends in one [`Action::Reply`].
@@ -373,6 +405,7 @@ impl Core {
 
     /// Takes an event of the node's executor or watchdog.
     pub fn node_event(&mut self, moment: Moment, event: node::Event) {
+        self.journal.event(moment.wall_ms, &event);
         if let Some(node) = &mut self.node {
             node.handle(moment.now, &self.state, event);
         }
@@ -381,6 +414,7 @@ impl Core {
 
     /// A power device has answered.
     pub fn device_done(&mut self, moment: Moment, token: u64, result: fencer::DeviceResult) {
+        self.journal.device_done(moment.wall_ms, token, &result);
         if let Some(fencer) = &mut self.fencer
             && self.parting.is_none()
         {
@@ -475,6 +509,9 @@ impl Core {
                 break;
             }
         }
+        let has_lease = self.node.as_ref().is_some_and(|node| node.has_lease(moment.now));
+        let leads = self.leading.as_ref().map(|leading| leading.leases.term());
+        self.journal.stands(moment.wall_ms, has_lease, leads);
         // The parts above may have proposed: what consensus wants done for that goes out in the same turn.
         self.drain_raft(moment);
     }
@@ -491,7 +528,10 @@ impl Core {
                         self.send(&name, message, false);
                     }
                 }
-                RaftAction::Persist(batch) => self.actions.push_back(Action::Persist(batch)),
+                RaftAction::Persist(batch) => {
+                    self.last_batch = batch.number;
+                    self.actions.push_back(Action::Persist(batch));
+                }
                 RaftAction::Apply(entries) => self.apply(moment, entries),
                 RaftAction::Restore(snapshot) => self.restore(moment, &snapshot),
                 RaftAction::ReadReady { id, index } => {
@@ -588,6 +628,8 @@ impl Core {
     }
 
     fn after_change(&mut self, moment: Moment) {
+        let resources = &self.state.resources;
+        self.journal.forget(|name| resources.contains_key(name));
         let next = self.state.next_raft_id;
         self.newcomers.retain(|id, _| *id >= next);
         self.follow_settings();
@@ -638,6 +680,7 @@ impl Core {
                     self.ask(moment, Asker::FencerRead(token), Request::ReadIndex, true);
                 }
                 fencer::Action::Command { token, node, device, command, .. } => {
+                    self.journal.device(moment.wall_ms, token, &node, &device, command);
                     self.actions.push_back(Action::Device { token, node, device, command });
                 }
                 fencer::Action::Propose(command) => {
@@ -652,15 +695,16 @@ impl Core {
         let mut busy = false;
         while let Some(action) = self.node.as_mut().and_then(Node::poll_action) {
             busy = true;
+            self.journal.action(moment.wall_ms, &action);
             match action {
                 node::Action::Renew { renew, everywhere } => self.send_renewal(moment, leadership, renew, everywhere),
+                node::Action::MayGo => self.let_go(moment),
                 node::Action::Extend(_)
                 | node::Action::Arm
                 | node::Action::Disarm
                 | node::Action::Begin { .. }
                 | node::Action::Cancel(_)
                 | node::Action::StartAnew
-                | node::Action::MayGo
                 | node::Action::ResetParted
                 | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
             }

@@ -15,23 +15,17 @@ use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, Message, Moment, 
 impl Core {
     /// Deals with a request: here where this member leads, else by the leader.
     pub(super) fn ask(&mut self, moment: Moment, asker: Asker, request: Request, pass_on: bool) {
+        let request = match request {
+            Request::Journal { of, last } => return self.ask_journal(moment, asker, of, last, pass_on),
+            other => other,
+        };
         let leadership = self.raft.leadership(moment.now);
         match leadership.role {
             RaftRole::Leader { .. } => self.decide(moment, asker, request),
             RaftRole::Follower { leader: Some(leader) } if pass_on => {
                 let to = self.state.member_by_id(leader.0).map(|(name, _)| name.clone());
                 match to {
-                    Some(to) if self.asked.len() < ASKED_MAX => {
-                        let id = self.next_ask;
-                        self.next_ask += 1;
-                        let asked = Asked { asker, of: to.clone(), until: moment.now.after(ASK_WITHIN) };
-                        self.asked.insert(id, asked);
-                        self.send(&to, Message::Ask { id, request }, true);
-                    }
-                    Some(_) => {
-                        let why = "too many requests are under way: try again".to_owned();
-                        self.tell(moment, asker, Reply::Refused { why });
-                    }
+                    Some(to) => self.pass_on(moment, asker, &to, request),
                     None => {
                         self.tell(moment, asker, Reply::NoLeader { why: "the leader is not known here yet".into() })
                     }
@@ -39,6 +33,33 @@ impl Core {
             }
             RaftRole::Follower { .. } | RaftRole::Candidate => self.leaderless(moment, asker, request),
         }
+    }
+
+    fn pass_on(&mut self, moment: Moment, asker: Asker, to: &MemberName, request: Request) {
+        if self.asked.len() >= ASKED_MAX {
+            let why = "too many requests are under way: try again".to_owned();
+            return self.tell(moment, asker, Reply::Refused { why });
+        }
+        let id = self.next_ask;
+        self.next_ask += 1;
+        self.asked.insert(id, Asked { asker, of: to.clone(), until: moment.now.after(ASK_WITHIN) });
+        self.send(to, Message::Ask { id, request }, true);
+    }
+
+    /// A journal is its member's own: it answers itself, and nobody for it.
+    fn ask_journal(&mut self, moment: Moment, asker: Asker, of: MemberName, last: usize, pass_on: bool) {
+        if of == self.name {
+            let lines = self.journal.last(last);
+            return self.tell(moment, asker, Reply::Journal { lines });
+        }
+        if !self.state.members.contains_key(&of) {
+            return self.tell(moment, asker, Reply::Void { why: Void::Unknown { name: of.to_string() } });
+        }
+        if !pass_on || !self.hears.contains(&of) {
+            let why = format!("{} doesn't hear {of} at the moment", self.name);
+            return self.tell(moment, asker, Reply::NotHeard { why });
+        }
+        self.pass_on(moment, asker, &of.clone(), Request::Journal { of, last });
     }
 
     /// Without a leader, what can be read here is still told, and says so.
@@ -55,6 +76,7 @@ impl Core {
             | Request::Remove { .. }
             | Request::Move { .. }
             | Request::Why { .. }
+            | Request::Journal { .. }
             | Request::RenewCertificate { .. }
             | Request::ReadIndex => Reply::NoLeader {
                 why: "no member leads: a majority of the voters must be up and reach each other".into(),
@@ -126,6 +148,7 @@ impl Core {
                 };
                 self.tell(moment, asker, reply);
             }
+            Request::Journal { of, last } => self.ask_journal(moment, asker, of, last, false),
             Request::RenewCertificate { .. } => {
                 let why = "certificates come from the appliance: ask it".to_owned();
                 self.tell(moment, asker, Reply::Refused { why });

@@ -8,9 +8,9 @@ use tiebreaker_pipeline::manager::{Outlook, Plan, Why};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName, RuleName};
 use tiebreaker_pipeline::placement::rule::PlacementRule;
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::{Observed, WatchdogPromise};
+use tiebreaker_pipeline::report::{Capacity, Observed, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec, Shown};
-use tiebreaker_pipeline::state::{Arming, DeviceStatus, Role, Settings, State};
+use tiebreaker_pipeline::state::{Arming, DeviceStatus, Leaving, Role, Settings, State};
 use tiebreaker_pipeline::time::Reading;
 
 /// The cluster at a glance. Times are milliseconds from now; what only a leader knows is absent without one.
@@ -72,7 +72,7 @@ pub struct MemberStatus {
     pub raft_id: u64,
     /// It votes.
     pub voter: bool,
-    /// online, unknown, fence or waiting for its first admission; the appliance is online or unknown.
+    /// online, maintenance, unknown, fence, gone, or waiting for its first admission.
     pub state: String,
     /// Since when it was last heard.
     pub heard_ms: Option<u64>,
@@ -96,6 +96,18 @@ pub struct MemberStatus {
     pub unprotectable: Option<String>,
     /// Addresses.
     pub addresses: Vec<String>,
+    /// An operator wants it empty.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// How it goes, and what happens to its resources meanwhile, if it has said that it goes.
+    #[serde(default)]
+    pub leaving: Option<Leaving>,
+    /// What it has to give.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// The longest of its last boots, in milliseconds; zero if that is not known.
+    #[serde(default)]
+    pub boot_ms: u64,
 }
 
 /// A resource at a glance.
@@ -117,6 +129,12 @@ pub struct ResourceStatus {
     pub observed: Option<Observed>,
     /// Why it stands so.
     pub why: String,
+    /// The node that it left for maintenance or a shutdown.
+    #[serde(default)]
+    pub home: Option<MemberName>,
+    /// Why an operator has locked it.
+    #[serde(default)]
+    pub locked: Option<String>,
 }
 
 /// A fence at a glance.
@@ -185,6 +203,8 @@ impl Glance<'_> {
                     requested: resource.requested,
                     phase: resource.phase.clone(),
                     observed: observed.cloned(),
+                    home: resource.home.clone(),
+                    locked: resource.locked.clone(),
                     node,
                     why: self
                         .plan
@@ -285,6 +305,10 @@ impl Glance<'_> {
             devices: node.map(|node| node.devices.clone()).unwrap_or_default(),
             unprotectable: node.and_then(|_| state.unprotectable(name)),
             addresses: member.map(|member| member.addresses.clone()).unwrap_or_default(),
+            maintenance: node.is_some_and(|node| node.maintenance),
+            leaving: node.and_then(|node| node.leaving.clone()),
+            capacity: node.map(|node| node.capacity).unwrap_or_default(),
+            boot_ms: node.map_or(0, |node| node.boot_ms),
         }
     }
 }

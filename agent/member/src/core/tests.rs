@@ -20,6 +20,8 @@ struct Net {
     stops: Vec<(MemberName, String)>,
     /// Whose store must not be used again.
     set_aside: BTreeSet<MemberName>,
+    /// Whose agent may go.
+    let_go: BTreeSet<MemberName>,
     /// Whose disk takes no writes, and what waits for it.
     stalled: Option<MemberName>,
     waiting: Vec<Batch>,
@@ -62,6 +64,7 @@ impl Net {
             replies: Vec::new(),
             stops: Vec::new(),
             set_aside: BTreeSet::new(),
+            let_go: BTreeSet::new(),
             stalled: None,
             waiting: Vec::new(),
         }
@@ -187,6 +190,9 @@ impl Net {
                         Action::SetAside { .. } => {
                             self.set_aside.insert(from.clone());
                         }
+                        Action::Node(node::Action::MayGo) => {
+                            self.let_go.insert(from.clone());
+                        }
                         Action::Node(_) | Action::Device { .. } | Action::Changed => {}
                     }
                 }
@@ -255,6 +261,64 @@ fn a_request_to_a_follower_is_decided_by_the_leader_and_answered_where_it_was_as
     }
     let status = net.status("a");
     assert_eq!(status.answered_by, name("pi"), "what only the leader knows comes from it");
+}
+
+fn journal(net: &mut Net, asked: &str, of: &str) -> Option<Reply> {
+    net.ask(asked, Request::Journal { of: name(of), last: 500 }, 5_100)
+}
+
+#[test]
+fn a_journal_is_answered_by_its_own_member_whoever_is_asked_and_whoever_leads() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    for asked in ["a", "b", "pi"] {
+        let Some(Reply::Journal { lines }) = journal(&mut net, asked, "b") else {
+            panic!("{asked} tells nothing of b")
+        };
+        let deeds: Vec<&Deed> = lines.iter().map(|line| &line.deed).collect();
+        assert_eq!(deeds, [&Deed::Up, &Deed::LeaseHeld], "asked at {asked}");
+    }
+    let Some(Reply::Journal { lines }) = journal(&mut net, "a", "pi") else { panic!("pi tells nothing") };
+    assert!(lines.iter().any(|line| matches!(line.deed, Deed::Leads { .. })), "{lines:?}");
+    // Nobody leads any more; what is known is told all the same, and who is missing too.
+    net.cores.remove(&name("pi"));
+    net.cores.remove(&name("b"));
+    net.hear();
+    assert!(matches!(journal(&mut net, "a", "a"), Some(Reply::Journal { .. })));
+    assert!(matches!(journal(&mut net, "a", "b"), Some(Reply::NotHeard { .. })));
+    assert!(matches!(journal(&mut net, "a", "c"), Some(Reply::Void { why: Void::Unknown { .. } })));
+}
+
+#[test]
+fn an_agent_that_goes_in_good_order_leaves_that_on_its_disk_for_the_next_one() {
+    let mut net = Net::up(&["a", "b"]);
+    let known = |net: &Net| {
+        let snapshot = net.disks[&name("a")].snapshot.clone().unwrap();
+        State::decode(&snapshot.state).unwrap().nodes[&name("a")].leaving.is_some()
+    };
+    assert!(!known(&net));
+    let moment = net.moment();
+    let core = net.cores.get_mut(&name("a")).unwrap();
+    core.node_event(moment, node::Event::Leaving(tiebreaker_pipeline::report::Leave::AgentRestart));
+    net.settle();
+    net.pass(2_000);
+    assert!(net.let_go.contains(&name("a")), "nothing is in its way");
+    assert!(known(&net), "the next agent knows it before anybody tells it");
+}
+
+#[test]
+fn an_agent_whose_disk_takes_nothing_is_not_let_go() {
+    let mut net = Net::up(&["a", "b"]);
+    net.fill("a");
+    let moment = net.moment();
+    let core = net.cores.get_mut(&name("a")).unwrap();
+    core.node_event(moment, node::Event::Leaving(tiebreaker_pipeline::report::Leave::AgentRestart));
+    net.settle();
+    net.pass(2_000);
+    assert!(net.let_go.is_empty());
+    net.make_room();
+    net.pass(2_000);
+    assert!(net.let_go.contains(&name("a")));
 }
 
 #[test]

@@ -400,7 +400,8 @@ impl Member {
 
     /// What the holder of a certificate may ask.
     fn permitted(&self, request: &Request, from: &identity::PeerId) -> Result<(), String> {
-        let reads = matches!(request, Request::Status | Request::Log { .. } | Request::Why { .. });
+        let reads =
+            matches!(request, Request::Status | Request::Log { .. } | Request::Why { .. } | Request::Journal { .. });
         match from.role {
             // A certificate alone is not enough: an operator that was removed keeps it until it expires.
             identity::Role::Operator if !self.core.state().operators.contains_key(from.name.as_str()) => {

@@ -4,7 +4,7 @@ use crate::command::Void;
 use crate::decision::Decision;
 use crate::name::MemberName;
 use crate::report::{Capacity, Leave};
-use crate::resource::{Class, Phase};
+use crate::resource::Phase;
 use crate::state::{
     ADDRESSES_MAX, BOOT_MAX_MS, LeavePolicy, Leaving, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, Role, State,
 };
@@ -130,12 +130,11 @@ impl State {
         Ok(())
     }
 
-    /// What starts after something else, or after everything protected, waits for its turn on a new boot.
+    /// On a new boot nothing runs yet: what is placed there starts in its turn, or moves before it has started.
     fn hold_until_its_turn(&mut self, node: &MemberName) {
         for resource in self.resources.values_mut() {
-            let first = resource.spec.order == 0 && resource.spec.class == Class::Protected;
             if matches!(&resource.phase, Phase::Placed { node: owner } if owner == node) {
-                resource.held = !first;
+                resource.held = true;
             }
         }
     }
@@ -193,13 +192,10 @@ impl State {
         if leaving.how == Leave::AgentRestart {
             return Err(Void::Outdated);
         }
-        let freeze = match leaving.policy {
-            LeavePolicy::Freeze => true,
-            LeavePolicy::Failover | LeavePolicy::Migrate => false,
-        };
         let returns = leaving.policy == LeavePolicy::Migrate;
         state.life = None;
-        self.free_all_of(&node, freeze, returns);
+        // What is placed there waits, for its return or until the manager gives it away.
+        self.free_all_of(&node, true, returns);
         self.say(at, Decision::Left { node });
         Ok(())
     }

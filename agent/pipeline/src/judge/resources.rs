@@ -15,7 +15,7 @@ impl State {
         name: ResourceName,
         spec: ResourceSpec,
         requested: Requested,
-        home: Option<MemberName>,
+        first: Option<MemberName>,
     ) -> Result<(), Void> {
         if self.resources.contains_key(&name) {
             return Err(Void::Exists { name: name.to_string() });
@@ -33,7 +33,8 @@ impl State {
             relocations: 0,
             failed_on: BTreeMap::new(),
             held: false,
-            home,
+            home: None,
+            first,
             locked: None,
         };
         self.resources.insert(name.clone(), resource);
@@ -63,6 +64,9 @@ impl State {
             resource.spec = spec;
         }
         resource.requested = requested;
+        if requested == Requested::Ignored && resource.phase != Phase::Ignored {
+            resource.first = resource.phase.owner().cloned();
+        }
         resource.relocations = 0;
         resource.failed_on.clear();
         let phase = match resource.phase.clone() {
@@ -150,6 +154,8 @@ impl State {
 
     /// Keeps what a move says about a resource: where it failed, or where it returns to.
     fn sent_away(&mut self, at: u64, name: &ResourceName, node: &MemberName, why: &MoveReason) {
+        let emptied: Vec<MemberName> =
+            self.nodes.iter().filter(|(_, state)| state.maintenance).map(|(node, _)| node.clone()).collect();
         let Some(resource) = self.resources.get_mut(name) else { return };
         match why {
             MoveReason::Failed { .. } => {
@@ -159,7 +165,8 @@ impl State {
             MoveReason::Maintenance | MoveReason::Shutdown => {
                 resource.home.get_or_insert_with(|| node.clone());
             }
-            MoveReason::Asked => resource.home = None,
+            // Whoever moves a resource while its home is in maintenance doesn't mean that it shall stay away.
+            MoveReason::Asked => resource.home = resource.home.take().filter(|home| emptied.contains(home)),
             MoveReason::Better { .. } => {}
         }
     }
@@ -266,14 +273,14 @@ impl State {
                 return Err(Void::Outdated);
             }
         };
-        let new = matches!(resource.phase, Phase::New);
         if let Some((id, _)) = self.open_fence(&to) {
             return Err(Void::FenceOpen { id, node: to });
         }
         self.is_life(&to, incarnation)?;
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.held = false;
-            if new || resource.home.as_ref() == Some(&to) {
+            resource.first = None;
+            if resource.home.as_ref() == Some(&to) {
                 resource.home = None;
             }
         }

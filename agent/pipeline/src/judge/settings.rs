@@ -182,6 +182,11 @@ impl State {
             DisarmMode::Ignore => {
                 let all: Vec<_> = self.resources.keys().cloned().collect();
                 for name in all {
+                    if let Some(resource) = self.resources.get_mut(&name)
+                        && let Some(owner) = resource.phase.owner().cloned()
+                    {
+                        resource.first = Some(owner);
+                    }
                     self.decide(&name, Phase::Ignored);
                 }
             }

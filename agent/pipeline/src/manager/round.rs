@@ -209,9 +209,9 @@ impl<'a> Round<'a> {
         if let Err(why) = self.turn(resource) {
             return why;
         }
-        // The node that it was added with counts as where it is.
-        let home = resource.home.as_ref();
-        let choice = self.choose(name, resource, Preference::None, home, None);
+        // The node that it was added with, or was on before, counts as where it is.
+        let first = resource.first.as_ref();
+        let choice = self.choose(name, resource, Preference::None, first, None);
         self.settle(name, resource, &choice)
     }
 
@@ -303,10 +303,27 @@ impl<'a> Round<'a> {
             return Why::Frozen { node: node.clone(), how: leaving.how };
         }
         let Some(observed) = view.observed(name, resource, node) else {
+            // It may move before it has started.
+            if resource.held
+                && resource.requested == Requested::Started
+                && self.better(name, resource, node) == Why::Deciding
+            {
+                return Why::Deciding;
+            }
             return Why::WaitingForReport { node: node.clone() };
         };
+        let bad = matches!(observed, Observed::Failed { .. } | Observed::StopFailed { .. });
+        if resource.requested == Requested::Started && !bad {
+            // Also before it runs: a start that is to be followed by a move is a start too many.
+            let why = self.better(name, resource, node);
+            let runs = *observed == Observed::Running;
+            match why {
+                Why::Deciding => return why,
+                why if runs => return why,
+                _ => {}
+            }
+        }
         match observed {
-            Observed::Running if resource.requested == Requested::Started => self.better(name, resource, node),
             Observed::Stopped if resource.requested != Requested::Started => Why::StoppedAsAsked,
             Observed::Stopped if resource.held => match self.turn(resource) {
                 Ok(()) => {
@@ -359,12 +376,15 @@ impl<'a> Round<'a> {
         if let Some(why) = frozen {
             return why;
         }
-        self.propose(Command::Release {
-            resource: name.clone(),
-            generation: resource.generation,
-            to: None,
-            why: MoveReason::Shutdown,
-        });
+        // Only what was to move away before the shutdown has a home to return to.
+        let why = match leaving.map(|leaving| leaving.policy) {
+            Some(LeavePolicy::Migrate) => MoveReason::Shutdown,
+            Some(LeavePolicy::Failover | LeavePolicy::Freeze) | None => {
+                MoveReason::Better { why: format!("{node} has gone") }
+            }
+        };
+        let generation = resource.generation;
+        self.propose(Command::Release { resource: name.clone(), generation, to: None, why });
         Why::Deciding
     }
 

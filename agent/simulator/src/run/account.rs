@@ -1,13 +1,13 @@
 //! The account of a run: what happened, who was fenced and why, what was recovered and how long that took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tiebreaker_pipeline::decision::{Decision, LogLine};
 use tiebreaker_pipeline::fence::FenceReason;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{OperationKind, Outcome};
 use tiebreaker_pipeline::resource::Requested;
-use tiebreaker_pipeline::state::{LeavePolicy, State};
+use tiebreaker_pipeline::state::State;
 
 use crate::output::{Fenced, Happened, Line, Recovered, What, seconds};
 use crate::world::{Entry, MS, Record, SEC};
@@ -25,6 +25,8 @@ pub(super) struct Account {
     strikes: BTreeMap<MemberName, Vec<u64>>,
     /// When nodes that are being fenced were lost.
     lost: BTreeMap<MemberName, u64>,
+    /// Nodes that have gone in good order, and still have what was placed on them.
+    left: BTreeSet<MemberName>,
     /// Where each resource was put last.
     pub(super) places: BTreeMap<ResourceName, MemberName>,
     /// Resources that were given to another node and have not begun to start there: from whom, to whom.
@@ -95,12 +97,17 @@ impl Account {
         }
         if let Decision::Left { node } = &line.decision {
             self.lost.insert(node.clone(), at);
-            // What it had is taken from it on its own word, and started elsewhere.
-            let leaving = state.nodes.get(node).and_then(|node| node.leaving.as_ref());
-            if leaving.is_some_and(|leaving| leaving.policy == LeavePolicy::Failover) {
-                let evidence = "clean-shutdown".to_owned();
-                self.fenced.push(Fenced { node: node.to_string(), at_s: seconds(at), evidence });
-            }
+            self.left.insert(node.clone());
+        }
+        if let Decision::Admitted { node, .. } = &line.decision {
+            self.left.remove(node);
+        }
+        // What it had is taken from it on its own word, and started elsewhere: that is evidence like any other.
+        if let Decision::Released { node, .. } = &line.decision
+            && self.left.remove(node)
+        {
+            let evidence = "clean-shutdown".to_owned();
+            self.fenced.push(Fenced { node: node.to_string(), at_s: seconds(at), evidence });
         }
         if let Decision::Assigned { resource, node, .. } = &line.decision {
             self.places.insert(resource.clone(), node.clone());

@@ -149,6 +149,8 @@ impl<'a> Run<'a> {
             | Reply::Drain(_)
             | Reply::Log { .. }
             | Reply::Why { .. }
+            | Reply::Journal { .. }
+            | Reply::NotHeard { .. }
             | Reply::ReadIndex { .. }
             | Reply::Certificate { .. } => return,
         };
