@@ -18,6 +18,7 @@ mod link;
 pub mod program;
 pub mod runtime;
 pub mod store;
+pub mod takeover;
 mod wire;
 
 pub use identity::{

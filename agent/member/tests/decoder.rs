@@ -65,7 +65,7 @@ fn random_bytes_do_no_harm() {
 fn bent_frames_do_no_harm() {
     let frames = [
         Frame::Hello(Hello { min: 1, max: 1, purpose: Purpose::Relay { to: "n1".parse().unwrap() } }),
-        Frame::Refuse { code: RefuseCode::Busy, text: "later".into() },
+        Frame::Refuse { code: RefuseCode::Busy, text: "later".into(), epoch: None },
         Frame::Urgent(vec![1; 40]),
         Frame::Data { more: true, bytes: vec![2; 40] },
         Frame::Ping { n: u64::MAX },

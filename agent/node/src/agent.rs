@@ -29,7 +29,7 @@ use crate::errors::chain;
 use crate::executor::Executor;
 use crate::fdstore::{ServiceManager, take_kept};
 use crate::guard::{Guard, GuardConfig};
-use crate::join::{CONFIG_FILE, STORE_FILE, forget_joining_key};
+use crate::join::{CONFIG_FILE, SOCKET_FILE, STORE_FILE, forget_joining_key};
 use crate::machine;
 use crate::operation::{Operations, OperationsConfig};
 use crate::supervisor::WATCHDOG_VARIABLE;
@@ -79,7 +79,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     let armed = kept.is_some();
     let (watchdog, guard) = tokio::task::block_in_place(|| watchdog(&config, data, kept))?;
     let acceptor = Acceptor::bind(&config.listen).await?;
-    let (socket, local) = LocalSocket::start(&data.join("control.sock"), LocalAccess::default())?;
+    let (socket, local) = LocalSocket::start(&data.join(SOCKET_FILE), LocalAccess::default())?;
     let (identity, identity_rx) = watch::channel(Arc::new(identity));
     let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
     let node = NodeConfig {

@@ -2,16 +2,19 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tiebreaker_member::program::{self, log_to_stderr};
+use tiebreaker_member::takeover::{Confirmation, take_over};
+use tiebreaker_member::{Identity, LocalAccess, LocalSocket};
 use tiebreaker_pipeline::name::MemberName;
 
 use crate::config::Config;
+use crate::join::{SOCKET_FILE, STORE_FILE};
 use crate::supervisor::{SupervisorConfig, run as supervise};
 use crate::{agent, join};
 
@@ -62,6 +65,15 @@ enum Subcommands {
         /// The data folder.
         #[arg(long, default_value = "/var/lib/tiebreaker-agent")]
         data: PathBuf,
+    },
+    /// Emergency: makes this node the whole cluster, after every other member was lost for good. The agent must be
+    /// stopped. Says what may be lost, and has it confirmed.
+    Takeover {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-agent")]
+        data: PathBuf,
+        #[command(flatten)]
+        confirmation: Confirmation,
     },
     /// Runs the agent under a supervisor with a simulated watchdog, for the demo and tests.
     Supervise {
@@ -117,6 +129,7 @@ fn run(args: Args) -> Result<()> {
             unit.push("op-exec".into());
             block_on(agent::run(&data, unit))
         }
+        Subcommands::Takeover { data, confirmation } => block_on(takeover(&data, &confirmation)),
         Subcommands::Supervise { data, reboot_delay_ms } => {
             log_to_stderr();
             let mut command = own_command();
@@ -127,6 +140,15 @@ fn run(args: Args) -> Result<()> {
         }
         Subcommands::OpExec => crate::operation::op_exec().context("running an operation"),
     }
+}
+
+async fn takeover(data: &Path, confirmation: &Confirmation) -> Result<()> {
+    let identity = Identity::load(data)?;
+    // The agent's own lock: none starts before this is done.
+    let (lock, _nobody_asks) = LocalSocket::start(&data.join(SOCKET_FILE), LocalAccess::default())?;
+    let taken = tokio::task::block_in_place(|| take_over(&data.join(STORE_FILE), identity.cert(), confirmation));
+    drop(lock);
+    Ok(taken?)
 }
 
 fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {

@@ -76,6 +76,10 @@ impl Executor {
                 // Whoever waited for it may have given up.
                 let _ = self.may_go.send(true);
             }
+            Action::ResetParted => {
+                error!("the cluster goes on elsewhere, and something may run here: resetting");
+                reset_self();
+            }
             Action::ResetSelf(fence) => {
                 error!(%fence, "the cluster fences this life of the node: resetting");
                 reset_self();

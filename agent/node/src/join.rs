@@ -16,6 +16,8 @@ const KEY_FILE: &str = "joining.key";
 
 /// The store's file in the data folder.
 pub const STORE_FILE: &str = "raft.redb";
+/// The control socket's file in the data folder.
+pub const SOCKET_FILE: &str = "control.sock";
 /// The configuration's file in the data folder.
 pub const CONFIG_FILE: &str = "agent.toml";
 

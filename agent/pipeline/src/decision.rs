@@ -219,6 +219,17 @@ pub enum Decision {
         /// What it breaks.
         breaks: String,
     },
+    /// An operator made a member the only one, and gave up all others.
+    TakenOver {
+        /// Who.
+        by: String,
+        /// Which member is left.
+        member: MemberName,
+        /// The epoch from here on.
+        epoch: u64,
+        /// Who is out.
+        without: Vec<MemberName>,
+    },
 }
 
 impl fmt::Display for Decision {
@@ -270,6 +281,15 @@ impl fmt::Display for Decision {
             Self::Arming { arming, why: None } => write!(f, "the cluster is {arming}"),
             Self::Arming { arming, why: Some(why) } => write!(f, "the cluster is {arming} again: {why}"),
             Self::Forced { by, done, breaks } => write!(f, "{by} forced it: {done}; {breaks}"),
+            Self::TakenOver { by, member, epoch, without } => {
+                let without: Vec<&str> = without.iter().map(MemberName::as_str).collect();
+                let without = without.join(", ");
+                write!(
+                    f,
+                    "{by} took the cluster over with {member} alone, epoch {epoch}: {without} are out for good, and what \
+                     they acknowledged without {member} is lost"
+                )
+            }
         }
     }
 }

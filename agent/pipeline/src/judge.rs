@@ -6,12 +6,15 @@ mod fences;
 mod members;
 mod resources;
 mod settings;
+mod takeover;
 
 use std::collections::BTreeSet;
 
 use crate::command::{Command, ENTRY_VERSION, Entry, Void};
 use crate::decision::Decision;
 use crate::state::{DEVICES_MAX, Life, State};
+
+pub use takeover::TakeoverError;
 
 impl State {
     /// Applies the entry at `index`. `Err` means void: the state has moved to `index` and is otherwise unchanged.

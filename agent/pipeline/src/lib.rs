@@ -26,3 +26,5 @@ pub mod resource;
 pub mod rules;
 pub mod state;
 pub mod time;
+
+pub use judge::TakeoverError;

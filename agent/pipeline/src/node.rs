@@ -100,6 +100,8 @@ pub enum Event {
     Hears(BTreeSet<MemberName>),
     /// The agent or its machine is about to go: wait for [`Action::MayGo`], with a deadline.
     Leaving(Leave),
+    /// The cluster goes on without this node, in a new epoch: an operator gave his word there that it is off.
+    TakenOver,
     /// What the resources were measured to use lately.
     Used(BTreeMap<ResourceName, Usage>),
 }
@@ -137,6 +139,8 @@ pub enum Action {
     Cancel(OperationId),
     /// This life is to be fenced: reset the machine now.
     ResetSelf(FenceId),
+    /// The cluster was taken over elsewhere, and something may run here: reset the machine now.
+    ResetParted,
     /// This life has ended in the log and never comes back: end this agent, so that a new start of it asks anew.
     StartAnew,
     /// The cluster has agreed that this agent goes, and nothing is in its way any more.
@@ -209,6 +213,8 @@ pub struct Node {
     work: BTreeMap<ResourceName, Work>,
     next_operation: u64,
     reset: bool,
+    /// The cluster goes on without this node.
+    parted: bool,
     started: Reading,
     /// Until then a starting agent without a lease leaves alone what runs.
     adopt_until: Reading,
@@ -245,6 +251,7 @@ impl Node {
             work: BTreeMap::new(),
             next_operation: 1,
             reset: false,
+            parted: false,
             looked: now,
             started: now,
             adopt_until: now,
@@ -325,6 +332,7 @@ impl Node {
                 self.leaving = Some(how);
                 self.renew_now(now);
             }
+            Event::TakenOver => self.parted = true,
             Event::Used(usage) => self.usage = usage,
         }
         self.advance(now, state);
@@ -333,6 +341,10 @@ impl Node {
     /// Looks at the time and at the applied state; call it after every change of either.
     pub fn advance(&mut self, now: Reading, state: &State) {
         self.looked = now;
+        if self.parted {
+            self.part(now, state);
+            return;
+        }
         self.adopt_until = self.started.after(state.settings.profile.lost_after());
         self.mind_own_fence(state);
         self.follow(now, state);
@@ -340,6 +352,14 @@ impl Node {
         self.mind_the_guard(now, state);
         self.mind_the_going(state);
         self.renew(now, state);
+    }
+
+    /// True once the cluster goes on without this node, and nothing that it protected runs here.
+    #[must_use]
+    pub fn is_parted(&self) -> bool {
+        let unguarded = self.guard == Guard::Off || self.guard_trouble.is_some() || !self.knows_all;
+        let stopped = self.work.values().all(|work| work.seen == Seen::Stopped && !work.is_busy());
+        self.parted && self.ready && unguarded && stopped
     }
 
     /// A term that consensus has seen: grants of lower ones are void.
@@ -463,7 +483,7 @@ impl Node {
     }
 
     fn answered(&mut self, now: Reading, answer: Answer) {
-        if answer.incarnation != self.config.incarnation {
+        if answer.incarnation != self.config.incarnation || self.parted {
             return;
         }
         if answer.term < self.term && self.config.rules.old_terms_are_ignored() {
@@ -493,6 +513,43 @@ impl Node {
             }
             LeaseVerdict::Refused { why } => self.refused = Some(why),
             LeaseVerdict::NotLeader { .. } => {}
+        }
+    }
+
+    /// The word that counted there said that this machine is off, so what runs here may be running there too: there is no
+    /// time to stop it in good order. Where nothing is known to run, it is looked at first.
+    fn part(&mut self, now: Reading, state: &State) {
+        self.lease_end = None;
+        self.retry = None;
+        self.renew_at = now.after(RENEW_EVERY);
+        if self.reset || !self.ready {
+            return;
+        }
+        self.follow(now, state);
+        let may_run = self.work.values().any(|work| match &work.seen {
+            Seen::Running | Seen::Broken(_) | Seen::Unknown(_) => true,
+            Seen::Stopped | Seen::Unprobed(_) => work.is_busy(),
+        });
+        if may_run {
+            self.reset = true;
+            self.actions.push_back(Action::ResetParted);
+            return;
+        }
+        for (name, work) in &mut self.work {
+            if work.in_flight.is_some() || work.seen == Seen::Stopped {
+                continue;
+            }
+            let id = OperationId(self.next_operation);
+            self.next_operation += 1;
+            work.in_flight = Some(InFlight { id, kind: OperationKind::Probe, cancelled: false, stale: false });
+            let (resource, spec) = (name.clone(), work.spec.clone());
+            self.actions.push_back(Action::Begin { id, resource, kind: OperationKind::Probe, spec, target: None });
+        }
+        let stopped = self.work.values().all(|work| work.seen == Seen::Stopped);
+        // What an earlier agent of this boot knew may be more than this one does: then the watchdog is for that.
+        if stopped && self.knows_all && self.guard == Guard::Armed && self.guard_trouble.is_none() {
+            self.guard = Guard::Disarming;
+            self.actions.push_back(Action::Disarm);
         }
     }
 
@@ -672,10 +729,14 @@ impl Node {
             let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
             if let Some(in_flight) = &mut work.in_flight {
                 // A start whose lease or placement is gone is cancelled; its end is awaited all the same. So is a probe
-                // that may hang for longer than the watchdog waits, while what it looks after has to be stopped.
+                // that may hang for longer than the watchdog waits, while what it looks after has to be stopped; but not
+                // the one that tells whether the stop did it, or a slow probe would make a stop that failed of each.
                 let in_the_way = match in_flight.kind {
                     OperationKind::Start | OperationKind::Migrate => true,
-                    OperationKind::Probe => !lease && !adopting && work.seen != Seen::Stopped,
+                    OperationKind::Probe => {
+                        let tells = work.after == Some(OperationKind::Stop);
+                        !lease && !adopting && !tells && work.seen != Seen::Stopped
+                    }
                     OperationKind::Stop => false,
                 };
                 if in_the_way && wish == Wish::Down && !in_flight.cancelled {

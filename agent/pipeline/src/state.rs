@@ -64,6 +64,15 @@ pub struct Member {
     pub key: String,
 }
 
+/// A member that a takeover left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Parted {
+    /// Its part.
+    pub role: Role,
+    /// Its last number.
+    pub raft_id: u64,
+}
+
 /// A node's admitted incarnation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Life {
@@ -331,6 +340,12 @@ pub struct State {
     pub members: BTreeMap<MemberName, Member>,
     /// Members that were removed, by their last number: their certificates are refused.
     pub removed: BTreeMap<MemberName, u64>,
+    /// Grows with each takeover of a lone member: members of different epochs don't talk to each other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub epoch: u64,
+    /// Members that takeovers left behind: their certificates are refused, and they are told why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parted: BTreeMap<MemberName, Parted>,
     /// The number that the next member gets.
     pub next_raft_id: u64,
     /// The numbers of those who vote.
@@ -385,6 +400,8 @@ impl State {
             newest_ms: 0,
             members: BTreeMap::from([(appliance, member)]),
             removed: BTreeMap::new(),
+            epoch: 0,
+            parted: BTreeMap::new(),
             next_raft_id: 2,
             voters: BTreeSet::from([1]),
             operators: BTreeMap::new(),

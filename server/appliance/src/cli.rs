@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::program::{self, log_to_stderr};
+use tiebreaker_member::takeover::{Confirmation, take_over};
 use tiebreaker_member::{Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 
@@ -52,6 +53,18 @@ enum Subcommands {
     /// Tokens with which machines and operators join.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Emergency: makes the appliance the whole cluster, after every node was lost for good. The daemon must be stopped.
+    /// Says what may be lost, and has it confirmed.
+    Takeover {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The cluster.
+        #[arg(long)]
+        cluster: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
+    },
     /// Certificates of the QDevice service, for Corosync's stock clients.
     #[command(subcommand)]
     Qdevice(QdeviceCommand),
@@ -134,6 +147,9 @@ fn run(args: Args) -> Result<()> {
         Subcommands::Token(TokenCommand::Create { data, cluster, kind, ttl_minutes, json }) => {
             runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
         }
+        Subcommands::Takeover { data, cluster, confirmation } => {
+            runtime.block_on(takeover(&data, &cluster, &confirmation))
+        }
         Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
         Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
             Config::load(&Layout::new(&data).config())?;
@@ -178,6 +194,20 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
     }
     println!("Next: `tiebreaker-server run`, then `tiebreaker-server token create --cluster NAME` for each node.");
     Ok(())
+}
+
+async fn takeover(data: &Path, cluster: &str, confirmation: &Confirmation) -> Result<()> {
+    let layout = Layout::new(data);
+    let cluster = ClusterName::new(cluster)?;
+    if !layout.cluster(&cluster).exists() {
+        bail!("there is no cluster {cluster} in {}", data.display());
+    }
+    // The daemon's own lock: none starts before this is done.
+    let (lock, _nobody_asks) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
+    let identity = layout.identity(&cluster)?;
+    let taken = tokio::task::block_in_place(|| take_over(&layout.store(&cluster), identity.cert(), confirmation));
+    drop(lock);
+    Ok(taken?)
 }
 
 async fn qdevice_status(data: &Path, json: bool) -> Result<()> {

@@ -22,7 +22,7 @@ pub async fn serve(mut incoming: mpsc::Receiver<Incoming>, asks: mpsc::Sender<Lo
             Incoming::Request { from, bytes, reply } => {
                 tokio::spawn(one(from.to_string(), bytes, reply, asks.clone()));
             }
-            Incoming::Message { .. } | Incoming::Join { .. } => {
+            Incoming::Message { .. } | Incoming::Join { .. } | Incoming::NewerEpoch { .. } => {
                 warn!("something other than a request came through the control socket");
             }
         }

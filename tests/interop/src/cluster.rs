@@ -14,7 +14,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Cluster {
     /// The nodes' supervisors, which end first.
-    running: Vec<Supervised>,
+    running: Vec<Option<Supervised>>,
     nodes: Vec<Node>,
     /// The appliance.
     pub appliance: Appliance,
@@ -54,7 +54,7 @@ impl Cluster {
         let node = Node::new(self.folder.path(), name)?;
         let token = self.appliance.token("home")?;
         node.must_join(&[], self.appliance.address(), &token, loopback())?;
-        self.running.push(node.start()?);
+        self.running.push(Some(node.start()?));
         self.nodes.push(node);
         Ok(())
     }
@@ -109,7 +109,31 @@ impl Cluster {
     /// # Errors
     /// There is none of this name.
     pub fn running(&self, name: &str) -> Result<&Supervised> {
-        let at = self.nodes.iter().position(|node| node.name() == name);
-        at.and_then(|at| self.running.get(at)).with_context(|| format!("there is no node {name}"))
+        let at = self.place(name)?;
+        self.running.get(at).and_then(Option::as_ref).with_context(|| format!("{name} does not run"))
+    }
+
+    /// Ends everything on a node.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn end(&mut self, name: &str) -> Result<()> {
+        let at = self.place(name)?;
+        self.running[at] = None;
+        Ok(())
+    }
+
+    /// Starts a node that was ended.
+    ///
+    /// # Errors
+    /// There is none of this name, or it doesn't start.
+    pub fn start_again(&mut self, name: &str) -> Result<()> {
+        let at = self.place(name)?;
+        self.running[at] = Some(self.nodes[at].start()?);
+        Ok(())
+    }
+
+    fn place(&self, name: &str) -> Result<usize> {
+        self.nodes.iter().position(|node| node.name() == name).with_context(|| format!("there is no node {name}"))
     }
 }

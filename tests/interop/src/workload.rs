@@ -31,14 +31,15 @@ while [ -z "$machine" ] && [ "$pid" -ge 1 ]; do
     pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
 done
 [ -n "$machine" ] || { echo "this runs on no machine of a test"; exit 9; }
-pidfile=$machine/service.pid
+pidfile=$machine/$(basename "$shared").pid
 # A pid of an earlier boot may be somebody else's by now.
 lives() { grep -q '^State:[[:space:]]*[^Z]' "/proc/$1/status" 2>/dev/null; }
 runs() {
     [ -s "$pidfile" ] || return 1
     read -r pid < "$pidfile"
     lives "$pid" || return 1
-    tr '\0' '\n' < "/proc/$pid/cmdline" 2>/dev/null | grep -qx "$machine"
+    tr '\0' '\n' < "/proc/$pid/cmdline" 2>/dev/null | grep -qx "$machine" || return 1
+    tr '\0' '\n' < "/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$0"
 }
 case $1 in
 status)

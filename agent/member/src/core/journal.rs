@@ -233,9 +233,12 @@ impl Journal {
             node::Event::Disarmed(Ok(())) => Deed::WatchdogDisarmed,
             node::Event::Armed(Err(why)) | node::Event::Disarmed(Err(why)) => Deed::WatchdogFailed { why: cut(why) },
             node::Event::Leaving(how) => Deed::Going { how: *how },
-            node::Event::LeftoversKilled | node::Event::Answered(_) | node::Event::Hears(_) | node::Event::Used(_) => {
-                return;
-            }
+            // Who is given up by its cluster ends at once, and nobody asks it what it did.
+            node::Event::TakenOver
+            | node::Event::LeftoversKilled
+            | node::Event::Answered(_)
+            | node::Event::Hears(_)
+            | node::Event::Used(_) => return,
         };
         self.write(at_ms, deed);
     }
@@ -259,7 +262,11 @@ impl Journal {
             node::Action::StartAnew => Deed::StartsAnew,
             node::Action::MayGo => Deed::MayGo,
             node::Action::ResetSelf(fence) => Deed::Resets { fence: *fence },
-            node::Action::Renew { .. } | node::Action::Extend(_) | node::Action::Arm | node::Action::Disarm => return,
+            node::Action::ResetParted
+            | node::Action::Renew { .. }
+            | node::Action::Extend(_)
+            | node::Action::Arm
+            | node::Action::Disarm => return,
         };
         self.write(at_ms, deed);
     }

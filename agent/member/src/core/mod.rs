@@ -6,6 +6,7 @@
 mod journal;
 mod leading;
 mod message;
+mod parting;
 mod recall;
 mod requests;
 mod status;
@@ -94,6 +95,11 @@ pub enum Action {
     },
     /// The replicated state has changed: look at members, settings and the timeline.
     Changed,
+    /// The cluster goes on without this member: its store must never be used again. What is still to be done comes after.
+    SetAside {
+        /// Who says so, and what that means.
+        why: String,
+    },
     /// This member can't go on under its number and must stop: the reason, with the way out.
     Stop {
         /// Why.
@@ -180,6 +186,8 @@ pub struct Core {
     rank: Option<Rank>,
     tick: Duration,
     stopped: bool,
+    /// The cluster goes on without this member: why it stops as soon as nothing runs here any more.
+    parting: Option<String>,
     actions: VecDeque<Action>,
     rules: Rules,
 }
@@ -221,6 +229,7 @@ impl Core {
             rank: None,
             tick: Duration::ZERO,
             stopped: false,
+            parting: None,
             actions: VecDeque::new(),
             rules,
         };
@@ -275,13 +284,15 @@ impl Core {
 
     /// Looks at the time.
     pub fn advance(&mut self, moment: Moment) {
-        self.raft.advance(moment.now);
+        if self.parting.is_none() {
+            self.raft.advance(moment.now);
+        }
         self.settle(moment);
     }
 
     /// Takes a message; `from` is who the link says it is.
     pub fn message(&mut self, moment: Moment, from: &MemberName, message: Message) {
-        if self.stopped {
+        if self.stopped || self.parting.is_some() {
             return;
         }
         match message {
@@ -356,7 +367,9 @@ impl Core {
 
     /// A batch is durable.
     pub fn persisted(&mut self, moment: Moment, number: u64) {
-        self.raft.persisted(moment.now, number);
+        if self.parting.is_none() {
+            self.raft.persisted(moment.now, number);
+        }
         self.durable = number;
         self.settle(moment);
         self.may_go();
@@ -380,7 +393,13 @@ impl Core {
 
     /// Takes a request of an operator; it ends in one [`Action::Reply`].
     pub fn request(&mut self, moment: Moment, id: RequestId, request: Request) {
-        self.ask(moment, Asker::Shell(id), request, true);
+        match &self.parting {
+            Some(why) => {
+                let reply = Reply::Refused { why: why.clone() };
+                self.tell(moment, Asker::Shell(id), reply);
+            }
+            None => self.ask(moment, Asker::Shell(id), request, true),
+        }
         self.settle(moment);
     }
 
@@ -396,7 +415,9 @@ impl Core {
     /// A power device has answered.
     pub fn device_done(&mut self, moment: Moment, token: u64, result: fencer::DeviceResult) {
         self.journal.device_done(moment.wall_ms, token, &result);
-        if let Some(fencer) = &mut self.fencer {
+        if let Some(fencer) = &mut self.fencer
+            && self.parting.is_none()
+        {
             fencer.handle(moment.now, &self.state, fencer::Event::CommandDone(token, result));
         }
         self.settle(moment);
@@ -421,6 +442,9 @@ impl Core {
     /// When to call [`Core::advance`] next: as soon as either clock reaches it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Reading> {
+        if self.parting.is_some() {
+            return self.node.as_ref().and_then(Node::poll_timeout);
+        }
         let asked = {
             let asked = self.asked.values().map(|asked| asked.until);
             asked.chain(self.tickets.values().map(|(_, until)| *until)).reduce(Reading::earlier_of)
@@ -460,6 +484,9 @@ impl Core {
     fn settle(&mut self, moment: Moment) {
         if self.stopped {
             return;
+        }
+        if self.parting.is_some() {
+            return self.part(moment);
         }
         self.ask_what_was_told(moment.now);
         loop {
@@ -687,6 +714,7 @@ impl Core {
                 | node::Action::Begin { .. }
                 | node::Action::Cancel(_)
                 | node::Action::StartAnew
+                | node::Action::ResetParted
                 | node::Action::ResetSelf(_) => self.actions.push_back(Action::Node(action)),
             }
         }

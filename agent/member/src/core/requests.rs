@@ -353,8 +353,14 @@ impl Core {
                 self.state.nodes.len()
             ));
         }
-        if self.state.voters.len() < 3 {
-            alarms.push("the appliance alone votes: its loss stops the cluster".to_owned());
+        let alone = self.state.voters.first().filter(|_| self.state.voters.len() == 1);
+        if let Some((name, _)) = alone.and_then(|id| self.state.member_by_id(*id)) {
+            match self.state.appliance() {
+                Some(appliance) if appliance == name => {
+                    alarms.push("the appliance alone votes: its loss stops the cluster".to_owned());
+                }
+                Some(_) | None => alarms.push(format!("{name} alone votes: its loss stops the cluster")),
+            }
         }
         let promised = u64::try_from(self.state.settings.profile.watchdog().as_millis()).unwrap_or(u64::MAX);
         for (node, state) in &self.state.nodes {

@@ -18,6 +18,8 @@ struct Net {
     now: u64,
     replies: Vec<(RequestId, Reply)>,
     stops: Vec<(MemberName, String)>,
+    /// Whose store must not be used again.
+    set_aside: BTreeSet<MemberName>,
     /// Whose agent may go.
     let_go: BTreeSet<MemberName>,
     /// Whose disk takes no writes, and what waits for it.
@@ -61,6 +63,7 @@ impl Net {
             now: 1_000,
             replies: Vec::new(),
             stops: Vec::new(),
+            set_aside: BTreeSet::new(),
             let_go: BTreeSet::new(),
             stalled: None,
             waiting: Vec::new(),
@@ -184,6 +187,9 @@ impl Net {
                         }
                         Action::Reply { request, reply } => self.replies.push((request, reply)),
                         Action::Stop { why, .. } => self.stops.push((from.clone(), why)),
+                        Action::SetAside { .. } => {
+                            self.set_aside.insert(from.clone());
+                        }
                         Action::Node(node::Action::MayGo) => {
                             self.let_go.insert(from.clone());
                         }
@@ -351,6 +357,57 @@ fn a_member_that_lost_what_it_acknowledged_stops() {
     let (who, why) = &net.stops[0];
     assert_eq!(*who, name("b"));
     assert!(why.contains("amnesia") && why.contains("join again"), "{why}");
+}
+
+#[test]
+fn row_66_a_leader_that_hears_of_a_takeover_stops_at_once() {
+    let mut net = Net::up(&["a", "b"]);
+    let (moment, number) = (net.moment(), net.state.members[&name("a")].raft_id);
+    net.cores.get_mut(&name("pi")).unwrap().newer_epoch(moment, &name("a"), Some(number), 1);
+    net.settle();
+    assert!(net.set_aside.contains(&name("pi")));
+    assert_eq!(net.stops.len(), 1, "{:?}", net.stops);
+    assert!(net.stops[0].1.contains("took the cluster home over with a, in epoch 1"), "{:?}", net.stops);
+    let before = net.cores[&name("pi")].state().applied;
+    assert!(!matches!(net.ask("b", change(Profile::Fast), 100), Some(Reply::Done { .. })));
+    assert_eq!(net.cores[&name("pi")].state().applied, before);
+}
+
+#[test]
+fn row_66_a_node_that_hears_of_a_takeover_loses_its_lease_and_says_why() {
+    let mut net = Net::up(&["a", "b"]);
+    let (moment, number) = (net.moment(), net.state.members[&name("pi")].raft_id);
+    let b = name("b");
+    assert!(net.cores[&b].node().unwrap().has_lease(moment.now));
+    net.cores.get_mut(&b).unwrap().newer_epoch(moment, &name("pi"), Some(number), 3);
+    assert!(!net.cores[&b].node().unwrap().has_lease(moment.now));
+    net.settle();
+    // Nobody has told it yet that what an earlier agent left is dead, so it doesn't know that nothing runs.
+    assert!(net.set_aside.contains(&b) && net.stops.is_empty(), "{:?}", net.stops);
+    let told = net.ask("b", change(Profile::Fast), 10);
+    assert!(matches!(&told, Some(Reply::Refused { why }) if why.contains("epoch 3")), "{told:?}");
+    net.cores.get_mut(&b).unwrap().node_event(moment, node::Event::LeftoversKilled);
+    net.settle();
+    assert_eq!(net.stops.iter().map(|(who, _)| who).collect::<Vec<_>>(), [&b]);
+}
+
+#[test]
+fn row_66_the_word_of_who_is_no_member_or_in_no_newer_epoch_ends_nobody() {
+    let mut net = Net::up(&["a", "b"]);
+    let (moment, number) = (net.moment(), net.state.members[&name("a")].raft_id);
+    let words = [
+        ("a", Some(number + 7), 1),
+        ("a", None, 1),
+        ("a", Some(number), 0),
+        ("gone", Some(99), 1),
+        ("pi", Some(number), 1),
+    ];
+    for (from, number, epoch) in words {
+        net.cores.get_mut(&name("pi")).unwrap().newer_epoch(moment, &name(from), number, epoch);
+    }
+    net.pass(1_000);
+    assert!(net.set_aside.is_empty() && net.stops.is_empty(), "{:?}", net.stops);
+    assert!(matches!(net.ask("b", change(Profile::Fast), 1_000), Some(Reply::Done { .. })));
 }
 
 /// Consensus, as `from` says it to `to`.

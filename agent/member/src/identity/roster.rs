@@ -11,6 +11,9 @@ use super::name::{MemberName, Role};
 pub struct Roster {
     /// Highest refused number by role and name. A certificate without a number counts as number zero.
     removed: BTreeMap<(Role, MemberName), u64>,
+    /// The same of those that a takeover left behind. They pass the TLS handshake, so that they can be told why they are
+    /// refused, and nothing more.
+    left_behind: BTreeMap<(Role, MemberName), u64>,
     serials: BTreeSet<Serial>,
 }
 
@@ -23,19 +26,40 @@ impl Roster {
         *entry = upto.max(*entry);
     }
 
+    /// Refuses as [`Roster::remove`] does, after the TLS handshake.
+    pub fn leave_behind(&mut self, role: Role, name: MemberName, raft_id: u64) {
+        let entry = self.left_behind.entry((role, name)).or_insert(raft_id);
+        *entry = raft_id.max(*entry);
+    }
+
     /// Refuses one certificate.
     pub fn remove_serial(&mut self, serial: Serial) {
         self.serials.insert(serial);
     }
 
-    /// Whether this certificate belongs to somebody who was removed.
+    /// Whether this certificate belongs to somebody who was removed or left behind.
     #[must_use]
     pub fn refuses(&self, cert: &PeerCert) -> bool {
-        let peer = &cert.subject.peer;
-        let number = cert.subject.raft_id.unwrap_or(0);
-        self.serials.contains(&cert.serial)
-            || self.removed.get(&(peer.role, peer.name.clone())).is_some_and(|upto| number <= *upto)
+        self.was_removed(cert) || self.was_left_behind(cert)
     }
+
+    /// Whether it belongs to somebody who was removed: then there is nothing to say to it.
+    #[must_use]
+    pub fn was_removed(&self, cert: &PeerCert) -> bool {
+        self.serials.contains(&cert.serial) || is_in(&self.removed, cert)
+    }
+
+    /// Whether it belongs to somebody whom a takeover left behind.
+    #[must_use]
+    pub fn was_left_behind(&self, cert: &PeerCert) -> bool {
+        is_in(&self.left_behind, cert)
+    }
+}
+
+fn is_in(refused: &BTreeMap<(Role, MemberName), u64>, cert: &PeerCert) -> bool {
+    let peer = &cert.subject.peer;
+    let number = cert.subject.raft_id.unwrap_or(0);
+    refused.get(&(peer.role, peer.name.clone())).is_some_and(|upto| number <= *upto)
 }
 
 #[cfg(test)]
@@ -63,6 +87,18 @@ mod tests {
         assert!(!roster.refuses(&cert("tiebreaker://c/operator/a", 1)));
         roster.remove(Role::Node, "a".parse().unwrap(), None);
         assert!(roster.refuses(&cert("tiebreaker://c/node/a?id=4", 1)));
+    }
+
+    #[test]
+    fn who_was_left_behind_is_refused_but_may_be_told_why() {
+        let mut roster = Roster::default();
+        roster.leave_behind(Role::Appliance, "pi".parse().unwrap(), 3);
+        let old = cert("tiebreaker://c/appliance/pi?id=3", 1);
+        assert!(roster.refuses(&old) && roster.was_left_behind(&old) && !roster.was_removed(&old));
+        let new = cert("tiebreaker://c/appliance/pi?id=4", 1);
+        assert!(!roster.refuses(&new), "it joined again");
+        roster.remove(Role::Appliance, "pi".parse().unwrap(), Some(4));
+        assert!(roster.was_removed(&new));
     }
 
     #[test]

@@ -35,7 +35,14 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
+    /// Judges whom this side dialed.
     pub(crate) fn judge(&self, leaf: &[u8]) -> Result<PeerCert, CertFault> {
+        let cert = self.judge_caller(leaf)?;
+        if self.peers.borrow().roster.refuses(&cert) { Err(CertFault::Removed) } else { Ok(cert) }
+    }
+
+    /// Judges who dialed this side: whom a takeover left behind is refused later, in words.
+    fn judge_caller(&self, leaf: &[u8]) -> Result<PeerCert, CertFault> {
         let cert = self.ca.read_leaf(leaf)?;
         if cert.subject.peer.cluster != self.cluster {
             return Err(CertFault::OtherSubject);
@@ -43,7 +50,7 @@ impl Judge {
         if self.time.now() >= cert.not_after {
             return Err(CertFault::Expired);
         }
-        if self.peers.borrow().roster.refuses(&cert) {
+        if self.peers.borrow().roster.was_removed(&cert) {
             return Err(CertFault::Removed);
         }
         Ok(cert)
@@ -104,7 +111,7 @@ impl ClientCertVerifier for ServerSideVerifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.judge(end_entity).map(|_| ClientCertVerified::assertion()).map_err(CertFault::to_tls)
+        self.0.judge_caller(end_entity).map(|_| ClientCertVerified::assertion()).map_err(CertFault::to_tls)
     }
 
     signatures!();

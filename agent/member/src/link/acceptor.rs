@@ -279,8 +279,13 @@ async fn read_preface(mut stream: TcpStream) -> std::io::Result<(TcpStream, bool
 }
 
 /// Says why not, and closes so that the words arrive.
-pub(super) async fn refuse(mut framed: Framed, code: RefuseCode, text: String) {
-    let said = timeout(LINGER, framed.write(&Frame::Refuse { code, text })).await;
+pub(super) async fn refuse(framed: Framed, code: RefuseCode, text: String) {
+    refuse_with(framed, Frame::Refuse { code, text, epoch: None }).await;
+}
+
+/// The same with a frame that is made already.
+pub(super) async fn refuse_with(mut framed: Framed, frame: Frame) {
+    let said = timeout(LINGER, framed.write(&frame)).await;
     if matches!(said, Ok(Ok(()))) {
         linger(framed.into_parts().0).await;
     }

@@ -242,7 +242,10 @@ pub(super) async fn greet(at: &str, stream: BoxStream, purpose: Purpose) -> Resu
             code: RefuseCode::Version,
             text: "it chose a protocol version that was not offered".to_owned(),
         }),
-        Frame::Refuse { code, text } => Err(LinkError::Refused { at: at.to_owned(), code, text }),
+        Frame::Refuse { code: RefuseCode::Epoch, text, epoch: Some(epoch) } => {
+            Err(LinkError::OtherEpoch { at: at.to_owned(), epoch, text })
+        }
+        Frame::Refuse { code, text, .. } => Err(LinkError::Refused { at: at.to_owned(), code, text }),
         Frame::Hello(_)
         | Frame::Join(_)
         | Frame::Ping { .. }

@@ -175,8 +175,14 @@ async fn become_member(
     let Secured { at, stream, leaf } = secured;
     let cert =
         shared.judge().ca.read_leaf(&leaf).map_err(|fault| LinkError::PeerCertificate { at: at.clone(), fault })?;
-    let framed = within(deadline, "the greeting", greet(&at, stream, Purpose::Member { epoch: table.epoch })).await?;
-    Ok(Opened { framed, cert, relay })
+    let purpose = Purpose::Member { epoch: table.epoch };
+    let greeted = within(deadline, "the greeting", greet(&at, stream, purpose)).await;
+    if let Err(LinkError::OtherEpoch { epoch, .. }) = &greeted
+        && *epoch > table.epoch
+    {
+        shared.tell_newer(&cert, *epoch);
+    }
+    Ok(Opened { framed: greeted?, cert, relay })
 }
 
 async fn within<T>(

@@ -107,6 +107,16 @@ pub enum LinkError {
         /// The reason, for people.
         text: String,
     },
+    /// The peer is in another epoch of the cluster.
+    #[error("{at} refused: {text}")]
+    OtherEpoch {
+        /// Where it was met.
+        at: String,
+        /// Its epoch.
+        epoch: u64,
+        /// The reason, for people.
+        text: String,
+    },
     /// TLS failed for a reason of its own.
     #[error("the TLS connection with {at} failed")]
     Tls {

@@ -32,6 +32,15 @@ pub enum Incoming {
         /// The message.
         bytes: Payload,
     },
+    /// A member is in a newer epoch of this cluster: an operator took it over there.
+    NewerEpoch {
+        /// Who says so: its certificate is of this cluster.
+        from: PeerId,
+        /// Its number in consensus, by the same certificate.
+        raft_id: Option<u64>,
+        /// The newer epoch.
+        epoch: u64,
+    },
     /// A client's request.
     Request {
         /// Who asks.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use super::acceptor::{Admitted, linger, refuse};
+use super::acceptor::{Admitted, linger, refuse_with};
 use super::dial::dial_tcp;
 use super::incoming::{Incoming, JoinReply, JoinRequest, Requester, Via};
 use super::relay::{PREFACE, splice};
@@ -16,11 +16,11 @@ use crate::identity::{MemberName, PeerCert, Role, TokenSecret};
 use crate::wire::{Frame, Framed, Purpose, RefuseCode, StreamError};
 
 /// A refusal and its words.
-struct No(RefuseCode, String);
+struct No(RefuseCode, String, Option<u64>);
 
 impl No {
-    fn new(code: RefuseCode, text: &str) -> Self {
-        Self(code, text.to_owned())
+    fn new(code: RefuseCode, text: impl Into<String>) -> Self {
+        Self(code, text.into(), None)
     }
 }
 
@@ -70,9 +70,9 @@ pub(super) async fn serve(shared: Arc<Shared>, admitted: Admitted) {
         },
     };
     match result {
-        Err(No(code, text)) => {
+        Err(No(code, text, epoch)) => {
             tracing::debug!(%from, ?code, text, "refused");
-            refuse(framed, code, text).await;
+            refuse_with(framed, Frame::Refuse { code, text, epoch }).await;
         }
         Ok(splice) => {
             if let Some(to) = framed.into_stream() {
@@ -97,7 +97,7 @@ fn check_member(shared: &Shared, cert: Option<PeerCert>, epoch: u64) -> Result<P
     let cert = certified(cert)?;
     let peer = &cert.subject.peer;
     if !peer.role.is_member() {
-        return Err(No(RefuseCode::Role, format!("a certificate of role '{}' is no member's", peer.role)));
+        return Err(No::new(RefuseCode::Role, format!("a certificate of role '{}' is no member's", peer.role)));
     }
     if peer.name == shared.me.name {
         let text = "it bears this very name: was this machine's disk cloned? let the copy join under a name of its own";
@@ -105,14 +105,18 @@ fn check_member(shared: &Shared, cert: Option<PeerCert>, epoch: u64) -> Result<P
     }
     let table = shared.table();
     if epoch != table.epoch {
+        if epoch > table.epoch {
+            shared.tell_newer(&cert, epoch);
+        }
         let text = format!(
-            "the cluster's epoch is {} here and {epoch} there: an operator overrode quorum; the side with the lower number must join again",
+            "the cluster's epoch is {} here and {epoch} there: an operator took the cluster over with a lone member, \
+             and gave up all others; the side with the lower number must be wiped and join again",
             table.epoch
         );
-        return Err(No(RefuseCode::Epoch, text));
+        return Err(No(RefuseCode::Epoch, text, Some(table.epoch)));
     }
     match objection(&table, &cert, Standing::Member { epoch }) {
-        Some(why) => Err(No(RefuseCode::NotAMember, format!("'{}' is not let in: {why}", peer.name))),
+        Some(why) => Err(No::new(RefuseCode::NotAMember, format!("'{}' is not let in: {why}", peer.name))),
         None => Ok(cert),
     }
 }
@@ -121,6 +125,9 @@ type ClientPlace = tokio::sync::OwnedSemaphorePermit;
 
 fn check_client(shared: &Shared, cert: Option<PeerCert>) -> Result<(PeerCert, ClientPlace), No> {
     let cert = certified(cert)?;
+    if let Some(why) = objection(&shared.table(), &cert, Standing::Certified) {
+        return Err(No::new(RefuseCode::NotAMember, format!("'{}' is not let in: {why}", cert.subject.peer.name)));
+    }
     let place = Arc::clone(&shared.requests)
         .try_acquire_owned()
         .map_err(|_| No::new(RefuseCode::Busy, "too many clients are connected: close some, or try again"))?;
@@ -175,13 +182,13 @@ async fn relay(
     let source = check_member(shared, cert, table.epoch)?;
     let target = match table.members.get(to) {
         Some(entry) if *to != shared.me.name && *to != source.subject.peer.name => entry,
-        Some(_) | None => return Err(No(RefuseCode::NoSuchMember, format!("it knows no way to a member '{to}'"))),
+        Some(_) | None => return Err(No::new(RefuseCode::NoSuchMember, format!("it knows no way to a member '{to}'"))),
     };
     let place = Arc::clone(&shared.relays)
         .try_acquire_owned()
         .map_err(|_| No::new(RefuseCode::Busy, "it relays too many connections already"))?;
     let deadline = Instant::now() + HANDSHAKE;
-    let unreachable = |error: &dyn std::fmt::Display| No(RefuseCode::Unreachable, error.to_string());
+    let unreachable = |error: &dyn std::fmt::Display| No::new(RefuseCode::Unreachable, error.to_string());
     let mut stream = dial_tcp(&format!("'{to}'"), &target.addresses, shared.config.source, deadline)
         .await
         .map_err(|error| unreachable(&error))?;

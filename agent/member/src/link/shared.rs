@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::{Inbox, run};
-use super::incoming::Via;
+use super::incoming::{Incoming, Via};
 use super::links::LinkConfig;
 use super::paths::Board;
 use super::table::PeerTable;
-use crate::identity::{Identity, Judge, MemberName, PeerCert, PeerId};
+use crate::identity::{Identity, Judge, MemberName, PeerCert, PeerId, Subject};
 use crate::wire::Framed;
 
 pub(super) struct Shared {
@@ -52,6 +52,12 @@ impl Shared {
 
     pub(super) fn table(&self) -> Arc<PeerTable> {
         Arc::clone(&self.peers.borrow())
+    }
+
+    /// A member's certificate came with a newer epoch. It is said again at the next try, if there is no room now.
+    pub(super) fn tell_newer(&self, cert: &PeerCert, epoch: u64) {
+        let Subject { peer, raft_id } = cert.subject.clone();
+        self.inbox.offer(Incoming::NewerEpoch { from: peer, raft_id, epoch });
     }
 
     /// Waits until the holder of `cert` loses its standing, and says why.
@@ -98,6 +104,9 @@ fn is_newcomer(table: &PeerTable, cert: &PeerCert) -> bool {
 /// Why the holder of `cert` may not be connected, if so.
 pub(super) fn objection(table: &PeerTable, cert: &PeerCert, standing: Standing) -> Option<&'static str> {
     let peer = &cert.subject.peer;
+    if table.roster.was_left_behind(cert) {
+        return Some("an operator took the cluster over without it: it must be wiped and join again");
+    }
     if table.roster.refuses(cert) {
         return Some("it was removed from the cluster");
     }

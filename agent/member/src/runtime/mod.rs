@@ -28,7 +28,7 @@ use crate::link::{
     self, Acceptor, Address, Incoming, JoinReply, JoinRequest, Lane, LinkConfig, LinkError, Links, MemberEntry,
     PathState, PeerTable, Requester, Route, Timing,
 };
-use crate::store::{RaftStore, StoreError};
+use crate::store::{Aside, RaftStore, StoreError};
 use disk::{Disk, Writer};
 
 /// Who was heard within this time counts as heard.
@@ -360,6 +360,9 @@ impl Member {
                     Err(error) => warn!(member = %from.name, %error, "a member's message can't be decoded"),
                 }
             }
+            Incoming::NewerEpoch { from, raft_id, epoch } => {
+                self.core.newer_epoch(moment(), &from.name, raft_id, epoch);
+            }
             Incoming::Request { from, bytes, reply } => {
                 let request: Result<Request, _> = ciborium::from_reader(&bytes[..]);
                 match (request, from) {
@@ -461,9 +464,16 @@ impl Member {
                     }
                 }
                 Action::Changed => self.changed(),
+                Action::SetAside { why } => {
+                    error!(%why, "the cluster goes on without this member");
+                    if let Err(error) = RaftStore::retire(&self.store, Aside::TakenOver) {
+                        // It is told again after a start.
+                        error!(%error, "the store can't be set aside");
+                    }
+                }
                 Action::Stop { why, forgot } => {
                     error!(%why, "this member must stop");
-                    if forgot && let Err(error) = RaftStore::retire(&self.store) {
+                    if forgot && let Err(error) = RaftStore::retire(&self.store, Aside::Forgot) {
                         // Its peers remember for as long as they run: it is found out again.
                         error!(%error, "the store can't be set aside");
                     }
@@ -543,10 +553,7 @@ fn is_urgent(message: &Message) -> bool {
 fn peer_table(state: &State) -> PeerTable {
     let mut table = PeerTable::default();
     for (name, member) in &state.members {
-        let role = match member.role {
-            tiebreaker_pipeline::state::Role::Appliance => identity::Role::Appliance,
-            tiebreaker_pipeline::state::Role::Node => identity::Role::Node,
-        };
+        let role = identity_role(member.role);
         let addresses = member.addresses.iter().filter_map(|text| text.parse::<Address>().ok()).collect();
         table.members.insert(name.clone(), MemberEntry { role, addresses });
     }
@@ -554,7 +561,18 @@ fn peer_table(state: &State) -> PeerTable {
     for (name, raft_id) in &state.removed {
         roster.remove(identity::Role::Node, name.clone(), Some(*raft_id));
     }
+    for (name, parted) in &state.parted {
+        roster.leave_behind(identity_role(parted.role), name.clone(), parted.raft_id);
+    }
+    table.epoch = state.epoch;
     table.roster = roster;
     table.newcomers_from = Some(state.next_raft_id);
     table
+}
+
+const fn identity_role(role: tiebreaker_pipeline::state::Role) -> identity::Role {
+    match role {
+        tiebreaker_pipeline::state::Role::Appliance => identity::Role::Appliance,
+        tiebreaker_pipeline::state::Role::Node => identity::Role::Node,
+    }
 }

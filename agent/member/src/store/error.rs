@@ -34,6 +34,16 @@ pub enum StoreError {
         /// Where the file is now.
         path: PathBuf,
     },
+    /// The file was set aside, because the cluster goes on without this member.
+    #[error(
+        "{path} was set aside: an operator took this cluster over with another member and gave this one up, so it must do \
+         nothing in it any more. Way out: wipe what this machine holds of the cluster and join again; what only this \
+         machine knows is in that file"
+    )]
+    TakenOver {
+        /// Where the file is now.
+        path: PathBuf,
+    },
     /// There is a file where a new one should be created.
     #[error(
         "{path} exists already: it belongs to a member that ran here; to start this member afresh, let it rejoin under a \

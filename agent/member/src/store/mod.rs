@@ -9,4 +9,4 @@ mod record;
 mod sectors;
 
 pub use error::StoreError;
-pub use raft_store::RaftStore;
+pub use raft_store::{Aside, RaftStore};

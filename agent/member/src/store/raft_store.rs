@@ -19,6 +19,30 @@ const SNAPSHOT: &str = "snapshot";
 /// The whole file is some hundred kilobytes; the library's default cache is made for gigabytes.
 const CACHE_BYTES: usize = 1024 * 1024;
 
+/// Stores of earlier takeovers that are kept at most.
+const KEPT_MAX: u32 = 100;
+
+/// Why a store is never to be used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aside {
+    /// It has lost what it reported as written.
+    Forgot,
+    /// The cluster goes on without this member.
+    TakenOver,
+}
+
+impl Aside {
+    fn path(self, path: &Path) -> PathBuf {
+        with_ending(
+            path,
+            match self {
+                Self::Forgot => ".forgetful",
+                Self::TakenOver => ".taken-over",
+            },
+        )
+    }
+}
+
 /// The durable half of consensus. One process holds the file at a time.
 #[derive(Debug)]
 pub struct RaftStore {
@@ -74,9 +98,14 @@ impl RaftStore {
     pub fn open(path: impl AsRef<Path>) -> Result<(Self, Option<Stored>), StoreError> {
         let path = path.as_ref();
         if !path.try_exists().map_err(|source| fault(path, "looking for", source))? {
-            let aside = set_aside(path);
-            if aside.try_exists().map_err(|source| fault(&aside, "looking for", source))? {
-                return Err(StoreError::Forgetful { path: aside });
+            for why in [Aside::Forgot, Aside::TakenOver] {
+                let aside = why.path(path);
+                if aside.try_exists().map_err(|source| fault(&aside, "looking for", source))? {
+                    return Err(match why {
+                        Aside::Forgot => StoreError::Forgetful { path: aside },
+                        Aside::TakenOver => StoreError::TakenOver { path: aside },
+                    });
+                }
             }
             return Err(StoreError::Missing { path: path.into() });
         }
@@ -103,15 +132,34 @@ impl RaftStore {
         Ok((Self { path: path.into(), database, head, stopped: false }, stored))
     }
 
-    /// Gives the file another name, under which no member starts: it has lost what it reported as written. It may be
-    /// open meanwhile.
+    /// Gives the file another name, under which no member starts. It may be open meanwhile.
     ///
     /// # Errors
     /// It couldn't be renamed.
-    pub fn retire(path: impl AsRef<Path>) -> Result<(), StoreError> {
+    pub fn retire(path: impl AsRef<Path>, why: Aside) -> Result<(), StoreError> {
         let path = path.as_ref();
-        fs::rename(path, set_aside(path)).map_err(|source| fault(path, "setting aside", source))?;
+        fs::rename(path, why.path(path)).map_err(|source| fault(path, "setting aside", source))?;
         sync_directory_of(path)
+    }
+
+    /// Puts another state into this file's place, at once and whole, and keeps the file beside it under a name that it
+    /// returns. It is held until then, so nobody else can have changed it meanwhile.
+    ///
+    /// # Errors
+    /// One of the files couldn't be written; then the old one is still in its place.
+    pub fn supersede(self, stored: &Stored) -> Result<PathBuf, StoreError> {
+        let path = self.path.clone();
+        let new = with_ending(&path, ".takeover");
+        match fs::remove_file(&new) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fault(&new, "removing", error)),
+        }
+        drop(Self::create(&new, stored)?);
+        let kept = keep_beside(&path)?;
+        fs::rename(&new, &path).map_err(|source| fault(&path, "replacing", source))?;
+        sync_directory_of(&path)?;
+        Ok(kept)
     }
 
     /// Makes a batch durable, all of it or nothing.
@@ -248,9 +296,21 @@ fn unfinished(path: &Path) -> PathBuf {
     with_ending(path, ".new")
 }
 
-/// The name of a store that has lost what it reported as written.
-fn set_aside(path: &Path) -> PathBuf {
-    with_ending(path, ".forgetful")
+/// Gives the file a second name, `.before-takeover`, with a number where that is taken.
+fn keep_beside(path: &Path) -> Result<PathBuf, StoreError> {
+    let numbered = (2..KEPT_MAX).map(|number| with_ending(path, &format!(".before-takeover-{number}")));
+    for kept in std::iter::once(with_ending(path, ".before-takeover")).chain(numbered) {
+        match fs::hard_link(path, &kept) {
+            Ok(()) => {
+                sync_directory_of(path)?;
+                return Ok(kept);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(fault(&kept, "linking", error)),
+        }
+    }
+    let full = io::Error::new(io::ErrorKind::AlreadyExists, "too many stores of earlier takeovers: move some away");
+    Err(fault(path, "keeping a copy of", full))
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

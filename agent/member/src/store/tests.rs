@@ -88,11 +88,43 @@ fn row_52_a_store_that_forgot_is_never_opened_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = path(&directory);
     let open = RaftStore::create(&path, &Stored::default()).expect("creates");
-    RaftStore::retire(&path).expect("set aside while it is open");
+    RaftStore::retire(&path, Aside::Forgot).expect("set aside while it is open");
     drop(open);
     let error = RaftStore::open(&path).expect_err("refused");
     assert!(matches!(error, StoreError::Forgetful { .. }), "{error:?}");
     assert!(error.to_string().contains("join again"), "{error}");
+}
+
+#[test]
+fn row_66_a_store_whose_cluster_went_on_elsewhere_is_never_opened_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = path(&directory);
+    drop(RaftStore::create(&path, &Stored::default()).expect("creates"));
+    RaftStore::retire(&path, Aside::TakenOver).expect("set aside");
+    let error = RaftStore::open(&path).expect_err("refused");
+    assert!(matches!(error, StoreError::TakenOver { .. }), "{error:?}");
+    assert!(error.to_string().contains("took this cluster over"), "{error}");
+}
+
+#[test]
+fn a_superseded_store_is_kept_under_a_name_of_its_own_each_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = path(&directory);
+    let mut older = Vec::new();
+    let mut store = RaftStore::create(&path, &Stored::default()).expect("creates");
+    for term in 1..=3 {
+        fs::write(with_ending(&path, ".takeover"), b"left by a crash").expect("writes");
+        let hard_state = HardState { term, ..HardState::default() };
+        older.push(store.supersede(&Stored { hard_state, ..Stored::default() }).expect("superseded"));
+        let (next, stored) = RaftStore::open(&path).expect("opens");
+        assert_eq!(stored.expect("a state").hard_state.term, term);
+        store = next;
+    }
+    for (term, kept) in older.iter().enumerate() {
+        let (_, stored) = RaftStore::open(kept).expect("the old one is whole");
+        assert_eq!(stored.expect("a state").hard_state.term, term as u64, "{}", kept.display());
+    }
+    assert!(!with_ending(&path, ".takeover").exists());
 }
 
 #[test]

@@ -115,6 +115,9 @@ pub enum Frame {
         code: RefuseCode,
         /// Why, for people.
         text: String,
+        /// Where the epoch is the reason: the refusing side's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
     },
     /// A wish to join.
     Join(JoinFrame),
@@ -170,15 +173,19 @@ mod tests {
     /// Bytes that members of this version send and understand. A difference here is a new protocol version.
     #[test]
     fn the_encoding_is_pinned() {
-        let golden: [(Frame, &str); 8] = [
+        let golden: [(Frame, &str); 9] = [
             (
                 Frame::Hello(Hello { min: 1, max: 1, purpose: Purpose::Member { epoch: 0 } }),
                 "a16548656c6c6fa3636d696e01636d61780167707572706f7365a1664d656d626572a16565706f636800",
             ),
             (Frame::Welcome { version: 1 }, "a16757656c636f6d65a16776657273696f6e01"),
             (
-                Frame::Refuse { code: RefuseCode::Busy, text: "x".into() },
+                Frame::Refuse { code: RefuseCode::Busy, text: "x".into(), epoch: None },
                 "a166526566757365a264636f6465644275737964746578746178",
+            ),
+            (
+                Frame::Refuse { code: RefuseCode::Epoch, text: "x".into(), epoch: Some(1) },
+                "a166526566757365a364636f64656545706f6368647465787461786565706f636801",
             ),
             (Frame::Ping { n: 7 }, "a16450696e67a1616e07"),
             (Frame::Pong { n: 7 }, "a164506f6e67a1616e07"),

@@ -142,7 +142,7 @@ async fn a_version_that_is_too_new_or_too_old_is_refused_with_both_named() {
         let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
         raw.send(&Frame::Hello(Hello { min, max, purpose: Purpose::Member { epoch: 0 } })).await;
         match raw.next().await.unwrap() {
-            Some(Frame::Refuse { code: RefuseCode::Version, text }) => {
+            Some(Frame::Refuse { code: RefuseCode::Version, text, .. }) => {
                 assert!(text.contains(&format!("{min} to {max}")) && text.contains("upgrade the older"), "{text}");
             }
             other => panic!("{other:?}"),

@@ -1,8 +1,8 @@
 //! Who is let in, and who isn't.
 
 use tiebreaker_member::{
-    Ca, CertFault, Client, Frame, LEAF_VALIDITY, Lane, LinkError, PathState, PeerPaths, Purpose, RefuseCode, Role,
-    Route, TimeFloor, Timing, Via,
+    Ca, CertFault, Client, Frame, Incoming, LEAF_VALIDITY, Lane, LinkError, PathState, PeerPaths, Purpose, RefuseCode,
+    Role, Route, TimeFloor, Timing, Via,
 };
 
 use crate::raw::{Raw, alert};
@@ -70,6 +70,59 @@ async fn a_changed_epoch_parts_the_members() {
     world.n1.direct_up("pi").await;
 }
 
+/// The word of a newer epoch, as it comes to the layer above.
+async fn newer(member: &mut Member) -> (String, Option<u64>, u64) {
+    loop {
+        match soon("a newer epoch", member.rx.recv()).await.unwrap() {
+            Incoming::NewerEpoch { from, raft_id, epoch } => return (from.name.to_string(), raft_id, epoch),
+            Incoming::Message { .. } | Incoming::Request { .. } | Incoming::Join { .. } => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn row_66_both_sides_of_a_call_learn_of_a_newer_epoch_and_the_newer_side_of_nothing() {
+    let mut world = World::new(Timing::default()).await;
+    world.n1.direct_up("pi").await;
+    // n1 calls pi, and is refused with pi's epoch.
+    world.pi.change(|table| table.epoch = 2);
+    assert_eq!(newer(&mut world.n1).await, ("pi".to_owned(), None, 2));
+    // n2 calls n1, which is behind: it is told by the greeting.
+    world.n2.change(|table| table.epoch = 1);
+    let told = async {
+        loop {
+            let (from, _, epoch) = newer(&mut world.n1).await;
+            if from == "n2" {
+                return epoch;
+            }
+        }
+    };
+    assert_eq!(soon("n2's word", told).await, 1);
+    while let Ok(incoming) = world.pi.rx.try_recv() {
+        assert!(!matches!(incoming, Incoming::NewerEpoch { .. }), "{incoming:?}");
+    }
+}
+
+#[tokio::test]
+async fn row_66_who_was_left_behind_is_told_so_and_may_do_nothing() {
+    let mut world = World::new(Timing::default()).await;
+    world.n1.direct_up("pi").await;
+    world.pi.change(|table| {
+        table.epoch = 1;
+        table.members.clear();
+        table.roster.leave_behind(Role::Node, name("n1"), 0);
+    });
+    world.n1.until("a refusal", "pi", down_because("took the cluster over")).await;
+    assert_eq!(newer(&mut world.n1).await, ("pi".to_owned(), None, 1));
+    // With the right epoch, or for anything else, its certificate is as good as that of one who was removed.
+    let identity = issue(&world.ca, "home", Role::Node, "n1");
+    for purpose in [Purpose::Member { epoch: 1 }, Purpose::Request, Purpose::Relay { to: name("n2") }] {
+        let mut raw = Raw::connect(world.pi.addr, "home", Some(&identity)).await;
+        let answer = raw.hello(purpose.clone()).await.unwrap();
+        assert!(matches!(answer, Some(Frame::Refuse { code: RefuseCode::NotAMember, .. })), "{purpose:?}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn another_authority_is_refused_on_both_sides() {
     let world = World::strangers(Timing::default(), NOW).await;
@@ -114,7 +167,9 @@ async fn a_second_machine_with_the_same_name_is_refused() {
     let me = issue(&world.ca, "home", Role::Appliance, "pi");
     let mut raw = Raw::connect(world.pi.addr, "home", Some(&me)).await;
     let answer = raw.hello(Purpose::Member { epoch: 0 }).await.unwrap();
-    assert!(matches!(&answer, Some(Frame::Refuse { code: RefuseCode::NotAMember, text }) if text.contains("cloned")));
+    assert!(
+        matches!(&answer, Some(Frame::Refuse { code: RefuseCode::NotAMember, text, .. }) if text.contains("cloned"))
+    );
 }
 
 #[tokio::test]

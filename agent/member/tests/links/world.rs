@@ -125,7 +125,7 @@ impl Member {
         loop {
             match soon("a message", self.rx.recv()).await.unwrap() {
                 Incoming::Message { from, via, bytes, .. } => return (from.to_string(), via, bytes.into_vec()),
-                Incoming::Request { .. } | Incoming::Join { .. } => {}
+                Incoming::Request { .. } | Incoming::Join { .. } | Incoming::NewerEpoch { .. } => {}
             }
         }
     }

@@ -824,6 +824,81 @@ fn a_later_agent_on_the_fenced_boot_resets_too_and_one_on_a_later_boot_doesnt() 
 }
 
 #[test]
+fn without_a_lease_the_probe_after_a_stop_is_awaited_however_slow() {
+    // A machine that boots, in a cluster that has no leader yet.
+    let mut a = Machine::ready(placed());
+    let first = a.begun(OperationKind::Probe);
+    a.pass(ms(250));
+    assert!(a.took(&Action::Cancel(first)));
+    a.probe(first, unknown());
+    let stop = a.begun(OperationKind::Stop);
+    a.end(stop, Outcome::Done);
+    let after = a.begun(OperationKind::Probe);
+    a.pass(ms(250));
+    a.pass(ms(250));
+    assert!(!a.took(&Action::Cancel(after)));
+    a.probe(after, Found::Stopped);
+    assert_eq!(a.node.report(&a.log.state).resources[&web()], Observed::Stopped);
+}
+
+// The cluster goes on without it (row 66).
+
+#[test]
+fn row_66_a_node_whose_cluster_was_taken_over_resets_itself_if_it_runs_something() {
+    for found in [Found::Running, unknown()] {
+        let mut a = Machine::leased(placed());
+        a.started(found);
+        a.event(Event::TakenOver);
+        assert!(a.took(&Action::ResetParted));
+        assert!(!a.node.has_lease(a.now), "its lease is over");
+        a.grant(3, a.log.state.applied);
+        assert!(!a.node.has_lease(a.now), "and no late grant revives it");
+        a.pass(ms(500));
+        assert!(!a.took(&Action::ResetParted), "once");
+        assert!(!a.node.is_parted());
+    }
+}
+
+#[test]
+fn row_66_a_start_under_way_counts_as_running() {
+    let mut a = Machine::leased(placed());
+    a.begun(OperationKind::Start);
+    a.event(Event::TakenOver);
+    assert!(a.took(&Action::ResetParted));
+}
+
+#[test]
+fn row_66_a_node_that_runs_nothing_looks_and_ends_without_a_reset() {
+    let mut a = Machine::ready(placed());
+    let early = a.begun(OperationKind::Probe);
+    a.event(Event::TakenOver);
+    assert!(!a.node.is_parted(), "nothing is known yet");
+    let renewals = a.renewals.len();
+    a.probe(early, Found::Stopped);
+    a.pass(ms(1_000));
+    assert!(a.node.is_parted());
+    assert!(!a.took(&Action::ResetParted));
+    assert_eq!((a.renewals.len(), a.find(OperationKind::Start)), (renewals, None), "nor does it ask or start any more");
+}
+
+#[test]
+fn row_66_an_idle_watchdog_is_disarmed_before_the_end() {
+    let mut a = Machine::running(placed());
+    a.log.must(Log::set_web(Requested::Stopped));
+    a.look();
+    let stop = a.begun(OperationKind::Stop);
+    a.end(stop, Outcome::Done);
+    // It is told before it has disarmed by itself.
+    let probe = a.begun(OperationKind::Probe);
+    a.node.handle(a.now, &a.log.state, Event::TakenOver);
+    a.probe(probe, Found::Stopped);
+    assert!(a.took(&Action::Disarm));
+    assert!(!a.node.is_parted());
+    a.event(Event::Disarmed(Ok(())));
+    assert!(a.node.is_parted());
+}
+
+#[test]
 fn anothers_fence_resets_nobody() {
     let mut a = Machine::running(placed());
     a.log.must(Log::fence("b", 1));

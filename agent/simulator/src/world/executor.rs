@@ -63,6 +63,7 @@ impl World {
                 let back = self.dice.between(200 * MS, 2_000 * MS);
                 self.crash(who, back);
             }
+            node::Action::ResetParted => self.violated("parted", "nobody takes a cluster over here".to_owned()),
             node::Action::ResetSelf(id) => {
                 self.say(who, || format!("learns of its own fence {id}"));
                 self.reset(who, "resets itself");

@@ -242,6 +242,7 @@ impl World {
             Action::Device { token, node, command, .. } => self.work_device(who, token, &node, command),
             Action::Reply { request, reply } => self.record(Some(who), || Record::Answered { request, reply }),
             Action::Changed => self.observe(who),
+            Action::SetAside { why } => self.violated("parted", why),
             Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }
     }
