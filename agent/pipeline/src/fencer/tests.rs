@@ -387,18 +387,25 @@ fn row_44_what_read_off_and_reads_on_again_is_switched_no_more() {
 
 #[test]
 fn row_44_where_one_device_read_off_no_other_is_tried() {
-    let mut pi = Appliance::new(&["bmc", "pdu"]);
-    pi.switch_off("bmc", TAKEN);
-    pi.confirm("bmc");
-    pi.proposals.clear();
-    pi.pass(FRESH);
-    pi.looks("bmc", unanswered());
-    assert!(matches!(pi.proposed(), Command::FenceFailed { .. }));
-    pi.pass(AGAIN);
-    pi.looks("bmc", OFF);
-    pi.pass(LOOK_EVERY);
-    pi.looks("bmc", OFF);
-    assert_eq!(pi.proposed(), by("bmc"));
+    for device in ["bmc", "pdu"] {
+        let mut pi = Appliance::new(&["bmc", "pdu"]);
+        if device == "pdu" {
+            pi.looks("bmc", unanswered());
+            pi.proposals.clear();
+        }
+        pi.switch_off(device, TAKEN);
+        pi.confirm(device);
+        pi.proposals.clear();
+        pi.pass(FRESH);
+        pi.looks(device, unanswered());
+        assert!(matches!(pi.proposed(), Command::FenceFailed { .. }));
+        assert!(pi.is_idle(), "it is asked again after a while");
+        pi.pass(AGAIN);
+        pi.looks(device, OFF);
+        pi.pass(LOOK_EVERY);
+        pi.looks(device, OFF);
+        assert_eq!(pi.proposed(), by(device));
+    }
 }
 
 #[test]
