@@ -86,7 +86,7 @@ impl Config {
     }
 }
 
-/// The rules that can be left out one by one, each named by its row in SAFETY.md.
+/// The rules that can be left out one by one, each named by its row in docs/safety.md.
 #[cfg(feature = "mutations")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {

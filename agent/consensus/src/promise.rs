@@ -1,4 +1,4 @@
-//! What a member has told its peers that it holds durably, and whether it still does (SAFETY row 52).
+//! What a member has told its peers that it holds durably, and whether it still does (row 52 of docs/safety.md).
 //!
 //! A disk that loses what it reported as written makes a member forget a vote or an acknowledgement, and nothing on the
 //! member itself shows it. Its peers may remember: so every message carries the sender's promise, and a starting member

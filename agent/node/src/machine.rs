@@ -228,7 +228,8 @@ pub fn judge_watchdog(choice: &WatchdogChoice, accept: &[String], data: &Path) -
                     "{text} is not there: load its driver (for instance `modprobe softdog`), or set watchdog = \"none\""
                 )
             })?;
-            let pausable = is_virtual() || may_suspend();
+            let root = Path::new("/");
+            let pausable = is_virtual(root) || may_suspend(root);
             Ok(Some(judge_device(&found, accept, data, pausable)))
         }
     }
@@ -282,19 +283,18 @@ fn seen_to_reset(found: &Inspected, data: &Path) -> bool {
 }
 
 /// A virtual machine may be paused from outside, its watchdog with it: its silence proves nothing.
-fn is_virtual() -> bool {
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+fn is_virtual(root: &Path) -> bool {
+    let flags = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let hypervisor = flags.lines().any(|line| line.starts_with("flags") && line.split(' ').any(|f| f == "hypervisor"));
-    hypervisor || Path::new("/sys/hypervisor/type").exists() || Path::new("/proc/device-tree/hypervisor").exists()
+    hypervisor || root.join("sys/hypervisor/type").exists() || root.join("proc/device-tree/hypervisor").exists()
 }
 
 /// A machine that may suspend stops its watchdog with itself, and wakes with its workloads. Masked sleep targets rule
 /// that out.
-fn may_suspend() -> bool {
-    let can = std::fs::read_to_string("/sys/power/state").unwrap_or_default();
-    let masked = |target: &str| {
-        std::fs::read_link(Path::new("/etc/systemd/system").join(target)).is_ok_and(|to| to == Path::new("/dev/null"))
-    };
+fn may_suspend(root: &Path) -> bool {
+    let can = std::fs::read_to_string(root.join("sys/power/state")).unwrap_or_default();
+    let units = root.join("etc/systemd/system");
+    let masked = |target: &str| std::fs::read_link(units.join(target)).is_ok_and(|to| to == Path::new("/dev/null"));
     let sleeps = can.split_whitespace().any(|state| matches!(state, "mem" | "freeze" | "disk" | "standby"));
     let all_masked =
         ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"].into_iter().all(masked);
@@ -338,6 +338,46 @@ mod tests {
         assert_eq!(judge(&found("iTCO", GOOD, 0x20), &[], false), Trust::Drilled);
         assert_eq!(judge(&found("iTCO", GOOD, 0), &[], false), Trust::Drilled, "it is remembered");
         assert_eq!(judge(&found("other", GOOD, 0), &[], false), Trust::Unproven, "of this watchdog alone");
+    }
+
+    /// A machine's files below a folder.
+    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn row_5_a_virtual_machine_is_known_by_any_of_its_signs() {
+        assert!(!is_virtual(machine(&[("proc/cpuinfo", "processor : 0\nflags\t\t: fpu vme\n")]).path()));
+        let signs = [
+            ("proc/cpuinfo", "processor : 0\nflags\t\t: fpu hypervisor vme\n"),
+            ("sys/hypervisor/type", "xen\n"),
+            ("proc/device-tree/hypervisor/compatible", "linux,kvm"),
+        ];
+        for sign in signs {
+            assert!(is_virtual(machine(&[sign]).path()), "{sign:?}");
+        }
+    }
+
+    #[test]
+    fn row_6_a_machine_that_may_suspend_is_pausable_until_every_sleep_target_is_masked() {
+        assert!(!may_suspend(machine(&[]).path()), "a kernel without suspend");
+        for state in ["freeze mem disk\n", "mem\n", "disk\n", "freeze\n", "standby\n"] {
+            assert!(may_suspend(machine(&[("sys/power/state", state)]).path()), "{state}");
+        }
+        let machine = machine(&[("sys/power/state", "freeze mem disk\n")]);
+        let units = machine.path().join("etc/systemd/system");
+        std::fs::create_dir_all(&units).unwrap();
+        for target in ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"] {
+            assert!(may_suspend(machine.path()), "{target} is not masked");
+            std::os::unix::fs::symlink("/dev/null", units.join(target)).unwrap();
+        }
+        assert!(!may_suspend(machine.path()));
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub const AGAIN: Duration = Duration::from_secs(3);
 pub const LANDS_WITHIN: Duration = Duration::from_secs(60);
 /// A proposal or read without a result is repeated after this long.
 const REPEAT: Duration = Duration::from_secs(1);
+/// A proof is proposed this often: the leader takes it as soon as every other node has been heard again.
+const PROVE_EVERY: Duration = Duration::from_millis(250);
+/// A proof that didn't count within this time is old: the device is read again.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What a device is asked to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -100,7 +104,9 @@ enum Step {
     /// A device works.
     Working { token: u64, command: DeviceCommand },
     /// `Fenced` is proposed.
-    Proving { until: Reading, evidence: Evidence },
+    Proving { until: Reading, fresh_until: Reading, evidence: Evidence },
+    /// What read off reads on: the node came back, or the device is another machine's. Nothing more is touched.
+    Doubting,
     /// Only the closing is left.
     Closing { from: Reading },
 }
@@ -112,6 +118,8 @@ struct Job {
     device: usize,
     step: Step,
     offs_seen: u32,
+    /// A device has read off twice.
+    was_off: bool,
     off_by: Option<Reading>,
     /// Until then an unanswered command may land.
     lands_until: Option<Reading>,
@@ -184,6 +192,7 @@ impl Fencer {
                     device: 0,
                     step: Step::Wait { until: now, then: DeviceCommand::Look },
                     offs_seen: 0,
+                    was_off: false,
                     off_by: None,
                     lands_until,
                     taken: BTreeMap::new(),
@@ -216,8 +225,9 @@ impl Fencer {
                     Some(self.looked.after(LOOK_EVERY))
                 }
                 Step::Wait { until, .. } => Some(*until),
-                Step::Reading { until, .. } | Step::Proving { until, .. } => Some(*until),
-                Step::Working { .. } => None,
+                Step::Reading { until, .. } => Some(*until),
+                Step::Proving { until, fresh_until, .. } => Some(until.earlier_of(*fresh_until)),
+                Step::Working { .. } | Step::Doubting => None,
                 Step::Closing { from } if self.looked.reached_on_either(*from) => Some(self.looked.after(LOOK_EVERY)),
                 Step::Closing { from } => Some(*from),
             })
@@ -238,7 +248,7 @@ impl Fencer {
         let mut out = Vec::new();
         match &job.step {
             // Whatever proved the fence: what is under way is waited for, then the node is given its power back.
-            Step::Wait { .. } | Step::Proving { .. } | Step::Reading { .. }
+            Step::Wait { .. } | Step::Proving { .. } | Step::Doubting | Step::Reading { .. }
                 if proven && !matches!(&job.step, Step::Reading { then: DeviceCommand::On, .. }) =>
             {
                 job.after_proof(now, id, token, &mut out);
@@ -260,12 +270,16 @@ impl Fencer {
                     out.push(Action::Read(token));
                 }
             }
-            Step::Working { .. } => {}
-            Step::Proving { until, evidence } => {
+            Step::Working { .. } | Step::Doubting => {}
+            Step::Proving { fresh_until, .. } if now.reached_on_either(*fresh_until) => {
+                job.offs_seen = 0;
+                job.begin(id, token, DeviceCommand::Look, &mut out);
+            }
+            Step::Proving { until, fresh_until, evidence } => {
                 if now.reached_on_either(*until) {
-                    let evidence = evidence.clone();
+                    let (fresh_until, evidence) = (*fresh_until, evidence.clone());
                     out.push(Action::Propose(Command::Fenced { id, evidence: evidence.clone() }));
-                    job.step = Step::Proving { until: now.after(REPEAT), evidence };
+                    job.step = Step::Proving { until: now.after(PROVE_EVERY), fresh_until, evidence };
                 }
             }
             Step::Closing { from } => {
@@ -340,7 +354,8 @@ impl Job {
                 if self.offs_seen >= 2 {
                     let device = self.devices.get(self.device).cloned().unwrap_or_default();
                     let evidence = Evidence::BmcOff { device };
-                    self.step = Step::Proving { until: now, evidence };
+                    self.was_off = true;
+                    self.step = Step::Proving { until: now, fresh_until: now.after(FRESH), evidence };
                 } else {
                     self.step = Step::Wait { until: now.after(LOOK_EVERY), then: DeviceCommand::Look };
                 }
@@ -348,6 +363,12 @@ impl Job {
             (DeviceCommand::Look, DeviceResult::IsOn) => {
                 self.offs_seen = 0;
                 match self.off_by {
+                    _ if self.was_off => {
+                        // Another off would hit a node that came back by itself, or another machine once more.
+                        let why = "it read off and reads on again: nothing more is touched".to_owned();
+                        out.push(Action::Propose(Command::FenceFailed { id, why }));
+                        self.step = Step::Doubting;
+                    }
                     None => self.step = Step::Wait { until: now, then: DeviceCommand::Off },
                     Some(by) if now.reached_on_either(by) => {
                         let why = "it took the command and still reads on".to_owned();
@@ -408,8 +429,11 @@ impl Job {
         out.push(Action::Propose(Command::FenceFailed { id, why }));
         self.offs_seen = 0;
         self.off_by = None;
-        let last = self.device + 1 >= self.devices.len();
-        self.device = if last { 0 } else { self.device + 1 };
+        // Where a device has read off already, the next one is no way on: what is wrong may be whose device it is.
+        let last = self.was_off || self.device + 1 >= self.devices.len();
+        if !self.was_off {
+            self.device = if last { 0 } else { self.device + 1 };
+        }
         let until = if last { now.after(AGAIN) } else { now };
         self.step = Step::Wait { until, then: DeviceCommand::Look };
     }

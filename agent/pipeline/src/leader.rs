@@ -3,15 +3,21 @@
 //! All of it is memory of one leader in one term. Whoever starts leading assumes a grant to every admitted life, so
 //! nothing has to be handed over.
 
+mod power;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::fence::FenceId;
 use crate::name::{MemberName, ResourceName};
 use crate::profile::silence_after_lease;
 use crate::report::{Answer, Capacity, LeaseVerdict, Refusal, Renew, Report, WatchdogPromise};
 use crate::rules::Rules;
 use crate::state::State;
 use crate::time::Reading;
+
+use power::Claim;
+pub use power::Doubt;
 
 /// What the leader knows of one node.
 #[derive(Clone, Debug)]
@@ -57,8 +63,10 @@ pub struct Leases {
     term: u64,
     since: Reading,
     nodes: BTreeMap<MemberName, NodeView>,
-    /// Lives whose fence this leader has proposed: they get no grant whatever becomes of the proposal.
-    condemned: BTreeMap<MemberName, u64>,
+    /// Lives whose fence this leader has proposed, and when: they get no grant whatever becomes of the proposal.
+    condemned: BTreeMap<MemberName, (u64, Reading)>,
+    /// Fences whose device reads off.
+    claims: BTreeMap<FenceId, Claim>,
     /// Since when each resource is reported to run.
     up: BTreeMap<ResourceName, Reading>,
     /// When the last grant of each length ends: at most one line per profile.
@@ -79,6 +87,7 @@ impl Leases {
             since: now,
             nodes: BTreeMap::new(),
             condemned: BTreeMap::new(),
+            claims: BTreeMap::new(),
             up: BTreeMap::new(),
             lengths,
             rules: state.rules,
@@ -150,13 +159,16 @@ impl Leases {
     }
 
     /// No more grants to this life: its fence is about to be proposed.
-    pub fn condemn(&mut self, name: &MemberName, incarnation: u64) {
-        self.condemned.insert(name.clone(), incarnation);
+    pub fn condemn(&mut self, now: Reading, name: &MemberName, incarnation: u64) {
+        // The first time counts: whoever fell silent after it may have done so because of this fence.
+        if self.condemned.get(name).is_none_or(|(known, _)| *known != incarnation) {
+            self.condemned.insert(name.clone(), (incarnation, now));
+        }
     }
 
     /// The log voided the fence of this life: it may be granted again.
     pub fn pardon(&mut self, name: &MemberName, incarnation: u64) {
-        if self.condemned.get(name) == Some(&incarnation) {
+        if self.condemned.get(name).is_some_and(|(known, _)| *known == incarnation) {
             self.condemned.remove(name);
         }
     }
@@ -275,7 +287,8 @@ impl Leases {
                 report: renew.report,
             });
         }
-        let condemned = state.open_fence(name).is_some() || self.condemned.get(name) == Some(&incarnation);
+        let proposed = self.condemned.get(name).is_some_and(|(known, _)| *known == incarnation);
+        let condemned = state.open_fence(name).is_some() || proposed;
         if condemned && self.rules.no_grant_to_the_condemned() {
             return Err(Refusal::Condemned);
         }

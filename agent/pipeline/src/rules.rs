@@ -129,6 +129,8 @@ rules! {
     devices_need_a_fresh_read = 42,
     /// No evidence by watchdog arithmetic from a life whose promise is suspended.
     unbound_lives_prove_nothing = 8,
+    /// A device that reads off proves nothing before the other nodes have been heard again.
+    power_counts_while_the_others_are_heard = 44,
     /// A node that another member hears is not fenced inside its lease.
     others_are_asked_first = 48,
 }

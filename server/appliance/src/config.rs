@@ -104,7 +104,7 @@ impl Config {
         let name = MemberName::new(&raw.name).context("name")?;
         let listen = listen_addresses(&raw.listen)?;
         let mut clusters = BTreeMap::new();
-        let mut outlets: BTreeMap<String, String> = BTreeMap::new();
+        let mut outlets: BTreeMap<SocketAddr, String> = BTreeMap::new();
         for (name, cluster) in raw.clusters {
             let at = format!("clusters.{name}");
             let key = ClusterName::new(&name).context("clusters")?;
@@ -118,7 +118,8 @@ impl Config {
                 }
                 // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
                 let owner = format!("{} of cluster {key}", device.node);
-                if let Some(other) = outlets.insert(device.ipmi.address.to_string(), owner.clone())
+                let outlet = SocketAddr::new(device.ipmi.address.ip().to_canonical(), device.ipmi.address.port());
+                if let Some(other) = outlets.insert(outlet, owner.clone())
                     && other != owner
                 {
                     bail!("{at}: {} is already the device of {other}", device.ipmi.address);
@@ -229,5 +230,47 @@ mod tests {
         assert!(typo.contains("line 4") && typo.contains("plaintext"), "{typo}");
         let short = parse(&format!("{head}[qdevice]\nanswer_within_ms = 5"));
         assert!(short.contains("answer_within_ms"), "{short}");
+    }
+
+    /// Devices (cluster, node, name, kind, address), with a password file that only its owner may read.
+    fn devices(devices: &[(&str, &str, &str, &str, &str)]) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("bmc");
+        std::fs::write(&secret, "hunter2").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut text = "name = 'pi'\nlisten = ['[::]:8405']\n".to_owned();
+        for (cluster, node, name, kind, address) in devices {
+            text += &format!(
+                "[[clusters.{cluster}.devices]]\nnode = '{node}'\nname = '{name}'\nkind = '{kind}'\n\
+                 address = '{address}'\nuser = 'admin'\nsuite = 17\npassword_file = 'bmc'\n"
+            );
+        }
+        match Config::check(toml::from_str(&text).unwrap(), dir.path()) {
+            Ok(_) => "ok".into(),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn row_46_a_device_belongs_to_one_node_of_one_cluster() {
+        let mine = ("home", "node1", "bmc", "ipmi", "192.0.2.7:623");
+        assert_eq!(devices(&[mine, ("home", "node2", "bmc", "ipmi", "192.0.2.8:623")]), "ok");
+        let of_another_node = devices(&[mine, ("home", "node2", "bmc", "ipmi", "192.0.2.7:623")]);
+        assert!(of_another_node.contains("already the device of node1 of cluster home"), "{of_another_node}");
+        let of_another_cluster = devices(&[mine, ("work", "node1", "bmc", "ipmi", "192.0.2.7:623")]);
+        assert!(of_another_cluster.contains("already the device of node1 of cluster home"), "{of_another_cluster}");
+        let in_other_words = devices(&[mine, ("work", "node1", "bmc", "ipmi", "[::ffff:192.0.2.7]:623")]);
+        assert!(in_other_words.contains("already the device of node1 of cluster home"), "{in_other_words}");
+        let twice = devices(&[mine, ("home", "node1", "bmc", "ipmi", "192.0.2.9:623")]);
+        assert!(twice.contains("two devices of this name"), "{twice}");
+    }
+
+    #[test]
+    fn row_45_what_switches_an_outlet_is_refused_because_zero_watts_prove_nothing_here() {
+        for kind in ["plug", "pdu", "shelly", "tasmota"] {
+            let answer = devices(&[("home", "node1", "outlet", kind, "192.0.2.7:80")]);
+            assert!(answer.contains("is not known: use \"ipmi\""), "{answer}");
+        }
     }
 }

@@ -209,6 +209,8 @@ fn explain(error: &DeviceError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tiebreaker_fence::{BoxFuture, Proof};
+
     use super::*;
 
     #[test]
@@ -225,5 +227,45 @@ mod tests {
         assert!(belongs(None, Some(uuid), false).unwrap_err().contains("drilled"));
         assert!(belongs(own, None, false).unwrap_err().contains("drilled"));
         assert!(belongs(None, None, true).is_ok());
+    }
+
+    /// A device that answers always the same.
+    struct Fixed {
+        state: PowerState,
+        guid: Option<SystemGuid>,
+    }
+
+    impl Device for Fixed {
+        fn name(&self) -> &'static str {
+            "fixed"
+        }
+
+        fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
+            Box::pin(std::future::ready(Ok(self.state)))
+        }
+
+        fn off(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+            unreachable!("a proof switches nothing")
+        }
+
+        fn on(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+            unreachable!("a proof switches nothing")
+        }
+
+        fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
+            Box::pin(std::future::ready(Ok(Proof { state: self.state, guid: self.guid })))
+        }
+    }
+
+    #[tokio::test]
+    async fn row_43_a_device_that_reads_off_while_its_node_is_up_is_never_proven() {
+        let guid = SystemGuid::new([7; 16]);
+        let uuid = "07070707-0707-0707-0707-070707070707";
+        for drilled in [false, true] {
+            let managed = |state| Managed { device: Box::new(Fixed { state, guid }), drilled };
+            assert_eq!(prove(&managed(PowerState::On), Some(uuid)).await, Ok(()));
+            let why = prove(&managed(PowerState::Off), Some(uuid)).await.unwrap_err();
+            assert!(why.contains("reads off while its node is up"), "{why}");
+        }
     }
 }

@@ -112,6 +112,16 @@ fn a_killed_appliance_costs_no_lease_and_leads_again() {
 }
 
 #[test]
+fn row_57_an_appliance_that_stands_still_is_replaced_before_a_lease_ends() {
+    let fault = Fault::Stop { who: 0, for_ns: 20 * SEC };
+    case(Profile::Balanced, Kind::SERVER, &fault, |outcome| {
+        untouched(outcome);
+        let node = when(outcome, AT, "and may grant").expect("a node leads");
+        assert!(node < (AT + 5 * SEC) / MS, "within a lease, not when the appliance goes on");
+    });
+}
+
+#[test]
 fn an_isolated_node_is_fenced_by_its_bmc() {
     let fault = Fault::Isolate { who: 1, for_ns: 40 * SEC };
     case(Profile::Balanced, Kind::SERVER, &fault, |outcome| recovered_within(outcome, "read off twice", 5_000));

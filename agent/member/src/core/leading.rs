@@ -207,7 +207,7 @@ impl Core {
             }
             if let Command::FenceWanted { node, incarnation, .. } = &command {
                 // From here on this life gets no grant, whatever becomes of the proposal.
-                leading.leases.condemn(node, *incarnation);
+                leading.leases.condemn(moment.now, node, *incarnation);
             }
             busy = true;
             self.propose(moment, Asker::Nobody, command);
@@ -288,5 +288,26 @@ impl Core {
             leading.appliance_well_since = Some(moment.now);
             self.flaps.note(moment.now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_62_the_wait_before_the_lead_goes_back_doubles_with_each_loss_and_is_forgotten_later() {
+        let mut flaps = Flaps::default();
+        let at = |seconds: u64| Reading::both(seconds * 1_000_000_000);
+        assert_eq!(flaps.factor(), 1);
+        let factors: Vec<u32> = (0..8)
+            .map(|turn| {
+                flaps.note(at(turn * 60));
+                flaps.factor()
+            })
+            .collect();
+        assert_eq!(factors, [1, 2, 4, 8, 16, 32, 32, 32]);
+        flaps.note(at(8 * 3600));
+        assert_eq!(flaps.factor(), 1);
     }
 }

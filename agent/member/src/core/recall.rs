@@ -1,4 +1,4 @@
-//! What the members told each other, and what a starting member asks them before it takes part (SAFETY row 52).
+//! What the members told each other, and what a starting member asks them before it takes part (row 52 of docs/safety.md).
 //!
 //! A card that lies about flushing makes a member forget votes and acknowledgements, and only its peers can know. So
 //! each remembers, in memory, the greatest promise of every other; and a starting member asks them all.

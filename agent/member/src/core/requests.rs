@@ -2,6 +2,7 @@
 
 use tiebreaker_consensus::{Consensus, Role as RaftRole};
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Void};
+use tiebreaker_pipeline::fence::Evidence;
 use tiebreaker_pipeline::fencer;
 use tiebreaker_pipeline::manager::{AskError, Plan, View, Why};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
@@ -87,10 +88,12 @@ impl Core {
 
     fn decide(&mut self, moment: Moment, asker: Asker, request: Request) {
         match request {
-            Request::Propose(command) => match self.may_be_asked(moment, &command) {
-                Ok(()) => self.propose(moment, asker, command),
-                Err(why) => self.tell(moment, asker, Reply::Refused { why }),
-            },
+            Request::Propose(command) => {
+                match self.may_be_asked(moment, &command).and_then(|()| self.is_proof(moment, &command)) {
+                    Ok(()) => self.propose(moment, asker, command),
+                    Err(why) => self.tell(moment, asker, Reply::Refused { why }),
+                }
+            }
             Request::Force { command, by } => self.force(moment, asker, command, by),
             Request::Drain { node } => {
                 let drain = self.view(moment).map(|view| view.drain(&node));
@@ -107,7 +110,7 @@ impl Core {
                     if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
                         (&mut self.leading, &command)
                     {
-                        leading.leases.condemn(node, *incarnation);
+                        leading.leases.condemn(moment.now, node, *incarnation);
                     }
                     self.propose(moment, asker, command);
                 }
@@ -115,7 +118,7 @@ impl Core {
             },
             Request::Confirm { node, id, by } => match self.state.open_fence(&node) {
                 Some((open, _)) if open == id => {
-                    let evidence = tiebreaker_pipeline::fence::Evidence::Operator { by };
+                    let evidence = Evidence::Operator { by };
                     self.propose(moment, asker, Command::Fenced { id, evidence });
                 }
                 Some((open, _)) => {
@@ -186,6 +189,13 @@ impl Core {
             Some(breaks) => Err(format!("{breaks}; `--force` does it all the same, and the timeline keeps that")),
             None => Ok(()),
         }
+    }
+
+    /// A device that reads off is a proof only where the rest of what this leader hears agrees.
+    fn is_proof(&mut self, moment: Moment, command: &Command) -> Result<(), String> {
+        let Command::Fenced { id, evidence: Evidence::BmcOff { .. } } = command else { return Ok(()) };
+        let leading = self.leading.as_mut().ok_or("this leader has just begun: it has heard nobody yet")?;
+        leading.leases.power_proves(moment.now, &self.state, *id).map_err(|doubt| doubt.to_string())
     }
 
     fn can_be_done(&self, view: &View<'_>, command: &Command) -> Result<(), AskError> {
@@ -347,6 +357,9 @@ impl Core {
 
     fn alarms(&self, now: Reading) -> Vec<String> {
         let mut alarms = self.troubles.alarms(&self.name, now);
+        if let Some(leases) = self.leases() {
+            alarms.extend(leases.doubts(now, &self.state).iter().map(ToString::to_string));
+        }
         if self.state.nodes.len() < 2 {
             alarms.push(format!(
                 "{} node(s) in the cluster: nothing can be recovered elsewhere, so nothing is protected",

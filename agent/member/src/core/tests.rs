@@ -669,3 +669,67 @@ fn an_agent_that_restarts_leaves_the_agreement_where_the_next_one_begins() {
     let state = State::decode(&stored.state).unwrap();
     assert!(state.life(&name("a")).is_some_and(|life| life.unbound.is_some()), "else it would stop what runs");
 }
+
+/// A fence of this node, which is down from here on.
+fn fence(net: &mut Net, node: &str) -> tiebreaker_pipeline::fence::FenceId {
+    let fence = Request::Fence { node: name(node), by: "alice".into() };
+    assert!(matches!(net.ask("pi", fence, 1_000), Some(Reply::Done { .. })));
+    net.cores.remove(&name(node));
+    net.cores[&name("pi")].state().open_fence(&name(node)).expect("the fence is open").0
+}
+
+/// The appliance's word that a device reads off.
+fn reads_off(net: &mut Net, id: tiebreaker_pipeline::fence::FenceId) -> Option<Reply> {
+    let evidence = tiebreaker_pipeline::fence::Evidence::BmcOff { device: "bmc".into() };
+    net.ask("pi", Request::Propose(Command::Fenced { id, evidence }), 1_000)
+}
+
+#[test]
+fn row_44_a_device_that_reads_off_counts_once_the_other_node_was_heard_again() {
+    let mut net = Net::up(&["a", "b"]);
+    let id = fence(&mut net, "a");
+    let first = reads_off(&mut net, id);
+    assert!(matches!(&first, Some(Reply::Refused { why }) if why.contains("b has not been heard since")), "{first:?}");
+    net.pass(600);
+    assert!(matches!(reads_off(&mut net, id), Some(Reply::Done { .. })));
+}
+
+#[test]
+fn row_44_a_device_that_took_the_power_of_another_node_proves_nothing_and_alarms() {
+    let mut net = Net::up(&["a", "b", "c", "d"]);
+    let id = fence(&mut net, "a");
+    // It has no vote: the appliance and b are still a majority.
+    net.cores.remove(&name("c"));
+    for _ in 0..40 {
+        let reply = reads_off(&mut net, id);
+        assert!(matches!(reply, Some(Reply::Refused { .. })), "{reply:?}");
+        net.pass(250);
+    }
+    let alarms = net.status("pi").alarms;
+    assert!(alarms.iter().any(|alarm| alarm.contains("may have taken the power of c instead")), "{alarms:?}");
+}
+
+#[test]
+fn row_49_a_node_that_is_away_is_not_removed_before_it_was_fenced() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("a"));
+    net.pass(3_000);
+    let reply = net.ask("pi", Request::Remove { name: name("a") }, 1_000);
+    assert!(matches!(&reply, Some(Reply::Refused { why }) if why.contains("is away and may still run")), "{reply:?}");
+    assert!(net.cores[&name("pi")].state().members.contains_key(&name("a")));
+}
+
+#[test]
+fn row_61_nobodys_vote_changes_while_a_fence_is_open() {
+    let mut net = Net::up(&["a", "b", "c", "d"]);
+    let b = net.state.members[&name("b")].raft_id;
+    assert!(net.cores[&name("pi")].state().voters.contains(&b));
+    let id = fence(&mut net, "c");
+    assert!(matches!(net.ask("pi", Request::Remove { name: name("b") }, 1_000), Some(Reply::Done { .. })));
+    net.pass(5_000);
+    assert!(net.cores[&name("pi")].state().voters.contains(&b), "a fence is open");
+    let word = Request::Confirm { node: name("c"), id, by: "alice".into() };
+    assert!(matches!(net.ask("pi", word, 1_000), Some(Reply::Done { .. })));
+    net.pass(5_000);
+    assert!(!net.cores[&name("pi")].state().voters.contains(&b));
+}

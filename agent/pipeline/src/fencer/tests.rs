@@ -341,13 +341,70 @@ fn the_proof_and_the_closing_are_proposed_until_they_are_applied() {
     pi.looks("bmc", OFF);
     for _ in 0..3 {
         assert_eq!(pi.proposed(), by("bmc"));
-        pi.pass(REPEAT);
+        pi.pass(PROVE_EVERY);
     }
     let fenced = pi.proposed();
     pi.apply(fenced);
     for _ in 0..3 {
         assert_eq!(pi.proposed(), Log::closed(1));
         pi.pass(REPEAT);
+    }
+}
+
+#[test]
+fn row_44_a_proof_that_did_not_count_at_once_is_read_anew() {
+    let mut pi = Appliance::new(&["bmc"]);
+    pi.switch_off("bmc", TAKEN);
+    pi.confirm("bmc");
+    assert_eq!(pi.proposed(), by("bmc"));
+    pi.pass(FRESH);
+    assert!(pi.proposals.is_empty(), "what was read a second ago is not proposed any more");
+    pi.looks("bmc", OFF);
+    assert!(pi.proposals.is_empty(), "one read is no confirmation");
+    pi.pass(LOOK_EVERY);
+    pi.looks("bmc", OFF);
+    assert_eq!(pi.proposed(), by("bmc"));
+}
+
+#[test]
+fn row_44_what_read_off_and_reads_on_again_is_switched_no_more() {
+    let mut pi = Appliance::new(&["bmc", "pdu"]);
+    pi.switch_off("bmc", TAKEN);
+    pi.confirm("bmc");
+    pi.proposals.clear();
+    pi.pass(FRESH);
+    pi.looks("bmc", ON);
+    assert!(matches!(pi.proposed(), Command::FenceFailed { .. }), "an operator has to know");
+    pi.pass(ms(600_000));
+    assert!(pi.is_idle(), "it may be another machine that somebody has switched on again");
+    assert_eq!(pi.fencer.poll_timeout(), None);
+    // Other proof ends it as ever.
+    pi.apply(Log::fenced(1));
+    pi.read();
+    pi.device("bmc", DeviceCommand::On, TAKEN);
+    assert_eq!(pi.proposed(), Log::closed(1));
+}
+
+#[test]
+fn row_44_where_one_device_read_off_no_other_is_tried() {
+    for device in ["bmc", "pdu"] {
+        let mut pi = Appliance::new(&["bmc", "pdu"]);
+        if device == "pdu" {
+            pi.looks("bmc", unanswered());
+            pi.proposals.clear();
+        }
+        pi.switch_off(device, TAKEN);
+        pi.confirm(device);
+        pi.proposals.clear();
+        pi.pass(FRESH);
+        pi.looks(device, unanswered());
+        assert!(matches!(pi.proposed(), Command::FenceFailed { .. }));
+        assert!(pi.is_idle(), "it is asked again after a while");
+        pi.pass(AGAIN);
+        pi.looks(device, OFF);
+        pi.pass(LOOK_EVERY);
+        pi.looks(device, OFF);
+        assert_eq!(pi.proposed(), by(device));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::name::ResourceName;
 use crate::profile::Profile;
 use crate::report::Capacity;
 use crate::report::Trust;
-use crate::resource::{MoveReason, Phase, Requested};
+use crate::resource::{Driver, MoveReason, Phase, Requested};
 use crate::rules::Rules;
 use crate::state::{CLOSED_FENCES_MAX, DEVICES_MAX, MEMBERS_MAX, OPERATORS_MAX, RESOURCES_MAX, Role};
 
@@ -539,4 +539,49 @@ fn an_operators_word_counts_for_one_fence() {
     assert_eq!(log.void(Command::Fenced { id: FenceId(2), evidence: word() }), Void::FenceNotOpen { id: FenceId(2) });
     log.must(Command::Fenced { id: FenceId(1), evidence: word() });
     assert_eq!(log.state.fences[&FenceId(1)].progress, Progress::Fenced { evidence: word() });
+}
+
+/// `web` can move live, and is on its way from a to b.
+fn moving_live() -> Log {
+    let mut log = Log::cluster(Rules::ALL);
+    let mut live = spec();
+    let argv = |verb: &str| vec!["/opt/web".to_owned(), verb.to_owned()];
+    live.driver = Driver::Command {
+        start: argv("start"),
+        stop: argv("stop"),
+        status: argv("status"),
+        migrate: Some(argv("migrate")),
+    };
+    live.live = true;
+    log.must(Command::AddResource { name: web(), spec: live, requested: Requested::Started, node: None });
+    log.must(log.assign("a", 1));
+    let generation = log.web().generation;
+    let (resource, to) = (web(), member("b"));
+    log.must(Command::Migrate { resource, generation, to, incarnation: 1, why: MoveReason::Asked });
+    log
+}
+
+#[test]
+fn row_32_a_live_move_belongs_to_both_ends() {
+    let mut log = moving_live();
+    for node in ["a", "b"] {
+        assert_eq!(log.state.owned_by(&member(node)).collect::<Vec<_>>(), [&web()], "{node}");
+    }
+    assert_eq!(log.void(log.give_up()), Void::Outdated, "two owners don't become one by giving up");
+    assert_eq!(log.void(log.release(None, MoveReason::Asked)), Void::Outdated);
+    for node in ["a", "b"] {
+        let raft_id = log.state.members[&member(node)].raft_id;
+        assert!(matches!(log.void(Command::RemoveMember { name: member(node), raft_id }), Void::StillOwns { .. }));
+    }
+}
+
+#[test]
+fn row_32_the_fence_of_one_end_leaves_the_other_and_frees_nothing() {
+    for (fenced, left) in [("a", "b"), ("b", "a")] {
+        let mut log = moving_live();
+        log.must(Log::fence(fenced, 1));
+        assert!(matches!(log.phase(), Phase::Migrating { .. }), "a fence that is only wanted decides nothing");
+        log.must(Log::fenced(1));
+        assert_eq!(*log.phase(), Phase::Placed { node: member(left) });
+    }
 }

@@ -95,7 +95,7 @@ fn an_open_fence_refuses_every_life_of_its_node_and_never_extends_the_grant() {
 #[test]
 fn a_condemned_life_is_refused_until_the_log_voids_its_fence() {
     let mut lead = lead();
-    lead.leases.condemn(&member("a"), 1);
+    lead.leases.condemn(lead.now, &member("a"), 1);
     assert_eq!(refusal(lead.hear_that("a", Observed::Running)), Some(Refusal::Condemned));
     lead.leases.pardon(&member("a"), 2);
     assert_eq!(refusal(lead.hear_that("a", Observed::Running)), Some(Refusal::Condemned), "another life's pardon");
@@ -210,7 +210,7 @@ fn longer_grants_are_remembered_until_they_end_on_both_clocks() {
 fn who_comes_back_under_an_old_name_is_another_machine() {
     let mut lead = lead();
     lead.renew("b", renewal(7, "boot-b7", 900, report(0, None)));
-    lead.leases.condemn(&member("b"), 1);
+    lead.leases.condemn(lead.now, &member("b"), 1);
     lead.log.must(Command::RemoveMember { name: member("b"), raft_id: 3 });
     lead.log.must(Log::add("b", Role::Node));
     let granted = until(&lead, "b");

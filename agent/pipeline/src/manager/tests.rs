@@ -671,3 +671,41 @@ fn who_votes_keeps_voting_and_new_voters_are_nodes_in_service() {
     log.state.apply_voters(index, BTreeSet::from([1, 2, 3]));
     assert_eq!(wanted_voters(&log.state), BTreeSet::from([1, 2, 3]), "votes don't wander");
 }
+
+#[test]
+fn row_32_a_live_move_whose_outcome_nobody_knows_is_decided_by_nobody() {
+    let mut log = Log::cluster(Rules::ALL);
+    let argv = |verb: &str| vec!["/opt/web".to_owned(), verb.to_owned()];
+    let mut live = spec();
+    live.driver = crate::resource::Driver::Command {
+        start: argv("start"),
+        stop: argv("stop"),
+        status: argv("status"),
+        migrate: Some(argv("migrate")),
+    };
+    live.live = true;
+    let name = crate::fixture::web();
+    log.must(Command::AddResource { name: name.clone(), spec: live, requested: Requested::Started, node: None });
+    log.must(log.assign("a", 1));
+    let generation = log.web().generation;
+    let to = member("b");
+    log.must(Command::Migrate { resource: name, generation, to, incarnation: 1, why: MoveReason::Asked });
+    let unknown = || Observed::Unknown { why: "the probe hangs".into() };
+    let assigned = |a: Observed, b: Observed| {
+        let mut lead = Lead::new(log.clone());
+        tell(&mut lead, a, b);
+        lead.proposals().into_iter().find_map(|command| match command {
+            Command::Assign { to, .. } => Some(to),
+            _ => None,
+        })
+    };
+    // It may run at both ends, or it can't be seen where it is not.
+    assert_eq!(assigned(Observed::Moving, Observed::Running), None);
+    assert_eq!(assigned(unknown(), Observed::Running), None);
+    assert_eq!(assigned(unknown(), unknown()), None);
+    assert_eq!(assigned(Observed::Stopped, unknown()), None);
+    assert_eq!(assigned(Observed::MoveFailed { why: "the link".into() }, unknown()), None);
+    // One end says that it is out.
+    assert_eq!(assigned(Observed::Stopped, Observed::Running), Some(member("b")));
+    assert_eq!(assigned(Observed::MoveFailed { why: "the link".into() }, Observed::Stopped), Some(member("a")));
+}

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::command::{Command, Setting};
+use crate::fence::FenceId;
 use crate::fencer;
 use crate::fixture::{Lead, Log, Machine, at, is_granted, member, ms, promise, proven, renewal, report};
 use crate::node::{Action, Event, Found, OperationKind, Outcome};
@@ -65,6 +66,7 @@ proofs! {
     admission_has_applied_the_closing,
     devices_need_a_fresh_read,
     unbound_lives_prove_nothing,
+    power_counts_while_the_others_are_heard,
     others_are_asked_first,
 }
 
@@ -330,7 +332,7 @@ mod scenario {
     /// The link comes back between the proposal of a fence and its commit.
     pub fn no_grant_to_the_condemned(rules: Rules) -> bool {
         let mut lead = Lead::new(Log::placed(rules));
-        lead.leases.condemn(&member("a"), 1);
+        lead.leases.condemn(lead.now, &member("a"), 1);
         !is_granted(&lead.hear_that("a", Observed::Running))
     }
 
@@ -371,6 +373,18 @@ mod scenario {
         fencer.handle(at(1), &log.state, fencer::Event::CommandDone(token, fencer::DeviceResult::IsOn));
         std::iter::from_fn(|| fencer.poll_action())
             .all(|action| !matches!(action, fencer::Action::Command { command: fencer::DeviceCommand::Off, .. }))
+    }
+
+    /// The device of a is that of b: b falls silent, "a" reads off, and a runs on.
+    pub fn power_counts_while_the_others_are_heard(rules: Rules) -> bool {
+        let mut lead = Lead::new(Log::placed(rules));
+        lead.hear_that("b", Observed::Stopped);
+        lead.leases.condemn(lead.now, &member("a"), 1);
+        lead.log.must(Log::fence("a", 1));
+        (0..240).all(|_| {
+            lead.pass(ms(250));
+            lead.leases.power_proves(lead.now, &lead.log.state, FenceId(1)).is_err()
+        })
     }
 
     /// The leader misses a for 2.1 s; b hears it, and its lease holds for 5 s.

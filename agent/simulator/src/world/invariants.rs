@@ -304,15 +304,18 @@ impl World {
         let LeaseVerdict::Granted { .. } = answer.verdict else { return };
         let machine = &self.machines[who];
         let Some(process) = &machine.process else { return };
+        // The clocks of a machine that its host has paused are wrong, and it doesn't know: it may hold a quorum lease that
+        // is long over. What it grants then counts from the sending of renewals as old as that, and its term is too low.
+        let paused = machine.halts > 0 && machine.kind.pausable;
         // Whoever leads has condemned it or applied its fence, and a new leader has applied all that others have.
-        if process.core.state().open_fence(to).or_else(|| self.watch.committed.open_fence(to)).is_some() {
+        let elsewhere = || self.watch.committed.open_fence(to).filter(|_| !paused);
+        if process.core.state().open_fence(to).or_else(elsewhere).is_some() {
             let what = format!("{} grants a lease to {to}, whose fence is decided", machine.name);
             return self.violated("no grant to the condemned", what);
         }
         let reading = machine.clock.reading(self.now);
         let term = process.core.leadership(reading).term;
-        // The clocks of a machine that its host has paused are wrong, and it doesn't know.
-        if machine.halts > 0 && machine.kind.pausable {
+        if paused {
             return;
         }
         let other = self.machines.iter().enumerate().find(|(other, machine)| {
