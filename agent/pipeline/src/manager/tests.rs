@@ -707,5 +707,4 @@ fn row_32_a_live_move_whose_outcome_nobody_knows_is_decided_by_nobody() {
     assert_eq!(assigned(Observed::MoveFailed { why: "the link".into() }, unknown()), None);
     // One end says that it is out.
     assert_eq!(assigned(Observed::Stopped, Observed::Running), Some(member("b")));
-    assert_eq!(assigned(Observed::MoveFailed { why: "the link".into() }, Observed::Stopped), Some(member("a")));
 }
