@@ -17,6 +17,8 @@ use super::{Asker, Core, Moment};
 
 /// The manager looks at the cluster this often when nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many failures the cluster survives is asked this often.
+const OUTLOOK_EVERY: Duration = Duration::from_secs(1);
 /// A proposal that was neither applied nor voided is made again after this long.
 const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
 /// A learner this close to the end of the log may be given a vote.
@@ -72,6 +74,7 @@ pub(super) struct Leading {
     /// How many failures the cluster survives, and the picture that this was asked about.
     pub outlook: Option<(Cluster, bool, Outlook)>,
     pub next: Reading,
+    outlook_next: Reading,
     voters_seen: usize,
     pending: BTreeMap<Subject, Reading>,
     appliance_well_since: Option<Reading>,
@@ -84,6 +87,7 @@ impl Leading {
             plan: Plan::default(),
             outlook: None,
             next: now,
+            outlook_next: now,
             voters_seen: 0,
             pending: BTreeMap::new(),
             appliance_well_since: None,
@@ -185,18 +189,25 @@ impl Core {
             wall_ms: moment.wall_ms,
         };
         leading.plan = manage(&view);
-        let planned = view.planned();
-        let voters = self.state.voters.len();
-        let appliance_is_up =
-            self.state.appliance().is_none_or(|appliance| *appliance == self.name || self.hears.contains(appliance));
-        // It is asked anew only when something has changed that it depends on.
-        let known = leading.outlook.as_ref().is_some_and(|(cluster, up, outlook)| {
-            *cluster == planned && *up == appliance_is_up && outlook.goal == self.state.settings.tolerate
-        });
-        if !known || leading.voters_seen != voters {
-            let outlook = view.outlook(&planned, appliance_is_up);
-            leading.voters_seen = voters;
-            leading.outlook = Some((planned, appliance_is_up, outlook));
+        let due = moment.now.reached_on_either(leading.outlook_next);
+        if due {
+            leading.outlook_next = moment.now.after(OUTLOOK_EVERY);
+            let planned = view.planned();
+            let voters = self.state.voters.len();
+            let appliance_is_up = self
+                .state
+                .appliance()
+                .is_none_or(|appliance| *appliance == self.name || self.hears.contains(appliance));
+            // It is asked anew only when something has changed that it depends on.
+            let known = leading.voters_seen == voters
+                && leading.outlook.as_ref().is_some_and(|(cluster, up, outlook)| {
+                    *cluster == planned && *up == appliance_is_up && outlook.goal == self.state.settings.tolerate
+                });
+            if !known {
+                let outlook = view.outlook(&planned, appliance_is_up);
+                leading.voters_seen = voters;
+                leading.outlook = Some((planned, appliance_is_up, outlook));
+            }
         }
         let proposals = std::mem::take(&mut leading.plan.proposals);
         let mut busy = false;
