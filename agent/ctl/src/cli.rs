@@ -126,8 +126,14 @@ pub enum Command {
     /// docs/simulate.md documents every key and every event.
     Simulate {
         /// The scenario, TOML or JSON by its ending.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[arg(value_name = "FILE", required_unless_present = "from_cluster")]
+        file: Option<PathBuf>,
+        /// A likeness of the cluster as it stands instead of a file: its nodes, resources and rules.
+        #[arg(long, conflicts_with = "file", requires = "doing")]
+        from_cluster: bool,
+        /// What happens to it, for instance "power-off node1"; may be given several times.
+        #[arg(long = "do", value_name = "EVENT", requires = "from_cluster")]
+        doing: Vec<String>,
     },
     /// Plays a failure on this machine, with an appliance and two nodes as processes, and checks what comes of it.
     Demo(DemoArgs),
@@ -235,13 +241,20 @@ pub(crate) mod tests {
 
     #[test]
     fn a_scenario_is_a_file() {
-        let Ok(Cli { command: Command::Simulate { file }, json: true, .. }) =
+        let Ok(Cli { command: Command::Simulate { file, .. }, json: true, .. }) =
             parse("tiebreaker simulate s.toml --json")
         else {
             panic!("no simulation")
         };
-        assert_eq!(file, PathBuf::from("s.toml"));
+        assert_eq!(file, Some(PathBuf::from("s.toml")));
         assert!(parse("tiebreaker simulate").is_err());
+        let likeness = "tiebreaker simulate --from-cluster --do 'power-off node1' --do 'power-on node1'";
+        let Ok(Cli { command: Command::Simulate { doing, from_cluster: true, .. }, .. }) = parse(likeness) else {
+            panic!("no simulation of the cluster")
+        };
+        assert_eq!(doing, ["power-off node1", "power-on node1"]);
+        assert!(parse("tiebreaker simulate --from-cluster").is_err(), "nothing would happen");
+        assert!(parse("tiebreaker simulate s.toml --from-cluster --do 'power-off node1'").is_err());
     }
 
     #[test]

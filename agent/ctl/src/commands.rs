@@ -16,6 +16,7 @@ use serde::Serialize;
 use tiebreaker_member::core::{Reply, Request, Status};
 use tiebreaker_pipeline::command::Command as Change;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::state::State;
 
 use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, OperatorCommand, SetCommand, TargetArgs};
 use crate::connection::Connection;
@@ -71,7 +72,14 @@ impl Session<'_> {
                 let line = crate::login::login(args).await?;
                 self.show(&serde_json::json!({ "login": line }), |_| format!("{line}\n"))
             }
-            Command::Demo(_) | Command::DemoBench | Command::DemoCounter(_) | Command::Simulate { .. } => {
+            Command::Simulate { doing, .. } => {
+                let state = match self.open().await?.ask(Request::State).await? {
+                    Reply::State { bytes } => State::decode(&bytes).map_err(Failure::refused)?,
+                    other => return Err(failed(other)),
+                };
+                crate::simulate::simulate_cluster(&state, &doing, self.json)
+            }
+            Command::Demo(_) | Command::DemoBench | Command::DemoCounter(_) => {
                 Err(Failure::usage(anyhow!("this command asks no cluster")))
             }
         }

@@ -59,7 +59,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::DemoBench = cli.command {
         return demo::bench_main();
     }
-    if let Command::Simulate { file } = &cli.command {
+    if let Command::Simulate { file: Some(file), .. } = &cli.command {
         return simulate::simulate(file, cli.json);
     }
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::refused)?;

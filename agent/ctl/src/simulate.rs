@@ -1,19 +1,32 @@
-//! `tiebreaker simulate`: a scenario in virtual time.
+//! `tiebreaker simulate`: a scenario in virtual time, of a file or of the cluster itself.
+
+mod likeness;
 
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use tiebreaker_pipeline::state::State;
 use tiebreaker_simulator::output::Document;
 use tiebreaker_simulator::run;
-use tiebreaker_simulator::scenario::{Scenario, ScenarioError};
+use tiebreaker_simulator::scenario::{Format, Scenario, ScenarioError};
 
 use crate::failure::Failure;
 
 /// Runs the scenario of a file and prints what came of it.
 pub fn simulate(file: &Path, json: bool) -> Result<(), Failure> {
-    let scenario = Scenario::load(file).map_err(unusable)?;
-    let document = run::simulate(&scenario);
+    play(&Scenario::load(file).map_err(unusable)?, json)
+}
+
+/// Plays what shall happen on a likeness of the cluster, and prints what came of it.
+pub fn simulate_cluster(state: &State, doing: &[String], json: bool) -> Result<(), Failure> {
+    let text = likeness::of(state, doing).to_string();
+    let scenario = Scenario::parse(&text, Format::Json, "the cluster's likeness").map_err(Failure::usage)?;
+    play(&scenario, json)
+}
+
+fn play(scenario: &Scenario, json: bool) -> Result<(), Failure> {
+    let document = run::simulate(scenario);
     let text = if json { serde_json::to_string(&document).context("writing JSON") } else { Ok(document.to_string()) };
     let mut text = text.map_err(Failure::refused)?;
     text.push('\n');

@@ -804,9 +804,12 @@ impl Node {
         let may_act = self.may_act(now, state);
         self.knows_all |= may_act;
         // What was found running is guarded too, whoever started it: it may be about to be placed here.
-        // So is what can't be told.
-        let runs =
-            self.work.values().any(|work| matches!(work.seen, Seen::Running | Seen::Broken(_) | Seen::Unknown(_)));
+        // So is what can't be told, once a probe has come back with nothing; not while one is just looking.
+        let runs = self.work.values().any(|work| match work.seen {
+            Seen::Running | Seen::Broken(_) => true,
+            Seen::Unknown(_) => work.in_flight.is_none_or(|op| op.kind != OperationKind::Probe),
+            Seen::Stopped | Seen::Unprobed(_) => false,
+        });
         let placed = state.resources.values().any(|resource| match Wish::of(resource, me) {
             Wish::Up | Wish::Send(_) | Wish::Receive => true,
             Wish::Down | Wish::Leave => false,
@@ -818,12 +821,14 @@ impl Node {
         let wanted = bound && may_act && (placed || runs);
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
         let busy = bound && (comes || self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()));
+        // Whoever is about to hear more of the log may be about to start something.
+        let behind = self.has_lease(now) && state.applied < self.must_apply;
         match self.guard {
             Guard::Off if wanted && try_now => {
                 self.guard = Guard::Arming;
                 self.actions.push_back(Action::Arm);
             }
-            Guard::Armed if !wanted && !busy && try_now && self.knows_all => {
+            Guard::Armed if !wanted && !busy && !behind && try_now && self.knows_all => {
                 self.guard = Guard::Disarming;
                 self.actions.push_back(Action::Disarm);
             }

@@ -60,7 +60,7 @@ migrate)
     [ -d "$machine" ] || { echo "there is no machine $machine"; exit 1; }
     kill -TERM "$pid"
     while lives "$pid"; do sleep 0.02; done
-    pidfile=$machine/service.pid
+    pidfile=$machine/$(basename "$shared").pid
     setsid "$0" serve "" "$machine" </dev/null >/dev/null 2>&1 &
     until runs; do sleep 0.02; done ;;
 stop)

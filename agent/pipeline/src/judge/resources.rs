@@ -121,6 +121,17 @@ impl State {
         Ok(resource)
     }
 
+    /// No planned move begins while the cluster is disarmed, or on its way there or back.
+    fn may_begin(&self, why: &MoveReason) -> Result<(), Void> {
+        match (self.settings.arming, why) {
+            (Arming::Armed, _) | (_, MoveReason::Failed { .. } | MoveReason::Shutdown) => Ok(()),
+            (
+                Arming::Disarming { .. } | Arming::Disarmed { .. } | Arming::Arming { .. },
+                MoveReason::Asked | MoveReason::Maintenance | MoveReason::Better { .. },
+            ) => Err(Void::NotArmed),
+        }
+    }
+
     pub(super) fn release(
         &mut self,
         at: u64,
@@ -131,6 +142,7 @@ impl State {
     ) -> Result<(), Void> {
         let resource = self.current(&name, generation)?;
         unlocked(&name, resource)?;
+        self.may_begin(&why)?;
         let node = match &resource.phase {
             Phase::Placed { node } => node.clone(),
             Phase::New
@@ -182,6 +194,7 @@ impl State {
     ) -> Result<(), Void> {
         let resource = self.current(&name, generation)?;
         unlocked(&name, resource)?;
+        self.may_begin(&why)?;
         let from = match &resource.phase {
             Phase::Placed { node } if *node != to && resource.requested == Requested::Started => node.clone(),
             Phase::New

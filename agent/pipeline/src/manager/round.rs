@@ -306,7 +306,7 @@ impl<'a> Round<'a> {
         }
         let Some(observed) = view.observed(name, resource, node) else {
             // It may move before it has started.
-            if resource.held
+            if (resource.held || view.has_booted_anew(node))
                 && resource.requested == Requested::Started
                 && self.better(name, resource, node) == Why::Deciding
             {
@@ -662,6 +662,13 @@ impl View<'_> {
             },
             Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,
         }
+    }
+
+    /// A node whose renewals come from another boot than its life's: it runs nothing of that life, and is about to be
+    /// admitted anew.
+    fn has_booted_anew(&self, node: &MemberName) -> bool {
+        let newest = self.leases.node(node).and_then(|view| view.newest.as_ref());
+        newest.zip(self.state.life(node)).is_some_and(|(newest, life)| newest.boot != life.boot)
     }
 
     /// Why an owner can't be waited for: it is being fenced, or lost.

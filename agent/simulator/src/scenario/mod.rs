@@ -25,7 +25,7 @@ pub const APPLIANCE: &str = "appliance";
 /// Events at most: more than anybody writes by hand, and few enough to hold.
 pub const EVENTS_MAX: usize = 10_000;
 /// Rules at most.
-pub const RULES_MAX: usize = 1_000;
+pub const RULES_MAX: usize = tiebreaker_pipeline::placement::rule::RULES_MAX;
 /// The longest scenario.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::placement::rule::{PRIORITY_MAX, RESOURCES_MAX};
 use tiebreaker_pipeline::profile::Profile;
 
 use super::event;
@@ -213,6 +214,10 @@ fn rule(tree: &Tree, report: &mut Report) -> Option<(RuleAt, RuleSetup)> {
     let kinds = [("node-affinity", Kind::NodeAffinity), ("together", Kind::Together), ("apart", Kind::Apart)];
     let kind = table.required("kind", report, word(&kinds));
     let list = table.list("resources", report);
+    if list.len() > RESOURCES_MAX {
+        let at = table.get("resources").map_or(table.at, |tree| &tree.at);
+        report.add(at, format!("resources: a rule names {RESOURCES_MAX} at most: split it"));
+    }
     if list.is_empty() {
         let at = table.get("resources").map_or(table.at, |tree| &tree.at);
         report.add(at, "a rule needs at least one resource: resources = [\"vm:101\"]");
@@ -259,7 +264,7 @@ fn priorities(table: &Table<'_>, report: &mut Report) -> Vec<(At, MemberName, u3
     let mut nodes = Vec::new();
     for (key, value) in entries {
         let name = member(&key.text).map_err(|why| report.add(&key.at, why)).ok();
-        let priority = number(0..=1_000_000)(value).map_err(|why| report.add(&value.at, why)).ok();
+        let priority = number(0..=PRIORITY_MAX)(value).map_err(|why| report.add(&value.at, why)).ok();
         if let (Some(name), Some(priority)) = (name, priority) {
             nodes.push((key.at.clone(), name, priority));
         }
