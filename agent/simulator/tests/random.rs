@@ -29,7 +29,8 @@ impl Dice {
     }
 
     fn of<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        words[usize::try_from(self.below(words.len() as u64)).unwrap()]
+        let nth = self.below(words.len() as u64);
+        words[usize::try_from(nth).expect("less than how many there are")]
     }
 }
 
@@ -37,7 +38,8 @@ fn scenario(seed: u64) -> Value {
     let mut dice = Dice(seed);
     let (nodes, resources) = (2 + dice.below(4), 1 + dice.below(6));
     let node = |dice: &mut Dice| format!("node{}", 1 + dice.below(nodes));
-    let id = |nth: u64| format!("{}:{nth}", ["vm", "ct", "service"][usize::try_from(nth % 3).unwrap()]);
+    let id =
+        |nth: u64| format!("{}:{nth}", ["vm", "ct", "service"][usize::try_from(nth % 3).expect("less than three")]);
     let bmcs = !dice.one_in(3);
     let node_list: Vec<Value> = (1..=nodes)
         .map(|nth| {
@@ -136,7 +138,7 @@ fn scenario(seed: u64) -> Value {
 fn seeds() -> std::ops::Range<u64> {
     let Ok(range) = std::env::var("TIEBREAKER_RANDOM_SCENARIOS") else { return SEEDS };
     let (from, to) = range.split_once("..").expect("write it as 1000..1200");
-    from.parse().unwrap()..to.parse().unwrap()
+    from.parse().expect("a number")..to.parse().expect("a number")
 }
 
 #[test]
