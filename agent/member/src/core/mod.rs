@@ -166,6 +166,8 @@ pub struct Core {
     next_ask: u64,
     /// Requests that went to the leader: who waits, and until when.
     asked: BTreeMap<u64, Asked>,
+    /// Requests of other members that came lately, oldest first.
+    heard_asks: VecDeque<(MemberName, u64, Request, Reading)>,
     /// Proposals of this leader by ticket.
     tickets: BTreeMap<u128, (Asker, Reading)>,
     next_ticket: u64,
@@ -214,6 +216,7 @@ impl Core {
             hears: BTreeSet::new(),
             next_ask: first,
             asked: BTreeMap::new(),
+            heard_asks: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: first,
             reads: BTreeMap::new(),
@@ -322,6 +325,8 @@ impl Core {
                 self.send(from, Message::Answer(answer), true);
             }
             Message::Answer(answer) => self.answered(moment, answer),
+            // It comes by every path that works: the first copy counts.
+            Message::Ask { id, request } if self.is_heard_again(moment.now, from, id, &request) => {}
             Message::Ask { id, request } => {
                 let asker = Asker::Member(from.clone(), id);
                 let permitted = match self.state.members.get(from).map(|member| member.role) {

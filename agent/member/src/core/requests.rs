@@ -319,6 +319,20 @@ impl Core {
         }
     }
 
+    /// True for another copy of a request that came already. A member that has restarted may use a number again, but not
+    /// for the same request within the time in which that is answered.
+    pub(super) fn is_heard_again(&mut self, now: Reading, from: &MemberName, id: u64, request: &Request) -> bool {
+        self.heard_asks.retain(|(.., until)| !now.reached_on_either(*until));
+        if self.heard_asks.iter().any(|(name, known, same, _)| name == from && *known == id && same == request) {
+            return true;
+        }
+        if self.heard_asks.len() >= ASKED_MAX {
+            self.heard_asks.pop_front();
+        }
+        self.heard_asks.push_back((from.clone(), id, request.clone(), now.after(ASK_WITHIN)));
+        false
+    }
+
     pub(super) fn give_up_waiting(&mut self, moment: Moment) {
         let over = |until: &Reading| moment.now.reached_on_either(*until);
         let asked: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(&asked.until)).map(|(id, _)| *id).collect();

@@ -162,7 +162,7 @@ fn operators_add_stop_start_and_remove() {
     assert!(answers.iter().all(|(done, _)| *done), "{answers:?}");
     assert_eq!(at_end(&document, "vm:101"), ("stopped".into(), Some("node1".into()), vec![]));
     assert_eq!(at_end(&document, "ct:102"), runs_on("node2"));
-    assert!(!document.resources.contains_key("service:web"));
+    assert_eq!(at_end(&document, "service:web").0, "removed");
 }
 
 #[test]
@@ -275,7 +275,8 @@ fn maintenance_empties_a_node_and_ends() {
 #[test]
 fn a_shutdown_fails_over_and_a_reboot_freezes() {
     let shutdown = run(&format!("{CLUSTER}{}", events(&[("100s", "shutdown node1")])));
-    assert_eq!((shutdown.fenced.len(), shutdown.nodes["node1"].power), (0, Switch::Off));
+    let evidence: Vec<&str> = shutdown.fenced.iter().map(|fenced| fenced.evidence.as_str()).collect();
+    assert_eq!((evidence, shutdown.nodes["node1"].power), (vec!["clean-shutdown"], Switch::Off), "its own word");
     assert_eq!(shutdown.nodes["node1"].state, "gone");
     assert_ne!(shutdown.resources["vm:101"].node.as_deref(), Some("node1"));
     assert_eq!(shutdown.resources["vm:101"].running_on.len(), 1);
@@ -336,7 +337,7 @@ fn disabled_resources_are_not_fenced_for_and_ignored_ones_are_nobodys() {
     );
     let text = CLUSTER.replace("id = \"vm:101\"\n", "id = \"vm:101\"\nstate = \"ignored\"\n");
     let document = run(&text);
-    assert_eq!(at_end(&document, "vm:101"), ("ignored".into(), None, vec![]));
+    assert_eq!(at_end(&document, "vm:101"), ("ignored".into(), Some("node1".into()), vec![]));
 }
 
 #[test]
