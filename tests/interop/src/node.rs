@@ -116,6 +116,16 @@ impl Node {
         Ok(self.reports()?.into_iter().filter(|report| report["event"] == event).collect())
     }
 
+    /// What its simulated watchdog was told to do so far: `armed` and `disarmed`, in this order. A busy machine may lose
+    /// the lease, or wait too long for an answer, before anything runs: then there are more than one of each.
+    ///
+    /// # Errors
+    /// As [`Node::reports`].
+    pub fn watchdog(&self) -> Result<Vec<String>> {
+        let words = self.reports()?.into_iter().filter_map(|report| report["event"].as_str().map(str::to_owned));
+        Ok(words.filter(|word| word == "armed" || word == "disarmed").collect())
+    }
+
     /// What the daemons on it logged.
     #[must_use]
     pub fn log(&self) -> String {
