@@ -1,226 +1,257 @@
-//! One client's socket: reads when it is told to, writes what it is given, and puts TLS in between.
+//! One client's socket: reads when it is told to, writes what it is given, and puts TLS in between. It never blocks and
+//! never waits: the engine calls it when there is something to do.
+//!
+//! Thousands of them are idle nearly all the time, so an idle one holds no buffer.
 
-use std::io;
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
-use tiebreaker_qnetd::{ClientId, PeerNames};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::debug;
+use rustix::event::epoll::EventFlags;
+use tiebreaker_qnetd::PeerNames;
 
 use super::tls::{TlsError, TlsServer, TlsStream};
 
-/// Who doesn't take a message in this time is gone.
+/// Who doesn't take its messages in this time is gone.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A handshake is two round trips.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Read at once; on the stack, so that an idle client holds no buffer.
-const PORTION: usize = 4096;
+/// Read at once, into a buffer that all connections share.
+pub const PORTION: usize = 4096;
 
-/// What a connection is told to do.
+/// What a connection has heard.
 #[derive(Debug)]
-pub enum Order {
-    /// Read a portion.
-    Read,
-    /// Write a message.
-    Write(Vec<u8>),
-    /// Shake hands; so much of it has come already.
-    StartTls(Vec<u8>),
-}
-
-/// What a connection tells.
-#[derive(Debug)]
-pub enum Told {
+pub enum Heard {
+    /// Nothing that concerns anybody else.
+    Nothing,
     /// Bytes, decrypted.
-    Received(Vec<u8>),
+    Bytes(Vec<u8>),
     /// The handshake is done.
     Secured(Option<PeerNames>),
-    /// So many messages were handed to the system.
-    Sent(usize),
-    /// It is over.
-    Gone,
 }
 
 /// What ends a connection.
 #[derive(Debug, thiserror::Error)]
-enum Over {
+pub enum Over {
+    /// By the peer.
     #[error("the peer closed it")]
     Closed,
+    /// By the system.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// By what the peer said under TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Nothing was taken off us for too long.
     #[error("the peer does not read")]
     Stuck,
+    /// It wanted TLS, and was too slow.
     #[error("no TLS handshake in {HANDSHAKE_WITHIN:?}")]
     NoHandshake,
-    #[error("the service lets go of it")]
-    LetGo,
 }
 
-enum Cipher {
-    Plain,
-    Tls { stream: TlsStream, until: Option<Instant> },
-}
-
-/// A connection.
-pub struct Connection {
-    client: ClientId,
-    socket: TcpStream,
-    tls: TlsServer,
-    cipher: Cipher,
-    orders: mpsc::Receiver<Order>,
-    tell: mpsc::Sender<(ClientId, Told)>,
-    may_read: bool,
+/// Encryption of a connection that has it.
+struct Secure {
+    stream: TlsStream,
+    /// While the handshake is under way.
+    until: Option<Instant>,
     /// Decrypted and not yet asked for.
     plain: Vec<u8>,
 }
 
+/// What the system has not taken yet.
+struct Outgoing {
+    bytes: Vec<u8>,
+    /// Messages that end in it.
+    messages: usize,
+    /// Set once the system has refused to take it all.
+    until: Option<Instant>,
+}
+
+/// A connection.
+pub struct Connection {
+    socket: TcpStream,
+    secure: Option<Box<Secure>>,
+    outgoing: Option<Box<Outgoing>>,
+    may_read: bool,
+}
+
 impl Connection {
-    /// A connection that does nothing until it is told to.
-    pub fn new(
-        client: ClientId,
-        socket: TcpStream,
-        tls: TlsServer,
-        orders: mpsc::Receiver<Order>,
-        tell: mpsc::Sender<(ClientId, Told)>,
-    ) -> Self {
-        Self { client, socket, tls, cipher: Cipher::Plain, orders, tell, may_read: false, plain: Vec::new() }
+    /// A connection, on a socket that doesn't block, that does nothing until it is told to.
+    pub fn new(socket: TcpStream) -> Self {
+        Self { socket, secure: None, outgoing: None, may_read: false }
     }
 
-    /// Works until the connection is over, and says so.
-    pub async fn run(mut self) {
-        let over = match self.work().await {
-            Ok(never) => match never {},
-            Err(over) => over,
+    /// Its socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// What the engine is to watch its socket for.
+    pub fn wants(&self) -> EventFlags {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, self.may_read || self.is_handshaking());
+        flags.set(EventFlags::OUT, self.outgoing.is_some());
+        flags
+    }
+
+    /// Whether the handshake is under way: a step of it takes a thousand times as long as a message.
+    pub fn is_handshaking(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.until.is_some())
+    }
+
+    /// When it is over, unless the peer does its part before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let handshake = self.secure.as_ref().and_then(|secure| secure.until);
+        let write = self.outgoing.as_ref().and_then(|outgoing| outgoing.until);
+        handshake.into_iter().chain(write).min()
+    }
+
+    /// What it means that [`Connection::deadline`] has come.
+    pub fn too_late(&self) -> Over {
+        if self.is_handshaking() { Over::NoHandshake } else { Over::Stuck }
+    }
+
+    /// Lets it read a portion. Gives what it has read and decrypted already.
+    pub fn allow(&mut self) -> Heard {
+        self.may_read = true;
+        self.decrypted()
+    }
+
+    /// Reads a portion.
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn read(&mut self, buffer: &mut [u8; PORTION]) -> Result<Heard, Over> {
+        if !self.wants().contains(EventFlags::IN) {
+            return Ok(Heard::Nothing);
+        }
+        let count = match self.socket.read(buffer) {
+            Ok(0) => return Err(Over::Closed),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(Heard::Nothing);
+            }
+            Err(error) => return Err(error.into()),
         };
-        debug!(client = %self.client, "a QDevice connection is over: {over}");
-        if !matches!(over, Over::LetGo) {
-            // The engine may be ending too.
-            let _ = self.tell.send((self.client, Told::Gone)).await;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if self.secure.is_some() {
+            self.decrypt(bytes)
+        } else {
+            self.may_read = false;
+            Ok(Heard::Bytes(bytes.to_vec()))
         }
     }
 
-    async fn work(&mut self) -> Result<std::convert::Infallible, Over> {
-        loop {
-            if self.may_read && !self.plain.is_empty() {
-                self.may_read = false;
-                let plain = std::mem::take(&mut self.plain);
-                self.say(Told::Received(plain)).await?;
-            }
-            let until = match &self.cipher {
-                Cipher::Plain => None,
-                Cipher::Tls { until, .. } => *until,
-            };
-            let reads = self.may_read || until.is_some();
-            tokio::select! {
-                order = self.orders.recv() => self.obey(order.ok_or(Over::LetGo)?).await?,
-                ready = self.socket.readable(), if reads => {
-                    ready?;
-                    self.read().await?;
-                }
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Err(Over::NoHandshake),
-            }
-        }
-    }
-
-    async fn obey(&mut self, order: Order) -> Result<(), Over> {
-        match order {
-            Order::Read => self.may_read = true,
-            Order::StartTls(rest) => {
-                let stream = self.tls.accept()?;
-                self.cipher = Cipher::Tls { stream, until: Some(Instant::now() + HANDSHAKE_WITHIN) };
-                self.take(&rest).await?;
-            }
-            Order::Write(first) => {
-                let mut messages = 1;
-                let mut bytes = self.encrypted(first)?;
-                // What waits goes out with it, but no order is overtaken.
-                while let Ok(next) = self.orders.try_recv() {
-                    match next {
-                        Order::Write(next) => {
-                            messages += 1;
-                            bytes.extend(self.encrypted(next)?);
-                        }
-                        Order::Read => self.may_read = true,
-                        Order::StartTls(rest) => {
-                            self.write(&bytes).await?;
-                            self.say(Told::Sent(messages)).await?;
-                            return Box::pin(self.obey(Order::StartTls(rest))).await;
-                        }
-                    }
-                }
-                self.write(&bytes).await?;
-                self.say(Told::Sent(messages)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn encrypted(&mut self, plain: Vec<u8>) -> Result<Vec<u8>, Over> {
-        match &mut self.cipher {
-            Cipher::Plain => Ok(plain),
-            Cipher::Tls { stream, .. } => {
-                let mut out = Vec::new();
-                stream.send(&plain, &mut out)?;
-                Ok(out)
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Result<(), Over> {
-        let Some(bytes) = portion(&self.socket)? else { return Ok(()) };
-        self.take(&bytes).await
+    /// Begins to shake hands; so much of it has come already. What waits to be written goes out before it.
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn start_tls(&mut self, tls: &TlsServer, rest: &[u8], now: Instant) -> Result<Heard, Over> {
+        let until = Some(now + HANDSHAKE_WITHIN);
+        self.may_read = false;
+        self.secure = Some(Box::new(Secure { stream: tls.accept()?, until, plain: Vec::new() }));
+        self.decrypt(rest)
     }
 
     /// Bytes as they came from the socket.
-    async fn take(&mut self, bytes: &[u8]) -> Result<(), Over> {
-        let Cipher::Tls { stream, until } = &mut self.cipher else {
-            self.plain.extend_from_slice(bytes);
-            return Ok(());
-        };
+    fn decrypt(&mut self, bytes: &[u8]) -> Result<Heard, Over> {
+        let Some(secure) = &mut self.secure else { return Ok(Heard::Nothing) };
         let mut out = Vec::new();
-        let taken = stream.receive(bytes, &mut self.plain, &mut out);
-        let secured = until.is_some() && taken.is_ok() && !stream.is_handshaking();
+        let taken = secure.stream.receive(bytes, &mut secure.plain, &mut out);
+        let secured = secure.until.is_some() && taken.is_ok() && !secure.stream.is_handshaking();
         let names = if secured {
-            *until = None;
-            stream.names()
+            secure.until = None;
+            secure.stream.names()
         } else {
             None
         };
-        if !out.is_empty() {
-            self.write(&out).await?;
+        self.put(out, 0);
+        if let Err(error) = taken {
+            // The peer shall hear what was wrong, if it listens.
+            let _unheard = self.write();
+            return Err(error.into());
         }
-        taken?;
-        if secured {
-            self.say(Told::Secured(names)).await?;
+        if secured { Ok(Heard::Secured(names)) } else { Ok(self.decrypted()) }
+    }
+
+    fn decrypted(&mut self) -> Heard {
+        match &mut self.secure {
+            Some(secure) if self.may_read && secure.until.is_none() && !secure.plain.is_empty() => {
+                self.may_read = false;
+                Heard::Bytes(std::mem::take(&mut secure.plain))
+            }
+            Some(_) | None => Heard::Nothing,
         }
+    }
+
+    /// Takes a message to be written by the next [`Connection::flush`].
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn send(&mut self, message: Vec<u8>) -> Result<(), Over> {
+        let bytes = match &mut self.secure {
+            None => message,
+            Some(secure) => {
+                let mut out = Vec::new();
+                secure.stream.send(&message, &mut out)?;
+                out
+            }
+        };
+        self.put(bytes, 1);
         Ok(())
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Over> {
-        match timeout(WRITE_WITHIN, self.socket.write_all(bytes)).await {
-            Ok(written) => Ok(written?),
-            Err(_) => Err(Over::Stuck),
+    fn put(&mut self, bytes: Vec<u8>, messages: usize) {
+        match &mut self.outgoing {
+            Some(outgoing) => {
+                outgoing.bytes.extend(bytes);
+                outgoing.messages += messages;
+            }
+            None if bytes.is_empty() => {}
+            None => self.outgoing = Some(Box::new(Outgoing { bytes, messages, until: None })),
         }
     }
 
-    async fn say(&self, told: Told) -> Result<(), Over> {
-        self.tell.send((self.client, told)).await.map_err(|_| Over::LetGo)
+    /// Writes what the system takes. Gives the number of messages that it has now taken to the end.
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn flush(&mut self, now: Instant) -> Result<usize, Over> {
+        self.write()?;
+        match &mut self.outgoing {
+            Some(outgoing) if outgoing.bytes.is_empty() => {
+                let messages = outgoing.messages;
+                self.outgoing = None;
+                Ok(messages)
+            }
+            Some(outgoing) => {
+                outgoing.until.get_or_insert(now + WRITE_WITHIN);
+                Ok(0)
+            }
+            None => Ok(0),
+        }
     }
-}
 
-/// What can be read now; `None` where there is nothing after all.
-fn portion(socket: &TcpStream) -> Result<Option<Vec<u8>>, Over> {
-    let mut buffer = [0; PORTION];
-    match socket.try_read(&mut buffer) {
-        Ok(0) => Err(Over::Closed),
-        Ok(count) => Ok(buffer.get(..count).map(<[u8]>::to_vec)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error.into()),
+    fn write(&mut self) -> Result<(), Over> {
+        let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
+        let mut written = 0;
+        let result = loop {
+            let rest = outgoing.bytes.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match self.socket.write(rest) {
+                Ok(0) => break Err(Over::Closed),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error.into()),
+            }
+        };
+        outgoing.bytes.drain(..written);
+        result
     }
 }

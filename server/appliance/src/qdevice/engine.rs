@@ -1,32 +1,26 @@
-//! The service's one task: owns the vote service, hands events in and carries its actions out.
+//! The service's one task: owns the vote service and all sockets, hands events in and carries its actions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::net::sockopt::set_tcp_user_timeout;
+use anyhow::{Context, Result};
+use rustix::event::epoll::EventFlags;
+use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
 use tiebreaker_member::ask::QdeviceCluster;
 use tiebreaker_qnetd::{Action, ClientId, CloseReason, Event, Notice, Server};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::consume_budget;
+use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
-use super::connection::{Connection, Order, Told};
+use super::connection::{Connection, Heard, Over, PORTION};
 use super::pki::Pki;
+use super::poll::Poll;
 use super::settings::Settings;
 use super::status;
 use super::tls::TlsServer;
-
-/// Events that wait for the engine; who brings more waits too.
-const EVENTS: usize = 1024;
-
-/// Orders that wait for a connection: the vote service never has more messages under way, and one order each to read and to
-/// shake hands.
-const ORDERS: usize = 64;
 
 /// Questions that wait for the engine.
 const QUESTIONS: usize = 8;
@@ -37,18 +31,38 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error of accept, which mostly is a lack of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Accepted from one port before others have their turn.
+const ACCEPTED: usize = 64;
+
+/// So long handshakes are worked on before votes have their turn again: when all clients of a cluster farm come back at
+/// once, those that are there already must not wait for them.
+const HANDSHAKES: Duration = Duration::from_millis(2);
+
+/// Keys of listeners are from here on; clients count from one.
+const LISTENERS: u64 = 1 << 63;
+
 /// The running service.
 pub struct Engine {
     server: Server,
     tls: TlsServer,
-    connections: BTreeMap<ClientId, Handle>,
+    poll: Poll,
+    connections: BTreeMap<ClientId, Watched>,
+    deadlines: BTreeSet<(Instant, ClientId)>,
     last: u64,
-    events: mpsc::Receiver<(ClientId, Told)>,
-    tell: mpsc::Sender<(ClientId, Told)>,
-    accepted: mpsc::Receiver<(TcpStream, SocketAddr)>,
+    /// Connections that have something to write, or to tell.
+    busy: VecDeque<ClientId>,
+    listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    listeners: JoinSet<()>,
+    /// When to accept again after an error.
+    accept_again: Option<Instant>,
     asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
+}
+
+/// A connection, and what the poll and the table of deadlines know of it.
+struct Watched {
+    connection: Connection,
+    flags: EventFlags,
+    deadline: Option<Instant>,
 }
 
 /// The way to ask the running service what one can see.
@@ -66,18 +80,6 @@ impl Questions {
     }
 }
 
-/// The engine's end of a connection. The task ends with it.
-struct Handle {
-    orders: mpsc::Sender<Order>,
-    task: AbortHandle,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Engine {
     /// Opens the ports.
     ///
@@ -85,21 +87,33 @@ impl Engine {
     /// When a port is taken, or the authority unusable.
     pub async fn bind(settings: &Settings, pki: &Pki) -> Result<(Self, Questions)> {
         let tls = TlsServer::new(pki)?;
-        let (tell, events) = mpsc::channel(EVENTS);
-        let (arrive, accepted) = mpsc::channel(EVENTS);
-        let mut listeners = JoinSet::new();
+        let poll = Poll::new().context("making an epoll for QDevice clients")?;
+        let mut listeners = Vec::new();
         let mut addresses = Vec::new();
-        for address in &settings.listen {
-            let listener = TcpListener::bind(address).await.with_context(|| {
+        for (address, number) in settings.listen.iter().zip(LISTENERS..) {
+            let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
                 format!("listening for QDevice clients on {address}: does a corosync-qnetd run here?")
             })?;
+            let listener = listener.into_std().context("taking a listener")?;
             addresses.push(listener.local_addr().context("asking for the own address")?);
-            listeners.spawn(accept(listener, arrive.clone()));
+            poll.add(&listener, number, EventFlags::IN).context("watching a listener")?;
+            listeners.push(listener);
         }
         let server = Server::new(settings.votes.clone());
         let (ask, asked) = mpsc::channel(QUESTIONS);
-        let connections = BTreeMap::new();
-        let engine = Self { server, tls, connections, last: 0, events, tell, accepted, addresses, listeners, asked };
+        let engine = Self {
+            server,
+            tls,
+            poll,
+            connections: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            last: 0,
+            busy: VecDeque::new(),
+            listeners,
+            addresses,
+            accept_again: None,
+            asked,
+        };
         Ok((engine, Questions { ask }))
     }
 
@@ -112,27 +126,125 @@ impl Engine {
     /// Serves until it fails.
     ///
     /// # Errors
-    /// When a listener ends.
+    /// The system's, when it can't wait for sockets any more.
     pub async fn run(mut self) -> Result<()> {
+        let mut ready = Vec::new();
+        let mut buffer = [0; PORTION];
         loop {
-            let timeout = self.server.poll_timeout().map(Instant::from_std);
+            let wake = self.wake();
             tokio::select! {
-                Some((socket, address)) = self.accepted.recv() => self.arrived(socket, address),
-                Some((client, told)) = self.events.recv() => self.told(client, told),
-                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => self.event(Event::Tick),
+                found = self.poll.ready(&mut ready) => found.context("waiting for QDevice clients")?,
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
                 Some(answer) = self.asked.recv() => {
-                    let now = Instant::now().into_std();
+                    let now = Instant::now();
                     // Who asked may have gone.
                     let _ = answer.send(self.server.clusters().map(|view| status::cluster(&view, now)).collect());
                 }
-                Some(_) = self.listeners.join_next() => bail!("a QDevice listener has ended"),
+            }
+            self.turn(&ready, &mut buffer);
+            ready.clear();
+            self.expire();
+            consume_budget().await;
+        }
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        [self.server.poll_timeout(), deadline, self.accept_again].into_iter().flatten().min()
+    }
+
+    /// Whatever was found ready, votes before newcomers.
+    fn turn(&mut self, ready: &[(u64, EventFlags)], buffer: &mut [u8; PORTION]) {
+        let mut handshakes = Vec::new();
+        for (key, flags) in ready.iter().filter(|(key, _)| *key < LISTENERS) {
+            let client = ClientId(*key);
+            match self.connections.get(&client) {
+                Some(watched) if watched.connection.is_handshaking() => handshakes.push((client, *flags)),
+                Some(_) => self.ready(client, *flags, buffer),
+                // It ended in this turn.
+                None => {}
+            }
+        }
+        let begun = Instant::now();
+        for (client, flags) in handshakes {
+            self.ready(client, flags, buffer);
+            if begun.elapsed() > HANDSHAKES {
+                break;
+            }
+        }
+        for (key, _) in ready.iter().filter(|(key, _)| *key >= LISTENERS) {
+            self.accept(*key);
+        }
+    }
+
+    fn ready(&mut self, client: ClientId, flags: EventFlags, buffer: &mut [u8; PORTION]) {
+        let Some(watched) = self.connections.get_mut(&client) else { return };
+        let wants = watched.connection.wants();
+        let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        if flags.contains(EventFlags::OUT) {
+            self.busy.push_back(client);
+        }
+        if wants.contains(EventFlags::IN) && (broken || flags.contains(EventFlags::IN)) {
+            let heard = watched.connection.read(buffer);
+            self.heard(client, heard);
+        } else if broken {
+            self.over(client, &Over::Closed);
+        }
+        self.settle();
+    }
+
+    /// What has run out of time.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some((at, client)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(watched) = self.connections.get(&client) {
+                let over = watched.connection.too_late();
+                self.over(client, &over);
+            }
+        }
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept_again = None;
+            self.watch_listeners(EventFlags::IN);
+        }
+        self.server.handle(now, Event::Tick);
+        self.settle();
+    }
+
+    fn accept(&mut self, key: u64) {
+        for _ in 0..ACCEPTED {
+            let Some(listener) = usize::try_from(key - LISTENERS).ok().and_then(|at| self.listeners.get(at)) else {
+                return;
+            };
+            match listener.accept() {
+                Ok((socket, address)) => self.arrived(socket, address),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The peer went away before it was looked at.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+                }
+                Err(error) => {
+                    warn!("no QDevice client can be accepted: {error}");
+                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+                    self.watch_listeners(EventFlags::empty());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn watch_listeners(&self, flags: EventFlags) {
+        for (listener, key) in self.listeners.iter().zip(LISTENERS..) {
+            if let Err(error) = self.poll.modify(listener, key, flags) {
+                warn!("a QDevice port can't be watched: {error}");
             }
         }
     }
 
     fn arrived(&mut self, socket: TcpStream, address: SocketAddr) {
         // An option that can't be set makes a connection slower, not wrong.
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = set_tcp_nodelay(&socket, true) {
             warn!(%address, "TCP_NODELAY can't be set: {error}");
         }
         let timeout_ms = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
@@ -141,68 +253,117 @@ impl Engine {
         }
         self.last += 1;
         let client = ClientId(self.last);
-        let (orders, received) = mpsc::channel(ORDERS);
-        let connection = Connection::new(client, socket, self.tls.clone(), received, self.tell.clone());
-        let task = tokio::spawn(connection.run()).abort_handle();
-        self.connections.insert(client, Handle { orders, task });
-        self.event(Event::Connected { client, address });
-    }
-
-    fn told(&mut self, client: ClientId, told: Told) {
-        // What a connection said before it was closed is of no interest any more.
-        if !self.connections.contains_key(&client) {
+        let flags = EventFlags::IN;
+        let watched = socket.set_nonblocking(true).and_then(|()| self.poll.add(&socket, client.0, flags));
+        if let Err(error) = watched {
+            warn!(%address, "a QDevice client can't be watched: {error}");
             return;
         }
-        let event = match told {
-            Told::Received(bytes) => Event::Received { client, bytes },
-            Told::Secured(names) => Event::Secured { client, names },
-            Told::Sent(messages) => Event::Sent { client, messages },
-            Told::Gone => {
-                self.connections.remove(&client);
-                Event::Gone { client }
+        self.connections.insert(client, Watched { connection: Connection::new(socket), flags, deadline: None });
+        self.server.handle(Instant::now(), Event::Connected { client, address });
+        self.settle();
+    }
+
+    fn heard(&mut self, client: ClientId, heard: Result<Heard, Over>) {
+        let event = match heard {
+            Ok(Heard::Nothing) => {
+                self.busy.push_back(client);
+                return;
             }
+            Ok(Heard::Bytes(bytes)) => Event::Received { client, bytes },
+            Ok(Heard::Secured(names)) => Event::Secured { client, names },
+            Err(over) => return self.over(client, &over),
         };
-        self.event(event);
+        self.busy.push_back(client);
+        self.server.handle(Instant::now(), event);
     }
 
-    fn event(&mut self, event: Event) {
-        self.server.handle(Instant::now().into_std(), event);
-        while let Some(action) = self.server.poll_action() {
-            match action {
-                Action::Read { client } => self.order(client, Order::Read),
-                Action::Send { client, bytes } => self.order(client, Order::Write(bytes)),
-                Action::StartTls { client, rest } => self.order(client, Order::StartTls(rest)),
-                Action::Close { client, .. } => {
-                    self.connections.remove(&client);
-                }
-                Action::Tell(notice) => log(&notice),
-            }
+    fn over(&mut self, client: ClientId, over: &Over) {
+        if self.forget(client) {
+            debug!(%client, "a QDevice connection is over: {over}");
+            self.server.handle(Instant::now(), Event::Gone { client });
         }
     }
 
-    fn order(&mut self, client: ClientId, order: Order) {
-        let Some(handle) = self.connections.get(&client) else { return };
-        // Full it can't be, see ORDERS; if its task has ended, its last word is on the way here.
-        if handle.orders.try_send(order).is_err() {
-            debug!(%client, "a QDevice connection takes no orders any more");
+    fn forget(&mut self, client: ClientId) -> bool {
+        let Some(watched) = self.connections.remove(&client) else { return false };
+        if let Some(deadline) = watched.deadline {
+            self.deadlines.remove(&(deadline, client));
+        }
+        true
+    }
+
+    /// Does what the vote service wants done, and what follows from that, until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.server.poll_action() {
+                self.act(action);
+            }
+            // What goes to one client is written in one go.
+            let Some(client) = self.busy.pop_front() else { return };
+            self.flush(client);
         }
     }
-}
 
-async fn accept(listener: TcpListener, arrive: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => {
-                if arrive.send(accepted).await.is_err() {
-                    return;
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Read { client } => {
+                if let Some(watched) = self.connections.get_mut(&client) {
+                    let heard = watched.connection.allow();
+                    self.heard(client, Ok(heard));
                 }
             }
-            // The peer went away before it was looked at.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!("no QDevice client can be accepted: {error}");
-                sleep(ACCEPT_AGAIN).await;
+            Action::Send { client, bytes } => {
+                if let Some(watched) = self.connections.get_mut(&client) {
+                    let sent = watched.connection.send(bytes);
+                    self.busy.push_back(client);
+                    if let Err(over) = sent {
+                        self.over(client, &over);
+                    }
+                }
             }
+            Action::StartTls { client, rest } => {
+                if let Some(watched) = self.connections.get_mut(&client) {
+                    let heard = watched.connection.start_tls(&self.tls, &rest, Instant::now());
+                    self.heard(client, heard);
+                }
+            }
+            Action::Close { client, .. } => {
+                if let Some(watched) = self.connections.get_mut(&client) {
+                    // The last word may say why.
+                    let _unheard = watched.connection.flush(Instant::now());
+                }
+                self.forget(client);
+            }
+            Action::Tell(notice) => log(&notice),
+        }
+    }
+
+    /// Writes what a connection has to write, and sees to it that it is watched for what it wants next.
+    fn flush(&mut self, client: ClientId) {
+        let now = Instant::now();
+        let Some(watched) = self.connections.get_mut(&client) else { return };
+        let messages = match watched.connection.flush(now) {
+            Ok(messages) => messages,
+            Err(over) => return self.over(client, &over),
+        };
+        let wants = watched.connection.wants();
+        if wants != watched.flags {
+            if let Err(error) = self.poll.modify(watched.connection.socket(), client.0, wants) {
+                return self.over(client, &error.into());
+            }
+            watched.flags = wants;
+        }
+        let deadline = watched.connection.deadline();
+        if deadline != watched.deadline {
+            if let Some(before) = watched.deadline {
+                self.deadlines.remove(&(before, client));
+            }
+            self.deadlines.extend(deadline.map(|at| (at, client)));
+            watched.deadline = deadline;
+        }
+        if messages > 0 {
+            self.server.handle(now, Event::Sent { client, messages });
         }
     }
 }

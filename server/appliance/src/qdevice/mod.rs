@@ -6,6 +6,7 @@
 mod connection;
 mod engine;
 mod pki;
+mod poll;
 mod settings;
 mod status;
 #[cfg(test)]
