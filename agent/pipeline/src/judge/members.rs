@@ -51,6 +51,12 @@ impl State {
         if let Some((id, _)) = self.open_fence(name) {
             return Err(Void::FenceOpen { id, node: name.clone() });
         }
+        // Only the appliance knows whether a command of a fence can still land, and only it can say that none can.
+        if member.role == Role::Appliance
+            && let Some((id, fence)) = self.fences.iter().find(|(_, fence)| fence.is_open())
+        {
+            return Err(Void::FenceOpen { id: *id, node: fence.node.clone() });
+        }
         let owned = self.owned_by(name).next().cloned();
         if let Some(resource) = owned {
             return Err(Void::StillOwns { node: name.clone(), resource });

@@ -48,6 +48,20 @@ fn every_entry_moves_the_index_and_time_never_goes_back() {
 // Members.
 
 #[test]
+fn row_36_the_appliance_is_not_removed_while_a_power_off_may_still_land() {
+    let mut log = placed();
+    let remove = || Command::RemoveMember { name: member("pi"), raft_id: 1 };
+    log.must(Log::fence("a", 1));
+    let open = |id| Void::FenceOpen { id: FenceId(id), node: member("a") };
+    assert_eq!(log.void(remove()), open(1), "it may have told the device already");
+    log.must(Log::fenced(1));
+    assert_eq!(log.void(remove()), open(1), "without it the leader would close the fence at once");
+    log.must(Log::closed(1));
+    log.must(remove());
+    assert_eq!(log.state.appliance(), None);
+}
+
+#[test]
 fn a_member_gets_a_number_that_was_never_used() {
     let mut log = Log::joined(Rules::ALL, &["a"]);
     log.must(Command::RemoveMember { name: member("a"), raft_id: 2 });

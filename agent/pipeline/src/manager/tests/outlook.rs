@@ -145,10 +145,16 @@ fn votes_that_were_left_out_are_expected_again_in_time() {
 
 #[test]
 fn without_an_appliance_the_manager_closes_fences_itself() {
-    let mut lead = fenced();
-    tell(&mut lead, Observed::Stopped, Observed::Stopped);
-    let closes = |lead: &Lead| lead.proposals().iter().any(|command| matches!(command, Command::Closed { .. }));
-    assert!(!closes(&lead), "the appliance says when no command can land any more");
+    let closes = |lead: &mut Lead| {
+        lead.log.must(Log::fence("a", 1));
+        lead.log.must(Log::fenced(1));
+        lead.hear_that("b", Observed::Stopped);
+        lead.proposals().iter().any(|command| matches!(command, Command::Closed { .. }))
+    };
+    assert!(!closes(&mut settled()), "the appliance says when no command can land any more");
+    let mut lead = settled();
     lead.log.must(Command::RemoveMember { name: member("pi"), raft_id: 1 });
-    assert!(closes(&lead));
+    let index = lead.log.state.applied + 1;
+    lead.log.state.apply_voters(index, BTreeSet::from([3]));
+    assert!(closes(&mut lead));
 }
