@@ -614,6 +614,11 @@ impl Node {
         let unguarded = self.config.watchdog.is_none() || self.guard == Guard::Off;
         let may_go = match self.agreed(state).map(|leaving| leaving.how) {
             Some(Leave::AgentRestart) => unguarded && !self.work.values().any(Work::is_busy),
+            // A cluster that is disarmed stops nothing, so its machines go down as any other does. Nothing of this one is
+            // started elsewhere: its life goes on in the log, and the cluster can't be armed before it is heard again.
+            Some(Leave::Reboot | Leave::PowerOff) if !state.settings.arming.binds() => {
+                unguarded && !self.work.values().any(Work::is_busy)
+            }
             Some(Leave::Reboot | Leave::PowerOff) => self.has_left(state) && unguarded,
             None => false,
         };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::command::Setting;
 use crate::report::Leave;
-use crate::state::ShutdownPolicy;
+use crate::state::{DisarmMode, ShutdownPolicy};
 
 /// a runs `web` and has said how it goes, and the cluster has agreed.
 fn going(how: Leave, policy: ShutdownPolicy) -> Machine {
@@ -102,6 +102,27 @@ fn a_machine_that_goes_stops_what_fails_over_and_goes_when_its_life_is_over() {
     a.event(Event::Disarmed(Ok(())));
     assert!(a.took(&Action::MayGo));
     assert!(!a.took(&Action::StartAnew), "its life ended because it goes");
+}
+
+#[test]
+fn a_machine_of_a_disarmed_cluster_goes_at_once_and_its_agent_stops_nothing() {
+    for policy in ShutdownPolicy::ALL {
+        let mut log = placed();
+        log.must(Command::Set(Setting::Shutdown(policy)));
+        let mut a = Machine::running(log);
+        a.log.disarm(DisarmMode::Freeze);
+        a.look();
+        assert!(a.took(&Action::Disarm));
+        a.event(Event::Leaving(Leave::PowerOff));
+        assert!(!a.took(&Action::MayGo), "the cluster doesn't know yet");
+        a.log.must(Log::leave("a", Leave::PowerOff));
+        a.look();
+        assert!(!a.took(&Action::MayGo), "its watchdog would reset it on the way down");
+        a.event(Event::Disarmed(Ok(())));
+        assert!(a.took(&Action::MayGo), "{policy:?}: else it waits for what nobody stops");
+        assert_eq!(a.find(OperationKind::Stop), None);
+        assert!(a.log.state.life(&member("a")).is_some(), "what runs there is still its own");
+    }
 }
 
 #[test]
