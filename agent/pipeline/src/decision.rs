@@ -9,7 +9,7 @@ use crate::fence::{Evidence, FenceId, FenceReason};
 use crate::name::{MemberName, ResourceName, RuleName};
 use crate::profile::Profile;
 use crate::report::Leave;
-use crate::resource::{MoveReason, Requested};
+use crate::resource::{Again, FailedMoves, MoveReason, Requested};
 use crate::state::{Arming, LeavePolicy};
 
 /// One line of the timeline.
@@ -183,6 +183,15 @@ pub enum Decision {
         /// Why.
         why: MoveReason,
     },
+    /// A live move has failed: the resource stays where it was.
+    MoveFailed {
+        /// Which.
+        resource: ResourceName,
+        /// Where it is.
+        from: MemberName,
+        /// The failure, and how many there were before it.
+        failed: FailedMoves,
+    },
     /// A resource was locked or unlocked.
     Lock {
         /// Which.
@@ -272,6 +281,17 @@ impl fmt::Display for Decision {
             Self::Maintenance { node, on: false } => write!(f, "{node} is out of maintenance"),
             Self::Migrating { resource, from, to, why } => {
                 write!(f, "{resource} moves live from {from} to {to}: {why}")
+            }
+            Self::MoveFailed { resource, from, failed } => {
+                let FailedMoves { times, to, why, at_ms } = failed;
+                write!(
+                    f,
+                    "the live move of {resource} from {from} to {to} has failed, {times} in a row by now: {why}"
+                )?;
+                match failed.again(*at_ms) {
+                    Again::Now | Again::In(_) => Ok(()),
+                    Again::Never => f.write_str("; it isn't tried again by itself"),
+                }
             }
             Self::Lock { resource, reason: Some(reason) } => write!(f, "{resource} was locked: {reason}"),
             Self::Lock { resource, reason: None } => write!(f, "{resource} was unlocked"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::command::{Command, ENTRY_VERSION, Entry, Void};
 use crate::fence::{Evidence, FenceId, FenceReason};
 use crate::leader::Leases;
-use crate::manager::{Plan, View, Why, manage};
+use crate::manager::{Memory, Plan, View, Why, manage};
 use crate::name::{ClusterName, MemberName, ResourceName};
 use crate::report::{Capacity, LeaseVerdict, Leave, Observed, Renew, Report, Trust, WatchdogPromise};
 use crate::resource::{Driver, MoveReason, Phase, Requested, Resource, ResourceSpec};
@@ -273,6 +273,7 @@ pub(crate) struct Lead {
     pub now: Reading,
     pub started: Reading,
     pub wall_ms: u64,
+    pub memory: Memory,
     seq: u64,
 }
 
@@ -280,7 +281,7 @@ impl Lead {
     pub fn new(log: Log) -> Self {
         let now = at(100_000);
         let leases = Leases::start(now, 3, &log.state);
-        Self { log, leases, now, started: at(0), wall_ms: 0, seq: 0 }
+        Self { log, leases, now, started: at(0), wall_ms: 0, memory: Memory::default(), seq: 0 }
     }
 
     pub fn pass(&mut self, span: Duration) {
@@ -312,11 +313,19 @@ impl Lead {
             now: self.now,
             started: self.started,
             wall_ms: self.wall_ms,
+            memory: &self.memory,
         }
     }
 
     pub fn plan(&self) -> Plan {
         manage(&self.view())
+    }
+
+    /// One look whose memory is handed on to the next.
+    pub fn look(&mut self) -> Plan {
+        let plan = self.plan();
+        self.memory = plan.memory.clone();
+        plan
     }
 
     pub fn proposals(&self) -> Vec<Command> {

@@ -2,6 +2,8 @@
 //! its quorum lease, and gives proposals; what it waits for, it says as data.
 
 mod asked;
+mod disarming;
+mod memory;
 mod nodes;
 mod outlook;
 mod round;
@@ -18,11 +20,12 @@ use crate::leader::Leases;
 use crate::name::{MemberName, ResourceName, RuleName};
 use crate::placement::choose::{Choice, Outcome};
 use crate::report::Observed;
-use crate::state::{Arming, Role, State};
+use crate::state::{Role, State};
 use crate::time::Reading;
 use round::Round;
 
 pub use asked::AskError;
+pub use memory::Memory;
 pub use outlook::{Drain, DrainMove, Outlook};
 
 /// A node that was admitted but not heard since this leader's machine started gets this long to boot.
@@ -119,6 +122,29 @@ pub enum Why {
         /// Why it shall move, and what is in the way.
         why: String,
     },
+    /// It runs, and shall move, and its live moves fail.
+    #[error(
+        "it runs, and shall move, but its live move to {to} has failed {times} time(s) in a row: {why}; {}",
+        next_try(resource, *again_in_s)
+    )]
+    MoveFailed {
+        /// The resource.
+        resource: ResourceName,
+        /// Where the last one should have gone.
+        to: MemberName,
+        /// How many have failed.
+        times: u32,
+        /// What went wrong with the last one.
+        why: String,
+        /// When the next one is tried; `None` if none is.
+        again_in_s: Option<u64>,
+    },
+    /// Others have waited for it for long enough.
+    #[error("{waits}; what starts after it waits for it no longer")]
+    PassedOver {
+        /// What it waits for itself.
+        waits: Box<Why>,
+    },
     /// Something else has to run first.
     #[error("waiting for its turn: {after} has to run first")]
     WaitingForTurn {
@@ -150,6 +176,15 @@ pub enum Why {
         /// disarming, disarmed or arming.
         state: String,
     },
+    /// The cluster is about to be disarmed, as soon as what is under way is over.
+    #[error(
+        "the cluster is disarming, and waits for {}; `tiebreaker arm` calls the disarming off",
+        .waits.join("; and for ")
+    )]
+    Disarming {
+        /// What is waited for, each with what can be done about it.
+        waits: Vec<String>,
+    },
     /// It was given up.
     #[error(
         "it was given up: {why}; `tiebreaker resource set {resource} --state disabled` clears that, then started tries again"
@@ -160,6 +195,16 @@ pub enum Why {
         /// What went wrong.
         why: String,
     },
+}
+
+fn next_try(resource: &ResourceName, again_in_s: Option<u64>) -> String {
+    match again_in_s {
+        Some(seconds) => format!("the next try is in {seconds} s"),
+        None => format!(
+            "it was given up: `tiebreaker resource migrate {resource} NODE` tries once more, `tiebreaker resource relocate \
+             {resource} NODE` stops it here and starts it there"
+        ),
+    }
 }
 
 impl Why {
@@ -188,6 +233,10 @@ pub struct Plan {
     pub unfenced: BTreeMap<MemberName, String>,
     /// Per placement rule without effect, the reason.
     pub rule_faults: BTreeMap<RuleName, String>,
+    /// What disarming waits for, each with what can be done about it.
+    pub disarming: Vec<String>,
+    /// For the next look.
+    pub memory: Memory,
 }
 
 /// Everything that the manager looks at.
@@ -202,6 +251,8 @@ pub struct View<'a> {
     pub started: Reading,
     /// The leader's wall clock, milliseconds since 1970: for what people set an end to, never for safety.
     pub wall_ms: u64,
+    /// What the last look handed on.
+    pub memory: &'a Memory,
 }
 
 /// One look at the cluster.
@@ -214,19 +265,9 @@ pub fn manage(view: &View<'_>) -> Plan {
     view.profile(&mut plan);
     view.arming(&mut plan);
     view.votes(&mut plan);
-    let busy = view.state.is_busy();
     Round::new(view, &mut plan).look();
-    if matches!(view.state.settings.arming, Arming::Disarming { .. }) && !busy && !plan.is_recovering() {
-        plan.proposals.push(Command::Disarmed);
-    }
+    view.disarming(&mut plan);
     plan
-}
-
-impl Plan {
-    /// True while something is about to be decided about a resource.
-    fn is_recovering(&self) -> bool {
-        self.why.values().any(|why| *why == Why::Deciding)
-    }
 }
 
 /// The voters that the cluster should have: the appliance alone while fewer than two nodes have joined, since two voters

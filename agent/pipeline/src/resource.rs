@@ -1,5 +1,6 @@
 //! Resources: what an operator asks for, and where the cluster has put it.
 
+mod failed;
 mod shown;
 mod spec;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{MemberName, ResourceName};
 
+pub use failed::{Again, FailedMoves, MOVE_PAUSE, MOVE_TRIES};
 pub use shown::Shown;
 pub use spec::{Class, DRIVER_MAX, Driver, ResourceSpec, SpecError};
 
@@ -215,6 +217,9 @@ pub struct Resource {
     /// An operator's lock, with its reason: the cluster neither starts, stops nor moves it meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<String>,
+    /// Its live moves that failed in a row, if the last one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_failed: Option<FailedMoves>,
 }
 
 impl Resource {

@@ -181,12 +181,14 @@ impl Core {
         if !in_quorum && self.rules.grants_need_the_quorum_lease() {
             return false;
         }
+        let memory = std::mem::take(&mut leading.plan.memory);
         let view = View {
             state: &self.state,
             leases: &leading.leases,
             now: moment.now,
             started: self.started,
             wall_ms: moment.wall_ms,
+            memory: &memory,
         };
         leading.plan = manage(&view);
         let due = moment.now.reached_on_either(leading.outlook_next);

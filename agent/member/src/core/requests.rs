@@ -178,6 +178,7 @@ impl Core {
             now: moment.now,
             started: self.started,
             wall_ms: moment.wall_ms,
+            memory: &leading.plan.memory,
         })
     }
 

@@ -193,7 +193,7 @@ impl Glance<'_> {
                 let observed = report.and_then(|report| report.resources.get(name));
                 let fencing = node.as_ref().is_some_and(|node| state.open_fence(node).is_some());
                 let frozen = match self.plan.why.get(name) {
-                    Some(Why::Frozen { .. } | Why::Disarmed { .. }) => true,
+                    Some(Why::Frozen { .. } | Why::Disarmed { .. } | Why::Disarming { .. }) => true,
                     Some(_) | None => !state.settings.arming.acts(),
                 };
                 ResourceStatus {
@@ -235,6 +235,7 @@ impl Glance<'_> {
                 state.settings.arming
             ));
         }
+        alarms.extend(self.plan.disarming.iter().map(|what| format!("disarming waits for {what}")));
         let rules: Vec<RuleStatus> = state
             .placement_rules
             .iter()

@@ -218,6 +218,10 @@ impl State {
         };
         if state.maintenance != on {
             state.maintenance = on;
+            // Whoever says so again wants it tried again.
+            for resource in self.resources.values_mut().filter(|resource| resource.phase.owner() == Some(&node)) {
+                resource.moves_failed = None;
+            }
             self.say(at, Decision::Maintenance { node, on });
         }
         Ok(())

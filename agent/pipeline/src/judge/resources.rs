@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::command::Void;
 use crate::decision::Decision;
 use crate::name::{MemberName, ResourceName};
-use crate::resource::{Class, MoveReason, Phase, Requested, Resource, ResourceSpec};
+use crate::resource::{Class, FailedMoves, MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::state::{Arming, DisarmMode, RESOURCES_MAX, State};
 
 impl State {
@@ -36,6 +36,7 @@ impl State {
             home: None,
             first,
             locked: None,
+            moves_failed: None,
         };
         self.resources.insert(name.clone(), resource);
         let phase = self.managed_again(requested);
@@ -69,6 +70,7 @@ impl State {
         }
         resource.relocations = 0;
         resource.failed_on.clear();
+        resource.moves_failed = None;
         let phase = match resource.phase.clone() {
             _ if requested == Requested::Ignored => Phase::Ignored,
             Phase::Ignored => self.managed_again(requested),
@@ -289,6 +291,7 @@ impl State {
         if let Some(resource) = self.resources.get_mut(name) {
             resource.relocations = 0;
             resource.failed_on.clear();
+            resource.moves_failed = None;
         }
         Ok(())
     }
@@ -337,14 +340,19 @@ impl State {
         if self.goes(&to) && !resource.phase.is_owned_by(&to) {
             return Err(Void::Outdated);
         }
+        let failed = failed_move(resource, &to, at);
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.held = false;
             resource.first = None;
+            resource.moves_failed.clone_from(&failed);
             if resource.home.as_ref() == Some(&to) {
                 resource.home = None;
             }
         }
         self.decide(&name, Phase::Placed { node: to.clone() });
+        if let Some(failed) = failed {
+            self.say(at, Decision::MoveFailed { resource: name.clone(), from: to.clone(), failed });
+        }
         self.say(at, Decision::Assigned { resource: name, node: to, recovered_from });
         Ok(())
     }
@@ -420,6 +428,23 @@ impl State {
 
 /// A lock's reason, in bytes at most.
 const REASON_MAX: usize = 200;
+
+/// What a resource that is assigned to a node is to remember of its live moves: one that ends where it began has failed.
+fn failed_move(resource: &Resource, to: &MemberName, at_ms: u64) -> Option<FailedMoves> {
+    match &resource.phase {
+        Phase::Migrating { from, to: target, why: MoveReason::Failed { why } } if from == to => {
+            let times = resource.moves_failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+            Some(FailedMoves { times, to: target.clone(), why: why.clone(), at_ms })
+        }
+        Phase::New
+        | Phase::Placed { .. }
+        | Phase::Releasing { .. }
+        | Phase::Migrating { .. }
+        | Phase::Free { .. }
+        | Phase::Error { .. }
+        | Phase::Ignored => None,
+    }
+}
 
 fn unlocked(name: &ResourceName, resource: &Resource) -> Result<(), Void> {
     match &resource.locked {

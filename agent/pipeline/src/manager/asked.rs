@@ -134,7 +134,10 @@ impl View<'_> {
                 continue;
             }
             if !self.leases.is_heard(self.state, node, self.now) {
-                faults.push(format!("{node} is not heard"));
+                faults.push(format!(
+                    "{node} is not heard: bring it back, or `tiebreaker fence {node}` and, once it is off for certain, \
+                     `tiebreaker fence confirm {node}`"
+                ));
                 continue;
             }
             if let Some(reason) = self.state.unprotectable(node) {

@@ -209,8 +209,7 @@ impl View<'_> {
         let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: self.wall_ms, command: command.clone() };
         // What is void changes nothing, and says so by itself.
         after.apply(self.state.applied + 1, entry).ok()?;
-        let then =
-            View { state: &after, leases: self.leases, now: self.now, started: self.started, wall_ms: self.wall_ms };
+        let then = View { state: &after, ..*self };
         match what_if(&self.planned(), &then.planned(), goal, BUDGET) {
             Ok(effect) => effect.is_refusal().then(|| effect.to_string()),
             Err(error) => Some(error.to_string()),

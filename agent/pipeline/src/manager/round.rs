@@ -11,11 +11,16 @@ use crate::placement::choose::{Choice, Preference, Wish, choose};
 use crate::placement::judge::EffectiveRules;
 use crate::placement::picture::{Picture, Seat};
 use crate::report::{Leave, Observed};
-use crate::resource::{Class, MoveReason, Phase, Requested, Resource};
+use crate::resource::{Again, Class, FailedMoves, MoveReason, Phase, Requested, Resource};
 use crate::state::{Arming, LeavePolicy};
 
 /// Failures are forgotten after this long, in milliseconds.
 const FAILURES_AGE_MS: u64 = 3_600_000;
+/// What comes later waits so long for what comes first and of which nothing is known. Longer than any profile takes to
+/// prove a node silent.
+const WAITED_FOR: Duration = Duration::from_secs(120);
+/// The target of a live move gets this long to arm its watchdog.
+const ARMS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a look at the resources keeps while it goes through them.
 pub(super) struct Round<'a> {
@@ -48,11 +53,13 @@ impl<'a> Round<'a> {
         let mut all: Vec<(&ResourceName, &Resource)> = view.state.resources.iter().collect();
         all.sort_by_key(|(name, resource)| (resource.spec.class, resource.spec.order, *name));
         for (name, resource) in all {
-            let why = self.resource(name, resource);
-            if self.before.is_none()
-                && let Some(rank) = self.keeps_waiting(name, resource, &why)
-            {
-                self.before = Some((rank, name.clone()));
+            let mut why = self.resource(name, resource);
+            if let Some(rank) = self.keeps_waiting(name, resource, &why) {
+                if self.is_passed_over(name, resource, &why) {
+                    why = Why::PassedOver { waits: Box::new(why) };
+                } else if self.before.is_none() {
+                    self.before = Some((rank, name.clone()));
+                }
             }
             self.plan.why.insert(name.clone(), why);
         }
@@ -87,8 +94,48 @@ impl<'a> Round<'a> {
             | Why::Locked { .. }
             | Why::Ignored
             | Why::Disarmed { .. }
+            | Why::Disarming { .. }
+            | Why::PassedOver { .. }
+            | Why::MoveFailed { .. }
             | Why::MoveWaits { .. } => None,
         }
+    }
+
+    /// True for a resource of which nothing has been learnt for so long that what comes after it waits no longer. What is
+    /// being started is waited for: that ends by itself.
+    fn is_passed_over(&mut self, name: &ResourceName, resource: &Resource, why: &Why) -> bool {
+        let learns_nothing = match why {
+            Why::AtWork { observed: Observed::Unknown { .. }, .. }
+            | Why::WaitingForReport { .. }
+            | Why::WaitingForFence { .. }
+            | Why::WaitingForProbe { .. } => true,
+            Why::AtWork { .. }
+            | Why::Deciding
+            | Why::WaitingForTurn { .. }
+            | Why::Runs
+            | Why::Moving { .. }
+            | Why::Stays { .. }
+            | Why::StoppedAsAsked
+            | Why::CannotFence { .. }
+            | Why::ProbeUnknown { .. }
+            | Why::RunsTwice { .. }
+            | Why::NoNode { .. }
+            | Why::Error { .. }
+            | Why::Frozen { .. }
+            | Why::Locked { .. }
+            | Why::Ignored
+            | Why::Disarmed { .. }
+            | Why::Disarming { .. }
+            | Why::MoveFailed { .. }
+            | Why::PassedOver { .. }
+            | Why::MoveWaits { .. } => false,
+        };
+        learns_nothing && self.waited(name, resource) >= WAITED_FOR
+    }
+
+    /// For how long a resource has been waited for, in one go and under one decision, as far as this leader knows.
+    fn waited(&mut self, name: &ResourceName, resource: &Resource) -> Duration {
+        self.view.memory.waits(&mut self.plan.memory, self.view.now, name, resource.generation)
     }
 
     fn resource(&mut self, name: &ResourceName, resource: &Resource) -> Why {
@@ -135,7 +182,8 @@ impl<'a> Round<'a> {
     }
 
     fn is_forgotten(&self, resource: &Resource) -> bool {
-        let newest = resource.failed_on.values().max();
+        let moves = resource.moves_failed.as_ref().map(|failed| &failed.at_ms);
+        let newest = resource.failed_on.values().chain(moves).max();
         newest.is_some_and(|at| self.view.wall_ms.saturating_sub(*at) >= FAILURES_AGE_MS)
     }
 
@@ -470,12 +518,9 @@ impl<'a> Round<'a> {
         };
         match choice.node() {
             Some(best) if best == node => Why::stays(&choice),
-            Some(_) if self.moves == 0 => Why::MoveWaits { why: why.to_string() },
             Some(best) => {
-                self.moves -= 1;
                 let best = best.clone();
-                self.send(name, resource, &best, why);
-                Why::Deciding
+                self.better_there(name, resource, &best, why, leaving)
             }
             // Nobody can have it: it goes down with its node, and waits for it or for another.
             None if leaving => {
@@ -491,6 +536,44 @@ impl<'a> Round<'a> {
                 why: format!("{why}, but no other node can take it: {}", view.absences(&choice).join("; ")),
             },
         }
+    }
+
+    /// Another node is better for what runs here: it moves there, unless it is not its turn or its live moves fail.
+    fn better_there(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+        best: &MemberName,
+        why: MoveReason,
+        leaving: bool,
+    ) -> Why {
+        let command = self.view.sending(name, resource, best, why.clone());
+        let failed = resource.moves_failed.as_ref().filter(|_| matches!(command, Command::Migrate { .. }));
+        let again = failed.map_or(Again::Now, |failed| failed.again(self.view.wall_ms));
+        let again_in_s = match again {
+            Again::Now => None,
+            Again::In(left) => Some(left.as_secs() + 1),
+            // The machine goes whether or not this moves: stopped here and started there is better than cut off.
+            Again::Never if leaving => {
+                if self.moves == 0 {
+                    return Why::MoveWaits { why: why.to_string() };
+                }
+                self.moves -= 1;
+                self.release(name, resource, best, why);
+                return Why::Deciding;
+            }
+            Again::Never => None,
+        };
+        if let Some(FailedMoves { times, to, why, .. }) = failed.filter(|_| again != Again::Now) {
+            let (resource, to, why) = (name.clone(), to.clone(), why.clone());
+            return Why::MoveFailed { resource, to, times: *times, why, again_in_s };
+        }
+        if self.moves == 0 {
+            return Why::MoveWaits { why: why.to_string() };
+        }
+        self.moves -= 1;
+        self.send(name, resource, best, why);
+        Why::Deciding
     }
 
     fn releasing(
@@ -565,10 +648,17 @@ impl<'a> Round<'a> {
             }
             // The target guards what is about to come before it comes.
             let promised = view.state.life(to).is_some_and(|life| life.watchdog.is_some());
-            let guarded = view.leases.report(view.state, to).is_some_and(|report| report.armed);
-            if guarded || !promised {
+            let report = view.leases.report(view.state, to);
+            if report.is_some_and(|report| report.armed) || !promised {
                 self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
                 return Why::Deciding;
+            }
+            if let Some(trouble) = report.and_then(|report| report.trouble.as_ref()) {
+                return self.call_off(name, resource, format!("the watchdog of {to} can't be armed: {trouble}"));
+            }
+            if self.waited(name, resource) >= ARMS_WITHIN {
+                let within = ARMS_WITHIN.as_secs();
+                return self.call_off(name, resource, format!("{to} has not armed its watchdog within {within} s"));
             }
             return Why::Moving { from: from.clone(), to: to.clone() };
         }

@@ -315,6 +315,43 @@ fn nothing_is_done_while_the_cluster_is_disarmed() {
 }
 
 #[test]
+fn a_machine_of_a_disarmed_cluster_is_shut_down_as_any_other() {
+    let shutdown = events(&[("100s", "disarm freeze"), ("150s", "shutdown node1")]);
+    let document = run(&format!("{CLUSTER}{shutdown}{}", events(&[("170s", "arm")])));
+    assert_eq!(document.nodes["node1"].power, Switch::Off, "its agent lets it go");
+    assert_eq!((document.fenced.len(), document.recovered.len()), (0, 0));
+    assert_eq!(
+        at_end(&document, "vm:101").2,
+        Vec::<String>::new(),
+        "nobody starts elsewhere what may be running there"
+    );
+    let [.., (done, answer)] = &answers(&document)[..] else { panic!("no answer") };
+    assert!(!done && answer.contains("node1 is not heard"), "{answer}");
+    let back = run(&format!("{CLUSTER}{shutdown}{}", events(&[("170s", "power-on node1"), ("250s", "arm")])));
+    assert_eq!(at_end(&back, "vm:101"), runs_on("node1"));
+    assert_eq!(back.fenced, []);
+}
+
+#[test]
+fn a_live_move_that_always_fails_is_given_up_and_one_that_fails_twice_is_made() {
+    let failing = |times: u32| {
+        let fails = format!("id = \"vm:101\"\nfails = {{ migrate = {times} }}\n");
+        let text = CLUSTER.replace("id = \"vm:101\"\n", &fails);
+        run(&format!("{text}{}", events(&[("100s", "maintenance node1 on")])))
+    };
+    let tried = |document: &Document| {
+        let moves = |line: &&crate::output::Line| matches!(&line.what, What::Resource { resource, happened: Happened::Moves, .. } if resource == "vm:101");
+        document.timeline.iter().filter(moves).count()
+    };
+    let never = failing(100);
+    assert_eq!(at_end(&never, "vm:101"), runs_on("node1"));
+    assert_eq!(tried(&never), 5);
+    let later = failing(2);
+    assert_ne!(later.resources["vm:101"].node.as_deref(), Some("node1"));
+    assert_eq!(tried(&later), 3);
+}
+
+#[test]
 fn what_is_locked_is_left_alone() {
     let document = run(&format!(
         "{CLUSTER}{}",

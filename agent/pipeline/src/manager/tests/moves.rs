@@ -166,3 +166,142 @@ fn either_end_that_is_lost_is_fenced_and_waited_for() {
         assert!(matches!(lead.why(), Why::WaitingForFence { .. }));
     }
 }
+
+#[test]
+fn a_target_that_cant_arm_its_watchdog_ends_the_move_with_its_reason() {
+    let mut lead = moving();
+    lead.hear_that("a", Observed::Running);
+    let mut stuck = unarmed(&lead, Observed::Stopped);
+    stuck.trouble = Some("the device is taken".into());
+    lead.hear("b", stuck);
+    let why = called_off(&lead.obey());
+    assert!(why.contains("the watchdog of b can't be armed: the device is taken"), "{why}");
+    end_at_a(&mut lead);
+    assert_eq!(lead.log.web().moves_failed.as_ref().map(|failed| failed.why.clone()), Some(why));
+}
+
+#[test]
+fn a_target_that_never_says_whether_it_arms_is_waited_for_half_a_minute() {
+    let mut lead = moving();
+    for second in 0..30 {
+        assert!(is_moving(&lead) || second == 0, "after {second} s");
+        lead.hear_that("a", Observed::Running);
+        lead.hear("b", unarmed(&lead.clone(), Observed::Stopped));
+        lead.look();
+        lead.pass(ms(1_000));
+    }
+    lead.hear_that("a", Observed::Running);
+    lead.hear("b", unarmed(&lead.clone(), Observed::Stopped));
+    assert!(called_off(&lead.obey()).contains("b has not armed its watchdog within 30 s"));
+}
+
+#[track_caller]
+fn called_off(commands: &[Command]) -> String {
+    match commands {
+        [Command::CallOff { why, .. }] => why.clone(),
+        other => panic!("it is not called off: {other:?}"),
+    }
+}
+
+/// A move that was called off ends where it began.
+#[track_caller]
+fn end_at_a(lead: &mut Lead) {
+    for _ in 0..2 {
+        tell(lead, Observed::Running, Observed::Stopped);
+        lead.obey();
+        lead.wall_ms = lead.log.state.newest_ms;
+    }
+    assert_eq!(lead.log.phase(), &Phase::Placed { node: member("a") });
+}
+
+/// `web` moves live away from a, which is in maintenance or goes, and the move fails.
+#[track_caller]
+fn fail_once(lead: &mut Lead) {
+    tell(lead, Observed::Running, Observed::Stopped);
+    assert!(matches!(lead.obey().as_slice(), [Command::Migrate { .. }]), "{}", lead.why());
+    tell(lead, Observed::Running, Observed::Stopped);
+    assert!(matches!(lead.obey().as_slice(), [Command::Go { .. }]));
+    tell(lead, broke(), Observed::Stopped);
+    called_off(&lead.obey());
+    end_at_a(lead);
+}
+
+fn emptied() -> Lead {
+    let mut lead = Lead::new(Log::live(Rules::ALL));
+    lead.log.must(Command::SetMaintenance { node: member("a"), on: true });
+    lead
+}
+
+#[test]
+fn a_live_move_that_fails_is_tried_again_after_pauses_that_grow_and_then_given_up() {
+    let mut lead = emptied();
+    for (times, pause_s) in [(1, 10), (2, 20), (3, 40), (4, 80)] {
+        fail_once(&mut lead);
+        let over = lead.wall_ms;
+        for wait_ms in [0, pause_s * 1_000 - 1] {
+            lead.wall_ms = over + wait_ms;
+            tell(&mut lead, Observed::Running, Observed::Stopped);
+            assert_eq!(lead.proposals(), [], "{times} failed, {wait_ms} ms ago");
+            let Why::MoveFailed { times: said, why, again_in_s, .. } = lead.why() else { panic!("{}", lead.why()) };
+            assert_eq!((said, why.as_str(), again_in_s.is_some()), (times, "the link broke", true));
+        }
+        lead.wall_ms = over + pause_s * 1_000;
+    }
+    fail_once(&mut lead);
+    lead.wall_ms += 3_599_000;
+    tell(&mut lead, Observed::Running, Observed::Stopped);
+    assert_eq!(lead.proposals(), []);
+    let said = lead.why().to_string();
+    assert!(said.contains("5 time(s)") && said.contains("the link broke") && said.contains("given up"), "{said}");
+    let timeline = lead.log.state.log.iter().rev().nth(1).unwrap().decision.to_string();
+    assert!(timeline.contains("has failed, 5 in a row") && timeline.contains("isn't tried again"), "{timeline}");
+}
+
+#[test]
+fn failed_moves_are_forgotten_by_age_by_success_and_by_whoever_asks_again() {
+    let given_up = || {
+        let mut lead = emptied();
+        for _ in 0..5 {
+            fail_once(&mut lead);
+            lead.wall_ms += 100_000;
+        }
+        tell(&mut lead, Observed::Running, Observed::Stopped);
+        assert_eq!(lead.proposals(), []);
+        lead
+    };
+    let mut old = given_up();
+    old.wall_ms += 3_600_000;
+    assert!(matches!(old.obey().as_slice(), [Command::Forget { .. }]));
+    assert!(matches!(old.proposals().as_slice(), [Command::Migrate { .. }]));
+
+    let mut again = given_up();
+    again.log.must(Command::SetMaintenance { node: member("a"), on: false });
+    again.log.must(Command::SetMaintenance { node: member("a"), on: true });
+    assert!(matches!(again.proposals().as_slice(), [Command::Migrate { .. }]));
+
+    let mut asked = given_up();
+    asked.log.must(asked.log.migrate("b", 1));
+    asked.log.must(asked.log.go());
+    tell(&mut asked, Observed::Stopped, Observed::Running);
+    asked.obey();
+    assert_eq!(asked.log.web().moves_failed, None);
+}
+
+#[test]
+fn what_cant_move_live_before_its_node_goes_is_stopped_here_and_started_there() {
+    use crate::command::Setting;
+    use crate::state::ShutdownPolicy;
+    let mut lead = Lead::new(Log::live(Rules::ALL));
+    lead.log.must(Command::Set(Setting::Shutdown(ShutdownPolicy::Migrate)));
+    lead.log.must(Log::leave("a", crate::report::Leave::PowerOff));
+    for _ in 0..5 {
+        fail_once(&mut lead);
+        lead.wall_ms += 100_000;
+    }
+    tell(&mut lead, Observed::Running, Observed::Stopped);
+    let commands = lead.proposals();
+    assert!(
+        matches!(commands.as_slice(), [Command::Release { to: Some(to), .. }] if *to == member("b")),
+        "{commands:?}"
+    );
+}

@@ -171,3 +171,42 @@ fn what_is_locked_is_neither_moved_nor_given_up() {
         assert!(matches!(lead.why(), Why::Locked { .. }));
     }
 }
+
+#[test]
+fn what_nothing_is_known_of_is_waited_for_two_minutes_and_then_passed_over_with_its_reason() {
+    let unknown = || Observed::Unknown { why: "no answer".into() };
+    let mut lead = booted(Class::Protected, 1);
+    for seq in 1..=120 {
+        tell_booted(&mut lead, seq, unknown(), Observed::Stopped);
+        assert_eq!(lead.look().why[&name("later")], Why::WaitingForTurn { after: web() }, "after {seq} s");
+        assert!(!may_go(&lead));
+        lead.pass(ms(1_000));
+    }
+    tell_booted(&mut lead, 121, unknown(), Observed::Stopped);
+    assert!(may_go(&lead));
+    let said = lead.look().why[&web()].to_string();
+    assert!(said.contains("no answer") && said.contains("waits for it no longer"), "{said}");
+}
+
+#[test]
+fn what_was_known_again_meanwhile_is_waited_for_anew() {
+    let mut lead = booted(Class::Protected, 1);
+    for seq in 1..=240 {
+        let seen = if seq % 60 == 0 { Observed::Starting } else { Observed::Unknown { why: "no answer".into() } };
+        tell_booted(&mut lead, seq, seen, Observed::Stopped);
+        lead.look();
+        assert!(!may_go(&lead), "after {seq} s");
+        lead.pass(ms(1_000));
+    }
+}
+
+#[test]
+fn a_start_is_waited_for_however_long_it_takes() {
+    let mut lead = booted(Class::Protected, 1);
+    for seq in 1..=240 {
+        tell_booted(&mut lead, seq, Observed::Starting, Observed::Stopped);
+        lead.look();
+        assert!(!may_go(&lead), "after {seq} s");
+        lead.pass(ms(1_000));
+    }
+}
