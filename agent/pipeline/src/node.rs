@@ -164,6 +164,14 @@ struct Trouble {
     again: Reading,
 }
 
+/// What is to be done about a resource at once.
+enum Due<'a> {
+    /// What is under way is in the way.
+    Cancel(OperationId),
+    /// Something begins.
+    Begin { kind: OperationKind, wish: Wish, work: &'a mut Work },
+}
+
 /// What a new agent brings along.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -628,8 +636,18 @@ impl Node {
         }
     }
 
+    /// True where every resource of the state is known under its last decision, and no other: both go by name.
+    fn follows(&self, state: &State) -> bool {
+        let managed = state.resources.iter().filter(|(_, resource)| resource.phase != Phase::Ignored);
+        let known = self.work.iter().map(|(name, work)| (name, work.generation));
+        managed.map(|(name, resource)| (name, resource.generation)).eq(known)
+    }
+
     /// Takes over what the applied state says about each resource.
     fn follow(&mut self, now: Reading, state: &State) {
+        if self.follows(state) {
+            return;
+        }
         let managed =
             |name: &ResourceName| state.resources.get(name).is_some_and(|resource| resource.phase != Phase::Ignored);
         self.work.retain(|name, work| managed(name) || work.in_flight.is_some());
@@ -706,30 +724,23 @@ impl Node {
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         let adopting = self.is_adopting(now);
         let unguarded = self.is_unguarded();
-        let me = self.config.name.clone();
         let bound = self.is_bound(now, state);
         let going = self.going_down(state);
         // It may have said already that nothing runs here any more.
         let leaves = self.agreed(state).is_some_and(|leaving| leaving.how != Leave::AgentRestart)
             && self.config.rules.who_leaves_starts_nothing();
-        // Reverse order, so that what came up last goes down first.
-        let mut names: Vec<ResourceName> = self.work.keys().cloned().collect();
-        names.sort_by_key(|name| std::cmp::Reverse((self.work.get(name).map(|work| rank(&work.spec)), name.clone())));
-        for name in names {
+        let me = &self.config.name;
+        let mut due = Vec::new();
+        for (name, work) in &mut self.work {
             let wish = match (bound, lease, &going) {
                 (false, _, _) => Wish::Leave,
                 (true, false, _) if adopting => Wish::Leave,
                 (true, false, _) => Wish::Down,
                 // Planned: one order after the other.
-                (true, true, Some(last)) => match self.work.get(&name) {
-                    Some(work) if rank(&work.spec) == *last => Wish::Down,
-                    Some(_) | None => Wish::Leave,
-                },
-                (true, true, None) => {
-                    state.resources.get(&name).map_or(Wish::Leave, |resource| Wish::of(resource, &me))
-                }
+                (true, true, Some(last)) if rank(&work.spec) == *last => Wish::Down,
+                (true, true, Some(_)) => Wish::Leave,
+                (true, true, None) => state.resources.get(name).map_or(Wish::Leave, |resource| Wish::of(resource, me)),
             };
-            let Some(work) = self.work.get_mut(&name) else { continue };
             // What runs against the promise, or by a driver that is not the configured one any more, goes down first.
             let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
             if let Some(in_flight) = &mut work.in_flight {
@@ -746,7 +757,7 @@ impl Node {
                 };
                 if in_the_way && wish == Wish::Down && !in_flight.cancelled {
                     in_flight.cancelled = true;
-                    self.actions.push_back(Action::Cancel(in_flight.id));
+                    due.push((rank(&work.spec), name, Due::Cancel(in_flight.id)));
                 }
                 continue;
             }
@@ -767,19 +778,29 @@ impl Node {
             };
             let kind = kind.or_else(|| now.reached_on_either(work.probe_at).then_some(OperationKind::Probe));
             if let Some(kind) = kind {
-                let id = OperationId(self.next_operation);
-                self.next_operation += 1;
-                work.in_flight = Some(InFlight { id, kind, cancelled: false, stale: false });
-                if kind != OperationKind::Probe {
-                    work.after = Some(kind);
-                }
-                let spec = work.spec.clone();
-                let target = match wish {
-                    Wish::Send(to) if kind == OperationKind::Migrate => Some(to),
-                    Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Receive => None,
-                };
-                self.actions.push_back(Action::Begin { id, resource: name, kind, spec, target });
+                due.push((rank(&work.spec), name, Due::Begin { kind, wish, work }));
             }
+        }
+        // Reverse order, so that what came up last goes down first.
+        due.sort_by(|(rank, name, _), (other, another, _)| (other, another).cmp(&(rank, name)));
+        for (_, name, due) in due {
+            let action = match due {
+                Due::Cancel(id) => Action::Cancel(id),
+                Due::Begin { kind, wish, work } => {
+                    let id = OperationId(self.next_operation);
+                    self.next_operation += 1;
+                    work.in_flight = Some(InFlight { id, kind, cancelled: false, stale: false });
+                    if kind != OperationKind::Probe {
+                        work.after = Some(kind);
+                    }
+                    let target = match wish {
+                        Wish::Send(to) if kind == OperationKind::Migrate => Some(to),
+                        Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Receive => None,
+                    };
+                    Action::Begin { id, resource: name.clone(), kind, spec: work.spec.clone(), target }
+                }
+            };
+            self.actions.push_back(action);
         }
     }
 
@@ -810,22 +831,28 @@ impl Node {
         self.knows_all |= may_act;
         // What was found running is guarded too, whoever started it: it may be about to be placed here.
         // So is what can't be told, once a probe has come back with nothing; not while one is just looking.
-        let runs = self.work.values().any(|work| match work.seen {
-            Seen::Running | Seen::Broken(_) => true,
-            Seen::Unknown(_) => work.in_flight.is_none_or(|op| op.kind != OperationKind::Probe),
-            Seen::Stopped | Seen::Unprobed(_) => false,
-        });
-        let placed = state.resources.values().any(|resource| match Wish::of(resource, me) {
-            Wish::Up | Wish::Send(_) | Wish::Receive => true,
-            Wish::Down | Wish::Leave => false,
-        });
+        let runs = || {
+            self.work.values().any(|work| match work.seen {
+                Seen::Running | Seen::Broken(_) => true,
+                Seen::Unknown(_) => work.in_flight.is_none_or(|op| op.kind != OperationKind::Probe),
+                Seen::Stopped | Seen::Unprobed(_) => false,
+            })
+        };
+        let placed = || {
+            state.resources.values().any(|resource| match Wish::of(resource, me) {
+                Wish::Up | Wish::Send(_) | Wish::Receive => true,
+                Wish::Down | Wish::Leave => false,
+            })
+        };
         // What comes here live comes whether or not this node may act at the moment.
-        let comes = state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Receive)
-            && self.config.rules.what_may_come_is_guarded();
+        let comes = || {
+            self.config.rules.what_may_come_is_guarded()
+                && state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Receive)
+        };
         let bound = self.is_bound(now, state);
-        let wanted = bound && may_act && (placed || runs);
+        let wanted = bound && may_act && (runs() || placed());
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
-        let busy = bound && (comes || self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()));
+        let busy = || bound && (self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()) || comes());
         // Whoever is about to hear more of the log may be about to start something.
         let behind = self.has_lease(now) && state.applied < self.must_apply;
         match self.guard {
@@ -833,7 +860,7 @@ impl Node {
                 self.guard = Guard::Arming;
                 self.actions.push_back(Action::Arm);
             }
-            Guard::Armed if !wanted && !busy && !behind && try_now && self.knows_all => {
+            Guard::Armed if !wanted && !behind && !busy() && try_now && self.knows_all => {
                 self.guard = Guard::Disarming;
                 self.actions.push_back(Action::Disarm);
             }
