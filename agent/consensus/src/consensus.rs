@@ -68,7 +68,7 @@ pub trait Consensus {
     fn leadership(&self, now: Reading) -> Leadership;
 
     /// The membership in force, as applied here.
-    fn membership(&self) -> Membership;
+    fn membership(&self) -> &Membership;
 
     /// The next thing to do.
     fn poll_action(&mut self) -> Option<Action>;

@@ -17,6 +17,9 @@ const NUMBERS_PER_TICK: u32 = 4;
 /// Send times kept for each peer: one election timeout at that grain. Older ones prove nothing any more.
 const MAX_STAMPS: usize = ELECTION_TICKS as usize * NUMBERS_PER_TICK as usize;
 
+/// Clusters of up to so many voters need no memory of their own to find what a majority has reached.
+const FEW: usize = 8;
+
 /// A reading later than every other.
 const NEVER: Reading = Reading { boottime_ns: u64::MAX, raw_ns: u64::MAX };
 
@@ -147,16 +150,27 @@ impl QuorumLease {
 
 /// What a majority of `voters` has reached; this member itself is always up to date.
 fn agreed(me: RaftId, voters: &BTreeSet<RaftId>, by_voter: impl Fn(&RaftId) -> Option<Reading>) -> Option<Reading> {
-    let mut reached: Vec<Reading> =
-        voters.iter().filter_map(|voter| if *voter == me { Some(NEVER) } else { by_voter(voter) }).collect();
-    reached.sort_by_key(|reading| std::cmp::Reverse((reading.boottime_ns, reading.raw_ns)));
+    // Asked many times a second, of few voters.
+    let (mut few, mut many);
+    let reached: &mut [Reading] = {
+        let each = voters.iter().filter_map(|voter| if *voter == me { Some(NEVER) } else { by_voter(voter) });
+        if voters.len() <= FEW {
+            few = [NEVER; FEW];
+            let count = few.iter_mut().zip(each).map(|(place, reading)| *place = reading).count();
+            &mut few[..count]
+        } else {
+            many = each.collect::<Vec<_>>();
+            &mut many
+        }
+    };
     // Clock by clock the worst of the majority: the readings are one machine's, so this is one of them unless a clock
     // was stepped, and then it errs to the early side.
     let majority = voters.len() / 2 + 1;
     if reached.len() < majority {
         return None;
     }
-    reached.into_iter().take(majority).reduce(Reading::earlier_of)
+    reached.sort_unstable_by_key(|reading| std::cmp::Reverse((reading.boottime_ns, reading.raw_ns)));
+    reached.iter().take(majority).copied().reduce(Reading::earlier_of)
 }
 
 #[cfg(test)]

@@ -664,8 +664,8 @@ impl Consensus for Raft {
         Leadership { term: self.node.raft.term, role, commit: self.node.raft.raft_log.committed }
     }
 
-    fn membership(&self) -> Membership {
-        self.membership.clone()
+    fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     fn poll_action(&mut self) -> Option<Action> {

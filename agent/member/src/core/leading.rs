@@ -1,9 +1,9 @@
 //! What a member does while it leads: leases, the manager's proposals, who votes, and handing the lead to the appliance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tiebreaker_consensus::{Consensus, Membership, RaftId, Role as RaftRole};
+use tiebreaker_consensus::{Consensus, Leadership, Membership, RaftId, Role as RaftRole};
 use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::fence::FenceId;
 use tiebreaker_pipeline::leader::Leases;
@@ -154,8 +154,7 @@ fn subject(command: &Command) -> Option<Subject> {
 
 impl Core {
     /// Starts and ends leading as consensus says. Leading begins when the quorum lease first opens in a term.
-    pub(super) fn follow_leadership(&mut self, moment: Moment) {
-        let leadership = self.raft.leadership(moment.now);
+    pub(super) fn follow_leadership(&mut self, moment: Moment, leadership: &Leadership) {
         match leadership.role {
             RaftRole::Leader { lease_until } => {
                 let term = leadership.term;
@@ -170,13 +169,12 @@ impl Core {
 
     /// One look of the leader; true if it did something.
     pub(super) fn lead(&mut self, moment: Moment) -> bool {
-        let leadership = self.raft.leadership(moment.now);
-        let RaftRole::Leader { lease_until } = leadership.role else { return false };
-        let in_quorum = lease_until.is_some_and(|until| !moment.now.reached_on_either(until));
         let Some(leading) = &mut self.leading else { return false };
         if !moment.now.reached_on_either(leading.next) {
             return false;
         }
+        let RaftRole::Leader { lease_until } = self.raft.leadership(moment.now).role else { return false };
+        let in_quorum = lease_until.is_some_and(|until| !moment.now.reached_on_either(until));
         leading.next = moment.now.after(LOOK_EVERY);
         if !in_quorum && self.rules.grants_need_the_quorum_lease() {
             return false;
@@ -235,11 +233,16 @@ impl Core {
     /// New members listen first; who votes changes only with everybody concerned in service and no fence open.
     fn mind_membership(&mut self, moment: Moment) {
         let now_in = self.raft.membership();
-        let all: std::collections::BTreeSet<RaftId> =
-            self.state.members.values().map(|member| RaftId(member.raft_id)).collect();
-        let mut voters: std::collections::BTreeSet<RaftId> = now_in.voters.intersection(&all).copied().collect();
+        let wanted: BTreeSet<RaftId> = wanted_voters(&self.state).into_iter().map(RaftId).collect();
+        let is_in = |id: RaftId| now_in.voters.contains(&id) || now_in.learners.contains(&id);
+        let settled = self.state.members.len() == now_in.voters.len() + now_in.learners.len()
+            && self.state.members.values().all(|member| is_in(RaftId(member.raft_id)));
+        if settled && wanted == now_in.voters {
+            return;
+        }
+        let all: BTreeSet<RaftId> = self.state.members.values().map(|member| RaftId(member.raft_id)).collect();
+        let mut voters: BTreeSet<RaftId> = now_in.voters.intersection(&all).copied().collect();
         let fencing = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
-        let wanted: std::collections::BTreeSet<RaftId> = wanted_voters(&self.state).into_iter().map(RaftId).collect();
         let commit = self.raft.leadership(moment.now).commit;
         let fit = wanted.difference(&now_in.voters).all(|id| {
             now_in.learners.contains(id)
@@ -258,7 +261,7 @@ impl Core {
         }
         let learners = all.difference(&voters).copied().collect();
         let wanted = Membership { voters, learners };
-        if wanted != now_in {
+        if wanted != *now_in {
             // Refused while an earlier change is on its way: the next look asks again.
             let _ = self.raft.change_members(wanted);
         }

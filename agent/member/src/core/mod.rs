@@ -320,7 +320,8 @@ impl Core {
             Message::Recalled { id, promise } => self.recalled(from, id, promise),
             Message::Trouble { what } => self.trouble(moment, from, &what),
             Message::Renew(renew) => {
-                self.follow_leadership(moment);
+                let leadership = self.raft.leadership(moment.now);
+                self.follow_leadership(moment, &leadership);
                 let answer = self.answer(moment, from, renew);
                 self.send(from, Message::Answer(answer), true);
             }
@@ -496,8 +497,8 @@ impl Core {
         self.ask_what_was_told(moment.now);
         loop {
             self.drain_raft(moment);
-            self.follow_leadership(moment);
             let leadership = self.raft.leadership(moment.now);
+            self.follow_leadership(moment, &leadership);
             if let Some(node) = &mut self.node {
                 node.saw_term(leadership.term);
                 node.advance(moment.now, &self.state);

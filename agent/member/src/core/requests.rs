@@ -336,6 +336,9 @@ impl Core {
 
     pub(super) fn give_up_waiting(&mut self, moment: Moment) {
         let over = |until: &Reading| moment.now.reached_on_either(*until);
+        if self.asked.is_empty() && self.tickets.is_empty() {
+            return;
+        }
         let asked: Vec<u64> = self.asked.iter().filter(|(_, asked)| over(&asked.until)).map(|(id, _)| *id).collect();
         let tickets: Vec<u128> = self.tickets.iter().filter(|(_, (_, until))| over(until)).map(|(id, _)| *id).collect();
         let mut lost: Vec<Asker> =

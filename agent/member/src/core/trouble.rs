@@ -104,7 +104,7 @@ impl Core {
     /// Hands the lead to the voter that is closest to the end of the log, if a majority is well without this one. Else it
     /// is better to lead on: leases are granted without a disk, and nobody else could be elected.
     fn hand_over(&mut self, moment: Moment) {
-        let voters = self.raft.membership().voters;
+        let voters = &self.raft.membership().voters;
         let is_well = |id: &RaftId| {
             self.state.member_by_id(id.0).is_some_and(|(name, _)| {
                 let troubled = self.troubles.others.get(name);
