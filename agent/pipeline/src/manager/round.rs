@@ -7,7 +7,7 @@ use super::{Plan, View, Why};
 use crate::command::Command;
 use crate::fence::{Evidence, Progress};
 use crate::name::{MemberName, ResourceName};
-use crate::placement::choose::{Choice, Preference, Wish, choose};
+use crate::placement::choose::{Choice, Preference, Wish, choose, stays};
 use crate::placement::judge::EffectiveRules;
 use crate::placement::picture::{Picture, Seat};
 use crate::report::{Leave, Observed};
@@ -336,6 +336,25 @@ impl<'a> Round<'a> {
         choose(&self.picture, &self.rules, self.view.state.settings.placement, &wish)
     }
 
+    /// True where the choice for a resource is plainly that it stays.
+    fn is_content(
+        &self,
+        name: &ResourceName,
+        resource: &Resource,
+        node: &MemberName,
+        home: Option<&MemberName>,
+    ) -> bool {
+        let wish = Wish {
+            resource: name,
+            preference: Preference::None,
+            failed: &BTreeSet::new(),
+            home,
+            current: Some(node),
+            failback: resource.spec.failback,
+        };
+        stays(&self.picture, &self.rules, &wish)
+    }
+
     fn placed(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
         let view = self.view;
         if let Some(reason) = &resource.locked {
@@ -507,10 +526,12 @@ impl<'a> Round<'a> {
         // Where it runs it may stay, whatever has become of the node's devices meanwhile.
         let takes =
             self.picture.nodes.get_mut(node).map(|n| std::mem::replace(&mut n.may_take, !maintenance && !leaving));
-        let choice = self.choose(name, resource, Preference::None, Some(node), home);
+        let content = self.is_content(name, resource, node, home);
+        let choice = (!content).then(|| self.choose(name, resource, Preference::None, Some(node), home));
         if let (Some(takes), Some(seen)) = (takes, self.picture.nodes.get_mut(node)) {
             seen.may_take = takes;
         }
+        let Some(choice) = choice else { return Why::Runs };
         let why = match (maintenance, leaving) {
             (_, true) => MoveReason::Shutdown,
             (true, false) => MoveReason::Maintenance,

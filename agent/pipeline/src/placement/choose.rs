@@ -291,6 +291,20 @@ pub fn choose(picture: &Picture, rules: &EffectiveRules, scoring: Scoring, wish:
     by_score(field, wish, &score(picture, wish.resource, scoring))
 }
 
+/// Whether [`choose`] answers [`Outcome::Stays`] for the plain reason that nothing speaks against it: no rule is about the
+/// resource, it counts where it is, and that node may have it. Most resources are asked about again and again, and for
+/// nearly all of them this is the answer; where it isn't, `choose` has to be asked.
+#[must_use]
+pub fn stays(picture: &Picture, rules: &EffectiveRules, wish: &Wish<'_>) -> bool {
+    let counts = |node| picture.resources.get(wish.resource).is_some_and(|view| view.seat.counts_on(node));
+    wish.preference == Preference::None
+        && wish.home.is_none()
+        && wish
+            .current
+            .is_some_and(|node| picture.takes(node) && counts(node) && picture.has_what_it_needs(node, wish.resource))
+        && !rules.speak_of(wish.resource)
+}
+
 /// Step 7.
 fn by_score(field: Field, wish: &Wish<'_>, scores: &Scores) -> Choice {
     let of = |node: &MemberName| scores.nodes.get(node).copied().unwrap_or(f64::INFINITY);

@@ -61,6 +61,12 @@ impl EffectiveRules {
         self.apart.get(resource).into_iter().flatten()
     }
 
+    /// Whether any rule speaks of a resource.
+    #[must_use]
+    pub fn speak_of(&self, resource: &ResourceName) -> bool {
+        self.lead.contains_key(resource) || self.apart.contains_key(resource) || self.node.contains_key(resource)
+    }
+
     /// The rule that ties a resource to its bundle.
     #[must_use]
     pub fn tie(&self, resource: &ResourceName) -> Option<&RuleName> {
@@ -246,6 +252,9 @@ pub fn judge_rules(
     rules: &PlacementRules,
     nodes: &BTreeSet<MemberName>,
 ) -> (EffectiveRules, BTreeMap<RuleName, RuleFault>) {
+    if rules.is_empty() {
+        return (EffectiveRules::default(), BTreeMap::new());
+    }
     let mut enabled: Rules<'_> = rules.iter().filter(|(_, rule)| !rule.disabled_by_operator).collect();
     let mut faults = Faults::default();
     two_node_affinities(&enabled, &mut faults);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::choose::{Preference, Wish, choose};
+use super::choose::{Outcome, Preference, Wish, choose, stays};
 use super::fixture::{Cluster, GIB, apart, node, on, only_on, res, rules, together};
 use super::judge::{EffectiveRules, judge_rules};
 use super::moves::check_move;
@@ -275,7 +275,7 @@ fn assert_hard_rules(picture: &Picture, effective: &EffectiveRules, name: &str, 
 
 #[test]
 fn whatever_is_chosen_breaks_no_hard_rule_and_is_chosen_again() {
-    let (mut chosen, mut nowhere, mut faulty) = (0, 0, 0);
+    let (mut chosen, mut nowhere, mut faulty, mut plain) = (0, 0, 0, 0);
     for case in 1..=4000_u64 {
         let mut dice = Dice(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let nodes = 1 + dice.roll(5);
@@ -301,6 +301,11 @@ fn whatever_is_chosen_breaks_no_hard_rule_and_is_chosen_again() {
             };
             let choice = choose(&picture, &effective, scoring, &wish);
             assert_eq!(choice, choose(&picture.clone(), &effective.clone(), scoring, &wish), "case {case}");
+            if stays(&picture, &effective, &wish) {
+                plain += 1;
+                let node = current.cloned().unwrap();
+                assert_eq!(choice.outcome, Outcome::Stays { node }, "case {case}: plainly {name} stays");
+            }
             let mut answered: BTreeSet<_> = choice.others.keys().cloned().collect();
             answered.extend(choice.node().cloned());
             assert_eq!(answered, all, "case {case}: every node is answered for");
@@ -323,7 +328,8 @@ fn whatever_is_chosen_breaks_no_hard_rule_and_is_chosen_again() {
             }
         }
     }
-    assert!(chosen > 5000 && nowhere > 1000 && faulty > 500, "{chosen} {nowhere} {faulty}");
+    let reached = chosen > 5000 && nowhere > 1000 && faulty > 500 && plain > 500;
+    assert!(reached, "{chosen} {nowhere} {faulty} {plain}");
 }
 
 #[test]
