@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{id::ClusterName, wire::TlsSupport};
+use crate::{
+    id::ClusterName,
+    wire::{MAX_MESSAGE, TlsSupport},
+};
 
 /// Whether a cluster's nodes speak TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,13 +67,22 @@ pub struct Limits {
     pub strangers: usize,
     /// Of those, from one address: one alone must not keep all others out.
     pub strangers_per_address: usize,
+    /// Bytes in a message of one that has not joined, header included. The stock client's are shorter than 300.
+    pub stranger_message: usize,
     /// Messages that wait to be written to one client; with one more it is dropped.
     pub queued: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { clients: 10_000, clients_per_address: 1_000, strangers: 512, strangers_per_address: 128, queued: 32 }
+        Self {
+            clients: 10_000,
+            clients_per_address: 1_000,
+            strangers: 512,
+            strangers_per_address: 128,
+            stranger_message: 4096,
+            queued: 32,
+        }
     }
 }
 
@@ -89,6 +101,9 @@ pub struct Config {
     pub heartbeat_max: Duration,
     /// A client is dropped after this many thousandths of its heartbeat interval without a message; `None`: never.
     pub dead_after_permille: Option<u32>,
+    /// A client that has not joined a cluster in this time is dropped, whatever it sends: a place among the strangers must
+    /// not be held for ever. `None`: only the dead-peer time counts, as with the original.
+    pub join_within: Option<Duration>,
     /// Whether a tie goes to the side that had the vote before, where a client doesn't say.
     pub keep_active: bool,
     /// A client that another node no longer sees is asked for a sign of life, and dropped without one in this time;
@@ -109,6 +124,7 @@ impl Config {
             heartbeat_min: Duration::from_secs(1),
             heartbeat_max: Duration::from_secs(120),
             dead_after_permille: Some(1500),
+            join_within: Some(JOIN_WITHIN),
             keep_active: false,
             answer_within: Some(ANSWER_WITHIN),
             lms_as_original: false,
@@ -118,7 +134,8 @@ impl Config {
     /// As the original in all that can be observed.
     #[must_use]
     pub fn as_original(clusters: Clusters) -> Self {
-        Self { answer_within: None, lms_as_original: true, ..Self::new(clusters) }
+        let limits = Limits { stranger_message: MAX_MESSAGE, ..Limits::default() };
+        Self { answer_within: None, join_within: None, lms_as_original: true, limits, ..Self::new(clusters) }
     }
 
     pub(crate) fn dead_after(&self, heartbeat: Duration) -> Option<Duration> {
@@ -129,3 +146,6 @@ impl Config {
 /// The stock client answers within a millisecond; one lost packet is sent again after a fifth of a second, twice lost
 /// after three.
 const ANSWER_WITHIN: Duration = Duration::from_millis(750);
+
+/// The stock client joins in three round trips and one TLS handshake, and gives up after 8 seconds itself.
+const JOIN_WITHIN: Duration = Duration::from_secs(20);

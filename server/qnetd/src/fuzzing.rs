@@ -54,11 +54,23 @@ pub fn decode(data: &[u8]) {
 /// # Panics
 /// When the server talks to who isn't there, or keeps anything of clients that have gone.
 pub fn conversation(data: &[u8]) {
-    let Some((first, mut rest)) = data.split_first() else { return };
+    let _said = conversation_with(data, |server, _, _| server);
+}
+
+/// The same, with whatever is done to the server after each step; gives what it said.
+///
+/// # Panics
+/// As [`conversation`].
+pub fn conversation_with(
+    data: &[u8],
+    mut between: impl FnMut(Server, Config, Instant) -> Server,
+) -> Vec<(ClientId, Vec<u8>)> {
+    let Some((first, mut rest)) = data.split_first() else { return Vec::new() };
     let mode = [TlsMode::Off, TlsMode::Optional, TlsMode::Required][usize::from(first & 3).min(2)];
     let mut config = Config::new(Clusters::Any(mode));
     config.lms_as_original = first & 4 != 0;
-    let mut talk = Talk { server: Server::new(config), now: Instant::now(), open: BTreeMap::new(), next: 0 };
+    let server = Server::new(config.clone());
+    let mut talk = Talk { server, now: Instant::now(), open: BTreeMap::new(), next: 0, said: Vec::new() };
     while let Some((step, after)) = rest.split_first() {
         rest = after;
         let slot = step & 3;
@@ -76,6 +88,9 @@ pub fn conversation(data: &[u8]) {
                 talk.receive(slot, bytes);
             }
         }
+        let server = std::mem::replace(&mut talk.server, Server::new(config.clone()));
+        talk.server = between(server, config.clone(), talk.now);
+        talk.carry_out();
     }
     for slot in 0..4 {
         talk.close(slot);
@@ -83,6 +98,7 @@ pub fn conversation(data: &[u8]) {
     assert_eq!(talk.server.clients(), 0, "who has gone is forgotten");
     assert_eq!(talk.server.clusters().count(), 0, "and so is its cluster");
     assert_eq!(talk.server.poll_timeout(), None, "and its timers");
+    talk.said
 }
 
 struct Talk {
@@ -90,6 +106,7 @@ struct Talk {
     now: Instant,
     open: BTreeMap<u8, u64>,
     next: u64,
+    said: Vec<(ClientId, Vec<u8>)>,
 }
 
 impl Talk {
@@ -115,11 +132,16 @@ impl Talk {
 
     fn event(&mut self, event: Event) {
         self.server.handle(self.now, event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Send { client, bytes } => {
                     assert!(self.open.values().any(|open| *open == client.0), "{client} is not there");
                     assert!((6..=MAX_MESSAGE).contains(&bytes.len()), "{} bytes", bytes.len());
+                    self.said.push((client, bytes));
                     self.server.handle(self.now, Event::Sent { client, messages: 1 });
                 }
                 Action::Close { client, .. } => self.open.retain(|_, open| *open != client.0),

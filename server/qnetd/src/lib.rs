@@ -31,5 +31,5 @@ pub use config::{Clusters, Config, Limits, TlsMode};
 pub use id::{ClientId, ClusterName};
 pub use notice::{CloseReason, Notice};
 pub use reason::{ChosenBy, Reason, Unsettled};
-pub use server::{Action, Event, PeerNames, Server};
+pub use server::{Action, Event, PeerNames, Saved, Server, Unfit};
 pub use view::{ClusterView, MemberView};

@@ -32,6 +32,9 @@ pub enum CloseReason {
     /// There are too many that have not joined.
     #[error("too many connections that have not joined a cluster")]
     TooManyStrangers,
+    /// It joined no cluster in time.
+    #[error("it has not joined a cluster in time")]
+    NeverJoined,
     /// It names a cluster that isn't served here.
     #[error("its cluster {0} is not served here: add it to the configuration if it should be")]
     UnknownCluster(ClusterName),
@@ -41,6 +44,9 @@ pub enum CloseReason {
     /// It wants TLS, which its cluster doesn't have.
     #[error("it wants TLS, which is off for its cluster")]
     NoTlsHere,
+    /// It speaks plain text, which its cluster isn't allowed any more.
+    #[error("plain text is not allowed any more for its cluster {0}")]
+    PlainText(ClusterName),
     /// It introduced itself twice: the certificate was checked for the first time only.
     #[error("it introduced itself a second time")]
     SecondIntroduction,

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::wire::NodeId;
 
 /// Why a vote was given, refused or is still awaited.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Reason {
     /// The algorithm `test` says yes to everybody.
     AlwaysYes,
@@ -48,7 +50,7 @@ pub enum Reason {
 }
 
 /// What keeps the clients' views from fitting together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Unsettled {
     /// Two clients know different configured nodes.
     Config {
@@ -76,7 +78,7 @@ pub enum Unsettled {
 }
 
 /// What decided between partitions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ChosenBy {
     /// It holds more than half of the configured nodes.
     Majority,

@@ -16,10 +16,12 @@ pub(crate) enum Timer {
     Answer,
     /// The algorithm's own.
     Algorithm,
+    /// The time in which a client must have joined a cluster.
+    Join,
 }
 
 impl Timer {
-    const ALL: [Self; 3] = [Self::Dead, Self::Answer, Self::Algorithm];
+    const ALL: [Self; 4] = [Self::Dead, Self::Answer, Self::Algorithm, Self::Join];
 }
 
 #[derive(Clone, Debug, Default)]
@@ -35,6 +37,11 @@ impl Timers {
             self.queue.remove(&(before, client, timer));
         }
         self.queue.insert((at, client, timer));
+    }
+
+    /// When a timer runs out, if it is set.
+    pub(crate) fn at(&self, client: ClientId, timer: Timer) -> Option<Instant> {
+        self.set.get(&(client, timer)).copied()
     }
 
     pub(crate) fn is_set(&self, client: ClientId, timer: Timer) -> bool {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     id::ClientId,
     reason::{ChosenBy, Reason},
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// A list of nodes, as it was sent. Two are equal when they name the same nodes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct NodeList {
     sent: Box<[NodeId]>,
     sorted: Box<[NodeId]>,
@@ -64,7 +66,7 @@ impl NodeList {
 }
 
 /// A vote that ffsplit has still to send, or to hear confirmed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) enum Pending {
     #[default]
     Nothing,
@@ -73,7 +75,7 @@ pub(super) enum Pending {
 }
 
 /// What lms and 2nodelms last said to a client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) enum LastResult {
     #[default]
     Nothing,
@@ -83,7 +85,7 @@ pub(super) enum LastResult {
 }
 
 /// Whether a client may be casting a vote of ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) enum Holds {
     /// It was never given one, or has confirmed that it let go.
     #[default]
@@ -95,7 +97,7 @@ pub(super) enum Holds {
 }
 
 /// A connected node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) client: ClientId,
     pub(crate) address: SocketAddr,
@@ -112,6 +114,7 @@ pub(crate) struct Member {
     /// The last vote on the wire.
     pub(crate) last_vote: Option<Vote>,
     /// The last ACK or NACK on the wire, why, and since when it is the same.
+    #[serde(skip)]
     pub(crate) standing: Option<(Vote, Reason, Instant)>,
     /// ffsplit: what decided in its favour, while it waits for the others to let go.
     pub(super) won_by: Option<ChosenBy>,

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub(crate) use member::{Member, NodeList};
+use serde::{Deserialize, Serialize};
 
 use self::member::LastResult;
 use crate::{
@@ -36,7 +37,7 @@ pub(crate) enum Output {
 }
 
 /// Which part of ffsplit's work is going on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 enum Phase {
     #[default]
     Idle,
@@ -46,7 +47,7 @@ enum Phase {
 }
 
 /// One cluster; it exists while a client of it is connected.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) algorithm: Algorithm,
     pub(crate) tie_breaker: TieBreaker,
@@ -55,6 +56,7 @@ pub(crate) struct Cluster {
     /// ffsplit: the nodes of the partition chosen last, and why.
     chosen: NodeList,
     phase: Phase,
+    #[serde(skip)]
     outputs: Vec<Output>,
 }
 
@@ -88,6 +90,11 @@ impl Cluster {
     /// Takes a client in that [`Cluster::check`] has let through.
     pub(crate) fn join(&mut self, node: NodeId, member: Member) {
         self.members.insert(node, member);
+    }
+
+    /// Whether lms works with the original's defects.
+    pub(crate) fn lms_as_original(&self) -> bool {
+        self.lms_as_original
     }
 
     /// Whom nobody needs any more.

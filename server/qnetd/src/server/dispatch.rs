@@ -9,6 +9,7 @@ use crate::{
     id::{ClientId, ClusterName},
     notice::{CloseReason, Notice},
     session::{SIGN_OF_LIFE, Session, Stage, Tls, init_reply, introduction},
+    timers::Timer,
     wire::{
         ErrorCode, Fields, Frame, Heuristics, ListKind, MAX_MESSAGE, Message, MessageKind, NodeId, Opt, RingId,
         Skipped, Vote,
@@ -127,6 +128,7 @@ impl Server {
         match joined {
             Ok((cluster, node)) => {
                 self.no_stranger(address.ip());
+                self.timers.cancel(client, Timer::Join);
                 self.actions.push_back(Action::Tell(Notice::Joined { cluster, node, address }));
             }
             Err(code) => self.actions.push_back(Action::Tell(Notice::Refused { address, code })),

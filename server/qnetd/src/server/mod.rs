@@ -1,6 +1,7 @@
 //! The door: all connections and all clusters, one event at a time.
 
 mod dispatch;
+mod handover;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::handover::{Saved, Unfit};
 use crate::{
     cluster::{Cluster, Output},
     config::Config,
@@ -18,7 +20,7 @@ use crate::{
     session::{SIGN_OF_LIFE, Session, Stage, Tls},
     timers::{Timer, Timers},
     view::ClusterView,
-    wire::{Message, MessageKind, Opt, RingId, Taken, Vote},
+    wire::{MAX_MESSAGE, Message, MessageKind, Opt, RingId, Taken, Vote},
 };
 
 /// The names that a peer's certificate has proven.
@@ -235,6 +237,9 @@ impl Server {
         self.strangers += 1;
         self.sessions.insert(client, Session::new(address, &self.config));
         self.restart_dead(now, client);
+        if let Some(within) = self.config.join_within {
+            self.timers.set(client, Timer::Join, now + within);
+        }
         self.actions.push_back(Action::Read { client });
     }
 
@@ -249,7 +254,11 @@ impl Server {
                 session.paused = true;
                 return;
             }
-            match session.inbox.take() {
+            let longest = match session.stage {
+                Stage::New | Stage::Named { .. } => self.config.limits.stranger_message,
+                Stage::Joined { .. } => MAX_MESSAGE,
+            };
+            match session.inbox.take_up_to(longest) {
                 None => {
                     self.actions.push_back(Action::Read { client });
                     return;
@@ -284,6 +293,7 @@ impl Server {
         match timer {
             Timer::Dead => self.doom(client, CloseReason::Dead),
             Timer::Answer => self.doom(client, CloseReason::Silent),
+            Timer::Join => self.doom(client, CloseReason::NeverJoined),
             Timer::Algorithm => {
                 let Some((name, node)) = self.sessions.get(&client).and_then(Session::member) else { return };
                 if let Some(cluster) = self.clusters.get_mut(&name) {

@@ -1,6 +1,7 @@
 //! Scenarios in virtual time, written down as transcripts: who says what, and what comes back.
 
 mod bounds;
+mod handover;
 mod safety;
 mod scenarios;
 mod tls;

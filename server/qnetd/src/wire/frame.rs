@@ -64,6 +64,11 @@ impl Inbox {
 
     /// Takes the next message, if it has come in full.
     pub fn take(&mut self) -> Option<Taken> {
+        self.take_up_to(MAX_MESSAGE)
+    }
+
+    /// The same with another bound on a message's length, header included: what is longer is dropped, never kept.
+    pub fn take_up_to(&mut self, longest: usize) -> Option<Taken> {
         if self.skipping.is_none() {
             let head = self.header()?;
             let [k0, k1, l0, l1, l2, l3] = head;
@@ -73,7 +78,7 @@ impl Inbox {
             let whole = HEADER.saturating_add(body);
             let skipped = match MessageKind::from_number(number) {
                 None => Skipped::UnknownKind(number),
-                Some(_) if whole > MAX_MESSAGE => Skipped::TooLong(length),
+                Some(_) if whole > longest.min(MAX_MESSAGE) => Skipped::TooLong(length),
                 Some(kind) => {
                     if self.bytes.len() < whole {
                         return None;
@@ -97,6 +102,12 @@ impl Inbox {
         }
         self.skipping = Some((skipped, left));
         None
+    }
+
+    /// Whether the rest of a message that is dropped is still to come.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.skipping.is_some()
     }
 
     /// All that was not taken: after STARTTLS it is TLS's.

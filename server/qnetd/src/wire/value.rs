@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A node's number in corosync.conf.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct NodeId(pub u32);
 
 impl fmt::Display for NodeId {
@@ -13,7 +15,7 @@ impl fmt::Display for NodeId {
 }
 
 /// The name of one membership of Corosync: who leads it, and a number that only grows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct RingId {
     /// Its leader.
     pub node: NodeId,
@@ -40,7 +42,7 @@ pub enum TlsSupport {
 }
 
 /// How a vote is decided.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Algorithm {
     /// Everybody always gets the vote.
     Test,
@@ -75,7 +77,7 @@ impl Algorithm {
 }
 
 /// Which node's side wins when nothing else tells two halves apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum TieBreaker {
     /// The lowest node id.
     Lowest,
@@ -129,7 +131,7 @@ impl NodeInfo {
 }
 
 /// A vote, as the client shall cast it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Vote {
     /// Cast it.
     Ack,
@@ -157,7 +159,7 @@ impl fmt::Display for Vote {
 }
 
 /// The result of a client's own checks; the worst first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub enum Heuristics {
     /// They failed.
     Fail,

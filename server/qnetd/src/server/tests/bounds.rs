@@ -151,7 +151,8 @@ fn the_longest_message_is_taken_and_one_byte_more_is_not() {
 
 #[test]
 fn a_client_that_says_nothing_counts_as_dead_in_the_end() {
-    let mut script = Script::new(Algorithm::FfSplit);
+    let config = Config { join_within: None, ..Config::new(Clusters::Any(TlsMode::Off)) };
+    let mut script = Script::with(Algorithm::FfSplit, config);
     script.connects(1);
     script.passes(Duration::from_millis(179_999));
     assert_eq!(script.server.clients(), 1);
@@ -164,4 +165,44 @@ fn a_client_that_says_nothing_counts_as_dead_in_the_end() {
     assert_eq!(script.server.clients(), 1);
     script.passes(Duration::from_millis(1));
     assert_eq!(script.server.clients(), 0);
+}
+
+#[test]
+fn who_joins_no_cluster_is_dropped_in_time_whatever_it_says() {
+    let mut script = Script::new(Algorithm::FfSplit);
+    script.connects(1);
+    script.connects(2);
+    script.introduces(2, NodeId(2));
+    for _ in 0..19 {
+        script.passes(Duration::from_secs(1));
+        // Each message restarts the dead-peer time.
+        script.say(1, MessageKind::EchoRequest, vec![Opt::Seq(1)]);
+        script.say(2, MessageKind::EchoRequest, vec![Opt::Seq(1)]);
+    }
+    assert_eq!(script.server.clients(), 2);
+    script.cut();
+    script.passes(Duration::from_secs(1));
+    assert_eq!(script.server.clients(), 1);
+    assert_eq!(script.server.strangers, 0);
+    assert!(script.take().contains("1 closed: it has not joined a cluster in time"));
+}
+
+#[test]
+fn of_who_has_not_joined_no_long_message_is_kept() {
+    let mut script = Script::new(Algorithm::FfSplit);
+    script.connects(1);
+    let client = ClientId(1);
+    // The header of a message of 32 kB, which a member might send, and most of its body.
+    let mut bytes = vec![0, 0];
+    bytes.extend(32_762_u32.to_be_bytes());
+    bytes.resize(30_000, 1);
+    for portion in portions(&bytes) {
+        script.event(Event::Received { client, bytes: portion.to_vec() });
+        let session = script.server.sessions.get_mut(&client).unwrap();
+        assert_eq!(session.inbox.rest().len(), 0, "it is dropped as it comes");
+    }
+    script.event(Event::Received { client, bytes: vec![1; 32_768 - bytes.len()] });
+    assert!(script.take().contains("message too long"));
+    script.introduces(1, NodeId(1));
+    assert_eq!(script.server.strangers, 0, "the connection stays usable");
 }

@@ -20,6 +20,8 @@ enum Step {
     Gone,
     /// Its checks have a result.
     Checks(bool),
+    /// Another process takes over, and may lose its connection.
+    HandsOver(bool),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,16 @@ impl World {
                 if let Some(client) = self.clients.remove(&node) {
                     self.event(Event::Gone { client: ClientId(client.connection) });
                 }
+            }
+            Step::HandsOver(lost) => {
+                if lost {
+                    self.clients.remove(&node);
+                }
+                let came = self.clients.values().map(|client| ClientId(client.connection)).collect();
+                let saved = self.server.save(self.now);
+                let config = Config::new(Clusters::Any(TlsMode::Off));
+                self.server = Server::restore(config, saved, &came, self.now).unwrap();
+                self.event(Event::Tick);
             }
             Step::Checks(good) => {
                 let result = if good { Heuristics::Pass } else { Heuristics::Fail };
@@ -221,6 +233,7 @@ fn steps(nodes: u32) -> impl Strategy<Value = Vec<(u32, Step)>> {
         5 => Just(Step::Confirms),
         1 => Just(Step::Gone),
         1 => any::<bool>().prop_map(Step::Checks),
+        1 => any::<bool>().prop_map(Step::HandsOver),
     ];
     prop::collection::vec((1..=nodes, step), 1..120)
 }
