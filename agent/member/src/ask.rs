@@ -30,7 +30,30 @@ pub enum LocalRequest {
     Clusters,
     /// The appliance's QDevice service: who is connected, and who has which vote and why.
     Qdevice,
+    /// A line with which a node sets its QDevice client up.
+    QdeviceInvite {
+        /// The Corosync cluster.
+        cluster: String,
+        /// `ffsplit` or `lms`.
+        algorithm: String,
+        /// Where the nodes reach the appliance, a name or an address; `None`: the first of its configured addresses.
+        host: Option<String>,
+        /// How long it is good for, in seconds.
+        ttl_s: u64,
+    },
+    /// What happened in the QDevice service.
+    QdeviceEvents {
+        /// The run of the daemon that `after` is of.
+        run: Option<u64>,
+        /// Only events of a higher number.
+        after: u64,
+        /// Where there are none, waits so long for one, in seconds; at most [`QDEVICE_EVENTS_WAIT_S`].
+        wait_s: u64,
+    },
 }
+
+/// The longest time that a request for events waits, in seconds.
+pub const QDEVICE_EVENTS_WAIT_S: u64 = 30;
 
 /// The answer through the local socket.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +80,22 @@ pub enum LocalReply {
         /// By name.
         clusters: Vec<QdeviceCluster>,
     },
+    /// An invitation.
+    QdeviceInvitation {
+        /// The line for the node's shell. It holds a secret until it is used.
+        command: String,
+        /// When it ends, seconds since 1970.
+        expires: u64,
+    },
+    /// Events, oldest first.
+    QdeviceEvents {
+        /// This run of the daemon: numbers begin anew with each.
+        run: u64,
+        /// They.
+        events: Vec<QdeviceEvent>,
+        /// How many that were asked for are forgotten already.
+        missed: u64,
+    },
     /// Not done.
     Refused {
         /// Why, and the way out.
@@ -74,6 +113,15 @@ impl std::fmt::Debug for LocalReply {
             }
             Self::Clusters { names } => f.debug_struct("Clusters").field("names", names).finish(),
             Self::Qdevice { clusters } => f.debug_struct("Qdevice").field("clusters", clusters).finish(),
+            Self::QdeviceInvitation { expires, .. } => {
+                f.debug_struct("QdeviceInvitation").field("expires", expires).finish_non_exhaustive()
+            }
+            Self::QdeviceEvents { run, events, missed } => f
+                .debug_struct("QdeviceEvents")
+                .field("run", run)
+                .field("events", events)
+                .field("missed", missed)
+                .finish(),
             Self::Refused { why } => f.debug_struct("Refused").field("why", why).finish(),
         }
     }
@@ -119,4 +167,122 @@ pub struct QdeviceNode {
     pub since_ms: Option<u64>,
     /// Why it casts nothing until it is told more.
     pub waits: Option<String>,
+}
+
+/// Something that happened in the QDevice service.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QdeviceEvent {
+    /// Counted from 1 in each run of the daemon.
+    pub number: u64,
+    /// When, milliseconds since 1970, by the appliance's clock.
+    pub at_ms: u64,
+    /// Whether a person should look.
+    pub warning: bool,
+    /// What it was.
+    #[serde(flatten)]
+    pub what: QdeviceHappening,
+    /// The same in a sentence.
+    pub text: String,
+}
+
+/// What can happen there. Names of clusters have what is not printable ASCII escaped; nodes are Corosync's numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum QdeviceHappening {
+    /// The service begins.
+    Started {
+        /// Nodes that the former process handed over, connections and all.
+        kept: usize,
+    },
+    /// A node has connected and joined its cluster.
+    NodeJoined {
+        /// The cluster.
+        cluster: String,
+        /// The node.
+        node: u32,
+        /// Where it comes from.
+        address: String,
+    },
+    /// A node has gone, or was dropped.
+    NodeLeft {
+        /// The cluster.
+        cluster: String,
+        /// The node.
+        node: u32,
+        /// Why.
+        why: String,
+    },
+    /// A node's vote is another.
+    VoteMoved {
+        /// The cluster.
+        cluster: String,
+        /// The node.
+        node: u32,
+        /// `ACK`, `NACK`, or nothing before the first.
+        from: Option<String>,
+        /// `ACK` or `NACK`.
+        to: String,
+        /// Why.
+        why: String,
+    },
+    /// Another partition has the vote.
+    PartitionChosen {
+        /// The cluster.
+        cluster: String,
+        /// The partition's nodes; none has the vote if it is empty.
+        nodes: Vec<u32>,
+        /// What decided.
+        why: String,
+    },
+    /// Two halves were equal, and a tie-breaker decided: nothing but the settings speaks for the winner.
+    TieBroken {
+        /// The cluster.
+        cluster: String,
+        /// The winner's nodes.
+        nodes: Vec<u32>,
+        /// What decided.
+        why: String,
+    },
+    /// Somebody names a cluster that isn't served.
+    UnknownCluster {
+        /// The name.
+        cluster: String,
+        /// Where it comes from.
+        address: String,
+    },
+    /// A connection was closed before it joined a cluster.
+    TurnedAway {
+        /// Where it came from.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// A client was told an error. The stock client ends with most of them.
+    Refused {
+        /// Where it comes from.
+        address: String,
+        /// The error.
+        why: String,
+    },
+    /// A certificate ends soon, or has ended.
+    CertificateEnds {
+        /// Whose: the authority's, or a cluster's.
+        cluster: Option<String>,
+        /// Where it was shown.
+        address: Option<String>,
+        /// When, milliseconds since 1970.
+        ends_ms: u64,
+    },
+    /// The appliance's clock can't be right, or jumped.
+    ClockWrong {
+        /// By how many seconds it jumped; `None`: it shows a time before this software was written.
+        jumped_s: Option<i64>,
+    },
+    /// A node was invited, or an invited node got its certificate.
+    Invited {
+        /// The cluster.
+        cluster: String,
+        /// Where the node that got its certificate comes from.
+        address: Option<String>,
+    },
 }

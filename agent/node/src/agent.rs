@@ -289,7 +289,7 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         }
         LocalRequest::Cluster { request, .. } => LocalReply::Cluster(member.ask_for_operator(*request, by).await),
         LocalRequest::Clusters => LocalReply::Clusters { names: vec![cluster_name] },
-        LocalRequest::Qdevice => {
+        LocalRequest::Qdevice | LocalRequest::QdeviceInvite { .. } | LocalRequest::QdeviceEvents { .. } => {
             LocalReply::Refused { why: "this is a node: the appliance serves QDevice clients, ask there".into() }
         }
         LocalRequest::CreateToken { .. } => LocalReply::Refused {

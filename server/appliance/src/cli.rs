@@ -65,7 +65,7 @@ enum Subcommands {
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Certificates of the QDevice service, for Corosync's stock clients.
+    /// The QDevice service: votes for clusters that run Corosync.
     #[command(subcommand)]
     Qdevice(QdeviceCommand),
     /// Runs the daemon.
@@ -109,6 +109,39 @@ enum QdeviceCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Shows what happened: nodes that came and went, votes that moved, ties, strangers, certificates near their end.
+    Events {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// Goes on with what happens from now on, also across restarts of the daemon.
+        #[arg(long)]
+        follow: bool,
+        /// Prints one JSON document per event.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints one line for a node's shell, which sets its QDevice client up: certificates, and the device in its
+    /// corosync.conf. It is good for one node, and needs no ssh; the node fetches from port 8406 of this machine.
+    Invite {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// The Corosync cluster's name, as in server.toml.
+        cluster: String,
+        /// How the vote is decided: ffsplit for an even number of nodes, lms for any.
+        #[arg(long, value_enum, default_value_t = Decides::Ffsplit)]
+        algorithm: Decides,
+        /// Where the node reaches this machine, a name or an address; the first of server.toml's if it is left out.
+        #[arg(long)]
+        address: Option<String>,
+        /// How long it is good for.
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        ttl_minutes: u64,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the authority's certificate, for `corosync-qdevice-net-certutil -i -c` on the nodes.
     Ca {
         /// The data folder.
@@ -126,6 +159,12 @@ enum QdeviceCommand {
         /// The request's file.
         request: PathBuf,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Decides {
+    Ffsplit,
+    Lms,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -151,6 +190,17 @@ fn run(args: Args) -> Result<()> {
             runtime.block_on(takeover(&data, &cluster, &confirmation))
         }
         Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
+        Subcommands::Qdevice(QdeviceCommand::Invite { data, cluster, algorithm, address, ttl_minutes, json }) => {
+            let algorithm = match algorithm {
+                Decides::Ffsplit => "ffsplit".into(),
+                Decides::Lms => "lms".into(),
+            };
+            let request = LocalRequest::QdeviceInvite { cluster, algorithm, host: address, ttl_s: ttl_minutes * 60 };
+            runtime.block_on(invite_for_qdevice(&data, &request, json))
+        }
+        Subcommands::Qdevice(QdeviceCommand::Events { data, follow, json }) => {
+            runtime.block_on(qdevice::follow(&Layout::new(&data).socket(), follow, json))
+        }
         Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
             Config::load(&Layout::new(&data).config())?;
             print!("{}", Pki::open(&data)?.certificate_pem());
@@ -210,20 +260,37 @@ async fn takeover(data: &Path, cluster: &str, confirmation: &Confirmation) -> Re
     Ok(taken?)
 }
 
-async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
+/// Asks the running daemon.
+async fn ask_daemon(data: &Path, request: &LocalRequest) -> Result<LocalReply> {
     let mut client = Client::local(&Layout::new(data).socket(), ASK_WITHIN).await?;
     let mut bytes = Vec::new();
-    ciborium::into_writer(&LocalRequest::Qdevice, &mut bytes)?;
+    ciborium::into_writer(request, &mut bytes)?;
     let answer = client.ask(&bytes, ASK_WITHIN).await?;
-    let reply = ciborium::from_reader(&answer[..])
-        .context("the daemon's answer can't be decoded: is it of another version?")?;
-    match reply {
+    ciborium::from_reader(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")
+}
+
+async fn invite_for_qdevice(data: &Path, request: &LocalRequest, json: bool) -> Result<()> {
+    match ask_daemon(data, request).await? {
+        LocalReply::QdeviceInvitation { command, expires } if json => {
+            println!("{}", serde_json::json!({ "command": command, "expires_ms": expires * 1000 }));
+        }
+        LocalReply::QdeviceInvitation { command, expires } => {
+            let minutes = expires.saturating_sub(unix_seconds()).div_ceil(60);
+            eprintln!("Run this as root on one node, within {minutes} minutes; make another for the next node:");
+            println!("{command}");
+        }
+        LocalReply::Refused { why } => bail!("{why}"),
+        _ => bail!("the daemon answered something else than was asked"),
+    }
+    Ok(())
+}
+
+async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
+    match ask_daemon(data, &LocalRequest::Qdevice).await? {
         LocalReply::Qdevice { clusters } if json => println!("{}", serde_json::json!({ "clusters": clusters })),
         LocalReply::Qdevice { clusters } => print!("{}", qdevice::table(&clusters, unix_seconds())),
         LocalReply::Refused { why } => bail!("{why}"),
-        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Token { .. } => {
-            bail!("the daemon answered something else than was asked")
-        }
+        _ => bail!("the daemon answered something else than was asked"),
     }
     Ok(())
 }
@@ -280,9 +347,7 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
             Ok(())
         }
         LocalReply::Refused { why } => bail!("{why}"),
-        LocalReply::Cluster(_) | LocalReply::Clusters { .. } | LocalReply::Qdevice { .. } => {
-            bail!("the daemon answered something else than was asked")
-        }
+        _ => bail!("the daemon answered something else than was asked"),
     }
 }
 

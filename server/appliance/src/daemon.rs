@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::ask::{LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
 use tiebreaker_member::core::Reply;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook};
@@ -18,10 +19,12 @@ use tracing::{error, info, warn};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
-use crate::layout::Layout;
+use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
-use crate::qdevice::{Engine, Pki, Questions};
+use crate::qdevice::{Engine, Events, Invitations, InvitedAlgorithm, Pki, Questions, serve_metrics};
 use crate::stopped::StoppedClusters;
+
+const NO_QDEVICE: &str = "this appliance serves no QDevice clients: add [qdevice] to server.toml";
 
 struct Daemon {
     layout: Layout,
@@ -34,6 +37,8 @@ struct Daemon {
     /// The QDevice service, if it is wanted.
     votes: JoinSet<Result<()>>,
     questions: Option<Questions>,
+    events: Events,
+    invitations: Option<Invitations>,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -47,8 +52,21 @@ pub async fn run(layout: Layout) -> Result<()> {
     let acceptor = Acceptor::bind(&config.listen).await?;
     let mut votes = JoinSet::new();
     let mut questions = None;
+    let events = Events::new();
     if let Some(settings) = &config.qdevice {
-        let (engine, ask) = Engine::bind(settings, &Pki::open(layout.root())?).await?;
+        let pki = Pki::open(layout.root())?;
+        if let Some(ends) = pki.ends() {
+            events.certificate(None, None, ends);
+        }
+        let (engine, ask) = Engine::bind(settings, &pki, events.clone()).await?;
+        for address in &settings.metrics_listen {
+            votes.spawn(serve_metrics(*address, ask.clone(), events.clone()).await?);
+        }
+        let clock = events.clone();
+        votes.spawn(async move {
+            clock.watch_clock().await;
+            Ok(())
+        });
         questions = Some(ask);
         info!(listen = ?engine.addresses(), "the QDevice service is up");
         votes.spawn(engine.run());
@@ -63,6 +81,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         failures: JoinSet::new(),
         votes,
         questions,
+        events,
+        invitations: None,
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -161,8 +181,23 @@ impl Daemon {
                     });
                     return;
                 }
-                None => refused("this appliance serves no QDevice clients: add [qdevice] to server.toml".into()),
+                None => refused(NO_QDEVICE.into()),
             },
+            LocalRequest::QdeviceInvite { cluster, algorithm, host, ttl_s } => {
+                match self.invite(&cluster, &algorithm, host, ttl_s).await {
+                    Ok(reply) => reply,
+                    Err(error) => refused(format!("{error:#}")),
+                }
+            }
+            LocalRequest::QdeviceEvents { run, after, wait_s } if self.questions.is_some() => {
+                let events = self.events.clone();
+                let wait = Duration::from_secs(wait_s.min(QDEVICE_EVENTS_WAIT_S));
+                tokio::spawn(async move {
+                    let _ = answer.send(events.after(run, after, wait).await);
+                });
+                return;
+            }
+            LocalRequest::QdeviceEvents { .. } => refused(NO_QDEVICE.into()),
             LocalRequest::CreateToken { cluster, kind, ttl_s } => match self.token(&cluster, &kind, ttl_s).await {
                 Ok(reply) => reply,
                 Err(error) => refused(format!("{error:#}")),
@@ -186,6 +221,25 @@ impl Daemon {
         };
         // Who asked may have gone.
         let _ = answer.send(reply);
+    }
+
+    async fn invite(&mut self, cluster: &str, algorithm: &str, host: Option<String>, ttl_s: u64) -> Result<LocalReply> {
+        let settings = self.config.qdevice.as_ref().filter(|settings| settings.serves(cluster)).with_context(|| {
+            format!("cluster {cluster} is not served: add [qdevice.clusters.{cluster}] to server.toml and restart the daemon")
+        })?;
+        let algorithm = InvitedAlgorithm::from_name(algorithm)?;
+        let configured = || Some(self.config.addresses.first()?.rsplit_once(':')?.0.to_owned());
+        let host = host.or_else(configured).context(
+            "it is not known where nodes reach this machine: give --address, or put addresses into server.toml",
+        )?;
+        let invitations = match &mut self.invitations {
+            Some(invitations) => invitations,
+            none => {
+                none.insert(Invitations::new(settings.invite_listen.clone(), self.layout.root(), self.events.clone())?)
+            }
+        };
+        let command = invitations.create(cluster, algorithm, &host, Duration::from_secs(ttl_s)).await?;
+        Ok(LocalReply::QdeviceInvitation { command: command.to_string(), expires: unix_seconds() + ttl_s })
     }
 
     fn find(&self, cluster: Option<String>) -> Result<MemberHandle> {

@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod daemon;
 mod devices;
+mod http;
 mod joins;
 mod layout;
 mod local;

@@ -102,6 +102,11 @@ impl Connection {
         self.secure.as_ref().is_some_and(|secure| secure.until.is_some())
     }
 
+    /// When the peer's certificate ends, in seconds since 1970.
+    pub fn certificate_ends(&self) -> Option<i64> {
+        self.secure.as_ref()?.stream.ends()
+    }
+
     /// When it is over, unless the peer does its part before.
     pub fn deadline(&self) -> Option<Instant> {
         let handshake = self.secure.as_ref().and_then(|secure| secure.until);

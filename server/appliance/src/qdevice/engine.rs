@@ -1,6 +1,7 @@
 //! The service's one task: owns the vote service and all sockets, hands events in and carries its actions out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -8,14 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
-use tiebreaker_member::ask::QdeviceCluster;
-use tiebreaker_qnetd::{Action, ClientId, CloseReason, Event, Notice, Server};
+use tiebreaker_member::ask::{QdeviceCluster, QdeviceHappening};
+use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Server};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::consume_budget;
 use tokio::time::sleep_until;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::connection::{Connection, Heard, Over, PORTION};
+use super::events::Events;
 use super::pki::Pki;
 use super::poll::Poll;
 use super::settings::Settings;
@@ -55,6 +57,7 @@ pub struct Engine {
     addresses: Vec<SocketAddr>,
     /// When to accept again after an error.
     accept_again: Option<Instant>,
+    history: Events,
     asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
 }
 
@@ -85,7 +88,7 @@ impl Engine {
     ///
     /// # Errors
     /// When a port is taken, or the authority unusable.
-    pub async fn bind(settings: &Settings, pki: &Pki) -> Result<(Self, Questions)> {
+    pub async fn bind(settings: &Settings, pki: &Pki, history: Events) -> Result<(Self, Questions)> {
         let tls = TlsServer::new(pki)?;
         let poll = Poll::new().context("making an epoll for QDevice clients")?;
         let mut listeners = Vec::new();
@@ -112,6 +115,7 @@ impl Engine {
             listeners,
             addresses,
             accept_again: None,
+            history,
             asked,
         };
         Ok((engine, Questions { ask }))
@@ -271,14 +275,34 @@ impl Engine {
                 return;
             }
             Ok(Heard::Bytes(bytes)) => Event::Received { client, bytes },
-            Ok(Heard::Secured(names)) => Event::Secured { client, names },
+            Ok(Heard::Secured(names)) => {
+                self.judge_end(client, names.as_ref());
+                Event::Secured { client, names }
+            }
             Err(over) => return self.over(client, &over),
         };
         self.busy.push_back(client);
         self.server.handle(Instant::now(), event);
     }
 
+    /// A certificate near its end is told each time it is shown.
+    fn judge_end(&self, client: ClientId, names: Option<&PeerNames>) {
+        let Some(connection) = self.connections.get(&client).map(|watched| &watched.connection) else { return };
+        if let Some(ends) = connection.certificate_ends() {
+            let address = connection.socket().peer_addr().ok().map(|address| address.to_string());
+            self.history.certificate(names.and_then(|names| names.common.clone()), address, ends);
+        }
+    }
+
     fn over(&mut self, client: ClientId, over: &Over) {
+        // Who fails here wanted to be one of ours, and somebody should hear why it is none.
+        if let Some(watched) = self.connections.get(&client)
+            && watched.connection.is_handshaking()
+            && let Ok(address) = watched.connection.socket().peer_addr()
+        {
+            let address = address.to_string();
+            self.history.happened(QdeviceHappening::TurnedAway { address, why: chain(over) });
+        }
         if self.forget(client) {
             debug!(%client, "a QDevice connection is over: {over}");
             self.server.handle(Instant::now(), Event::Gone { client });
@@ -335,7 +359,7 @@ impl Engine {
                 }
                 self.forget(client);
             }
-            Action::Tell(notice) => log(&notice),
+            Action::Tell(notice) => self.history.noticed(&notice),
         }
     }
 
@@ -368,17 +392,13 @@ impl Engine {
     }
 }
 
-fn log(notice: &Notice) {
-    match notice {
-        Notice::Joined { cluster, node, address } => info!(%cluster, %node, %address, "QDevice client joined"),
-        Notice::Left { cluster, node, why: CloseReason::Gone } => info!(%cluster, %node, "QDevice client left"),
-        Notice::Left { cluster, node, why } => warn!(%cluster, %node, "QDevice client dropped: {why}"),
-        Notice::TurnedAway { address, why } => warn!(%address, "QDevice client turned away: {why}"),
-        Notice::Refused { address, code } => warn!(%address, "QDevice client refused: {code}"),
-        Notice::Moved { cluster, node, to, reason, .. } => info!(%cluster, %node, vote = %to, "vote: {reason}"),
-        Notice::Chosen { cluster, partition, by } => {
-            let partition: Vec<String> = partition.iter().map(ToString::to_string).collect();
-            info!(%cluster, partition = partition.join(","), "another partition has the vote: {by}");
-        }
+/// An error and what is behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        let _ = write!(text, ": {error}");
+        behind = error.source();
     }
+    text
 }

@@ -5,6 +5,10 @@
 
 mod connection;
 mod engine;
+mod events;
+mod follow;
+mod invite;
+mod metrics;
 mod pki;
 mod poll;
 mod settings;
@@ -14,6 +18,10 @@ mod tests;
 mod tls;
 
 pub use engine::{Engine, Questions};
+pub use events::Events;
+pub use follow::follow;
+pub use invite::{Invitations, InvitedAlgorithm};
+pub use metrics::serve as serve_metrics;
 pub use pki::Pki;
 pub use settings::{RawQdevice, Settings};
 pub use status::table;

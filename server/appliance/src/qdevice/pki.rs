@@ -145,6 +145,12 @@ impl Pki {
         &self.pem
     }
 
+    /// When the authority's certificate ends, in seconds since 1970.
+    #[must_use]
+    pub fn ends(&self) -> Option<i64> {
+        super::tls::ends_at(&self.certificate)
+    }
+
     /// A certificate and key for the server itself; made anew at each start, because nodes trust the authority.
     ///
     /// # Errors

@@ -14,6 +14,12 @@ use tiebreaker_qnetd::{ClusterName, Clusters, Config, TlsMode};
 pub struct RawQdevice {
     #[serde(default = "port_5403")]
     listen: Vec<String>,
+    /// Where invited nodes come, while there is an invitation.
+    #[serde(default = "port_8406")]
+    invite_listen: Vec<String>,
+    /// Where Prometheus asks for figures; nowhere if it is left out.
+    #[serde(default)]
+    metrics_listen: Vec<String>,
     /// lms with the original's defects.
     #[serde(default)]
     lms_as_original: bool,
@@ -35,11 +41,19 @@ fn port_5403() -> Vec<String> {
     vec!["[::]:5403".into()]
 }
 
+fn port_8406() -> Vec<String> {
+    vec!["[::]:8406".into()]
+}
+
 /// What the service is to do.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
+    /// Where invited nodes come, while there is an invitation.
+    pub invite_listen: Vec<SocketAddr>,
+    /// Where figures are served.
+    pub metrics_listen: Vec<SocketAddr>,
     /// How it votes, and for whom.
     pub votes: Config,
 }
@@ -50,13 +64,12 @@ impl Settings {
     /// # Errors
     /// Names the place and the way out.
     pub fn check(raw: &RawQdevice) -> Result<Self> {
-        let parse = |text: &String| {
-            text.parse().with_context(|| format!("qdevice.listen: {text:?} is no ADDRESS:PORT, for instance [::]:5403"))
+        let listen = addresses("qdevice.listen", &raw.listen)?;
+        let invite_listen = addresses("qdevice.invite_listen", &raw.invite_listen)?;
+        let metrics_listen = match &raw.metrics_listen[..] {
+            [] => Vec::new(),
+            texts => addresses("qdevice.metrics_listen", texts)?,
         };
-        let listen = raw.listen.iter().map(parse).collect::<Result<Vec<SocketAddr>>>()?;
-        if listen.is_empty() {
-            bail!("qdevice.listen is empty: give at least one ADDRESS:PORT, or leave the line out");
-        }
         let mut clusters = BTreeMap::new();
         for (name, cluster) in &raw.clusters {
             if name.is_empty() || name.len() > MAX_NAME {
@@ -77,7 +90,7 @@ impl Settings {
                 )
             }
         }
-        Ok(Self { listen, votes })
+        Ok(Self { listen, invite_listen, metrics_listen, votes })
     }
 
     /// Whether a cluster is served.
@@ -88,6 +101,16 @@ impl Settings {
             Clusters::Named(clusters) => clusters.contains_key(&ClusterName::from(cluster)),
         }
     }
+}
+
+fn addresses(key: &str, texts: &[String]) -> Result<Vec<SocketAddr>> {
+    if texts.is_empty() {
+        bail!("{key} is empty: give at least one ADDRESS:PORT, or leave the line out");
+    }
+    let parse = |text: &String| {
+        text.parse().with_context(|| format!("{key}: {text:?} is no ADDRESS:PORT, for instance [::]:5403"))
+    };
+    texts.iter().map(parse).collect()
 }
 
 /// Corosync's own bound for `totem.cluster_name`, which is also that of a certificate's common name.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::pki::PkiError;
 use super::settings::RawQdevice;
-use super::tls::names_in;
+use super::tls::{TlsError, TlsServer, names_in};
 use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ async fn service() -> (SocketAddr, Questions, tempfile::TempDir) {
         toml::from_str("listen = ['127.0.0.1:0']\n[clusters.plain]\nplain_text = true\n[clusters.secret]").unwrap();
     let settings = Settings::check(&raw).unwrap();
     assert!(settings.serves("secret") && !settings.serves("Secret"));
-    let (engine, questions) = Engine::bind(&settings, &Pki::open(dir.path()).unwrap()).await.unwrap();
+    let (engine, questions) = Engine::bind(&settings, &Pki::open(dir.path()).unwrap(), Events::new()).await.unwrap();
     let address = engine.addresses()[0];
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     tokio::spawn(engine.run());
@@ -188,4 +188,21 @@ async fn many_messages_in_one_segment_are_all_answered() {
         let (kind, fields) = client.hear().await.unwrap();
         assert_eq!((kind, fields.seq), (MessageKind::EchoReply, Some(9)));
     }
+}
+
+#[test]
+fn of_a_handshake_little_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = TlsServer::new(&Pki::open(dir.path()).unwrap()).unwrap();
+    let mut stream = tls.accept().unwrap();
+    // A first message that says it has 60 kB, in records of 8 kB.
+    let record = |body: &[u8]| [&[22, 3, 1][..], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
+    let mut first = vec![1, 0, 0xea, 0x60];
+    first.resize(8192, 0);
+    let mut results = Vec::new();
+    for body in [first, vec![0; 8192], vec![0; 8192]] {
+        results.push(stream.receive(&record(&body), &mut Vec::new(), &mut Vec::new()));
+    }
+    assert!(results[0].is_ok(), "{results:?}");
+    assert!(matches!(results[1..], [Err(TlsError::TooLong), ..] | [_, Err(TlsError::TooLong)]), "{results:?}");
 }

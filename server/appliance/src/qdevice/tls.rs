@@ -20,6 +20,9 @@ use super::pki::{Pki, PkiError};
 /// What has come and can't be read yet is never more: a record has 16 kB, a handshake's message the rest.
 const MAX_UNREAD: usize = 64 * 1024;
 
+/// And not so much before the peer has proven who it is: the stock client's whole handshake has less than 3 kB.
+const MAX_UNPROVEN: usize = 16 * 1024;
+
 /// What makes TLS impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -109,7 +112,8 @@ impl TlsStream {
     /// # Errors
     /// When the peer can't be talked to.
     pub fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), TlsError> {
-        if self.unread.len() + bytes.len() > MAX_UNREAD {
+        let bound = if self.is_handshaking() { MAX_UNPROVEN } else { MAX_UNREAD };
+        if self.unread.len() + bytes.len() > bound {
             return Err(TlsError::TooLong);
         }
         self.unread.extend_from_slice(bytes);
@@ -138,11 +142,26 @@ impl TlsStream {
 
     /// What the peer's certificate says, which was checked against the authority.
     pub fn names(&self) -> Option<PeerNames> {
+        names_in(self.certificate()?)
+    }
+
+    /// When the peer's certificate ends, in seconds since 1970.
+    pub fn ends(&self) -> Option<i64> {
+        ends_at(self.certificate()?)
+    }
+
+    fn certificate(&self) -> Option<&[u8]> {
         match self.connection.peer_identity()?.identity() {
-            Identity::X509(chain) => names_in(&chain.end_entity),
+            Identity::X509(chain) => Some(&chain.end_entity),
             _ => None,
         }
     }
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub(super) fn ends_at(certificate: &[u8]) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// The names in a certificate: the last common name and all DNS names.
