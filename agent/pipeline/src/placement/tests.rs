@@ -394,7 +394,7 @@ fn one_by_one_parted_resources_stay_parted_and_bundles_whole() {
         }
         let seats: BTreeMap<_, _> = cluster
             .picture
-            .resources
+            .resources()
             .iter()
             .filter_map(|(name, view)| Some((name, view.seat.destination()?)))
             .collect();
