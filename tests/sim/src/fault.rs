@@ -155,7 +155,8 @@ pub enum Fault {
         /// At most.
         most_ns: u64,
     },
-    /// The BMC of a machine is really another one's.
+    /// The BMC of a machine is really another one's. Only scenes draw it: what was rewired after the appliance's last check
+    /// to a machine that is off reads off before anybody has switched anything, and only the next check can tell.
     Miswire {
         /// Whose it should be.
         who: Who,

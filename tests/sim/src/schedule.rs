@@ -344,9 +344,6 @@ impl Schedule {
     fn bmc(&self, dice: &mut Dice) -> Fault {
         let mode = dice.pick(&[BmcMode::Stuck, BmcMode::Unreachable, BmcMode::Queues, BmcMode::Mute, BmcMode::Lags]);
         let who = self.node(dice);
-        if dice.one_in(12) {
-            return Fault::Miswire { who, other: self.node(dice), for_ns: dice.between(SEC, 30 * SEC) };
-        }
         let second = self.machines[who].second && dice.one_in(2);
         Fault::Bmc { who, second, mode, for_ns: dice.between(SEC, 30 * SEC) }
     }
