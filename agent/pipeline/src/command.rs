@@ -431,6 +431,19 @@ pub enum Void {
         /// Of how many.
         voters: usize,
     },
+    /// The cluster needs this member's vote to go on without it.
+    #[error(
+        "without {node} only {left} of {voters} voters are in service, which is no majority: bring back another voter, or \
+         expect all votes again, and remove {node} then"
+    )]
+    VoteNeeded {
+        /// Whose.
+        node: MemberName,
+        /// How many would be left.
+        left: usize,
+        /// Of how many.
+        voters: usize,
+    },
     /// The fence is not open any more, or was never.
     #[error("fence {id} is not open")]
     FenceNotOpen {

@@ -267,7 +267,10 @@ impl Leases {
         // Starts are counted on the node's disk, so the same count on another boot is a copy of that disk. Not even its
         // report counts: it would hide that the admitted machine has fallen silent.
         let copy = other_boot && life.is_some_and(|life| life.incarnation == renew.incarnation);
-        if copy && self.rules.one_boot_per_grant() {
+        // Nor is a copy that was started more often a later boot of the admitted machine, however long that is silent: it
+        // proves nothing about that one, which has to be fenced first.
+        let elsewhere = life.is_some_and(|life| life.is_of_another(renew.machine.as_ref()));
+        if (copy || elsewhere) && self.rules.one_boot_per_grant() {
             return Err(Refusal::Twin);
         }
         let newer =

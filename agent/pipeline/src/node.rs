@@ -890,6 +890,10 @@ impl Node {
         };
         let bound = self.is_bound(now, state);
         let wanted = bound && may_act && (runs() || placed());
+        // What once was in the way is nobody's business while nobody relies on the watchdog: it is tried anew.
+        if !bound && self.guard == Guard::Off {
+            self.guard_trouble = None;
+        }
         let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
         let busy = || bound && (self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()) || comes());
         // Whoever is about to hear more of the log may be about to start something.

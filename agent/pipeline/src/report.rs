@@ -270,8 +270,11 @@ pub enum Refusal {
     /// A later start of the agent is admitted.
     #[error("a later start of this node's agent is admitted: this one is outdated")]
     Outdated,
-    /// Another boot of "the same" machine holds a live grant.
-    #[error("another machine holds a live grant under this name: is this a cloned disk?")]
+    /// Another boot of "the same" machine holds a live grant, or another machine is admitted.
+    #[error(
+        "another machine is admitted under this name: is this a cloned disk? A machine that replaces another gets in once \
+         that one is fenced"
+    )]
     Twin,
     /// Not a member of the cluster.
     #[error("this node is not a member of the cluster any more")]

@@ -93,6 +93,14 @@ pub struct Life {
     pub unbound: Option<u64>,
 }
 
+impl Life {
+    /// True where this life is certainly another machine's: both have a UUID, and not the same.
+    #[must_use]
+    pub fn is_of_another(&self, machine: Option<&String>) -> bool {
+        self.machine.as_ref().zip(machine).is_some_and(|(mine, other)| mine != other)
+    }
+}
+
 /// How a node goes, as the cluster has agreed to it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Leaving {

@@ -1,6 +1,9 @@
 //! What can go wrong, and what operators do: the steps of a schedule.
 
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::report::Leave;
+use tiebreaker_pipeline::resource::{Class, Requested};
+use tiebreaker_pipeline::state::{DisarmMode, ShutdownPolicy};
 use tiebreaker_simulator::world::{BmcMode, Who};
 
 /// How the programs on a machine behave for a while.
@@ -138,10 +141,36 @@ pub enum Fault {
     Bmc {
         /// Whose.
         who: Who,
+        /// The machine's other device, where it has two.
+        second: bool,
         /// How.
         mode: BmcMode,
         /// For how long.
         for_ns: u64,
+    },
+    /// Arming and disarming the watchdog takes long, until everything heals.
+    SlowWatchdog {
+        /// Whose.
+        who: Who,
+        /// At most.
+        most_ns: u64,
+    },
+    /// The BMC of a machine is really another one's. Only scenes draw it: what was rewired after the appliance's last check
+    /// to a machine that is off reads off before anybody has switched anything, and only the next check can tell.
+    Miswire {
+        /// Whose it should be.
+        who: Who,
+        /// Whose it is.
+        other: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// A machine that is no member gets a copy of a member's disk and is switched on.
+    Copy {
+        /// Whose disk.
+        of: Who,
+        /// Which machine.
+        to: Who,
     },
     /// The programs of a machine misbehave.
     Scripts {
@@ -163,10 +192,83 @@ pub enum Fault {
     Set {
         /// Which.
         resource: usize,
-        /// Started or stopped.
-        started: bool,
+        /// What is wanted of it.
+        requested: Requested,
     },
-    /// An operator moves a resource.
+    /// An operator locks a resource, or takes the lock off.
+    Lock {
+        /// Which.
+        resource: usize,
+        /// Locked?
+        on: bool,
+    },
+    /// An operator moves a resource with what belongs to it, as the command line does.
+    Send {
+        /// Which.
+        resource: usize,
+        /// Where to.
+        to: Who,
+        /// Live, or stopped here and started there.
+        live: bool,
+    },
+    /// The next live moves of a resource fail.
+    MovesFail {
+        /// Which.
+        resource: usize,
+        /// So many.
+        times: u32,
+    },
+    /// An operator wants a node empty, or used again.
+    Maintenance {
+        /// Which.
+        who: Who,
+        /// Empty?
+        on: bool,
+        /// Though it breaks the plan.
+        force: bool,
+    },
+    /// Somebody shuts a machine down or reboots it, or restarts its agent, in good order.
+    Leave {
+        /// Which.
+        who: Who,
+        /// How.
+        how: Leave,
+        /// The agent is waited for so long at most.
+        within_ns: u64,
+    },
+    /// Somebody switches a machine on.
+    PowerOn {
+        /// Which.
+        who: Who,
+    },
+    /// An operator disarms the cluster.
+    Disarm(DisarmMode),
+    /// An operator arms the cluster.
+    Arm,
+    /// An operator says what a planned shutdown means.
+    Policy(ShutdownPolicy),
+    /// An operator says how long one order waits for the one before it.
+    Delay {
+        /// Of which class.
+        class: Class,
+        /// In seconds.
+        seconds: u32,
+    },
+    /// An operator sets how many failures shall be tolerable.
+    Tolerate(Option<u32>),
+    /// A machine joins that never was a member, or was removed.
+    Join {
+        /// Which.
+        who: Who,
+    },
+    /// An operator doesn't expect the vote of a member for a while.
+    FewerVotes {
+        /// Whose.
+        who: Who,
+        /// For how long.
+        for_ns: u64,
+    },
+    /// Appliance and manager aside: an operator's bare decision that a resource leaves its node.
     Move {
         /// Which.
         resource: usize,

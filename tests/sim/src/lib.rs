@@ -11,6 +11,7 @@
 mod fault;
 mod liveness;
 mod mutations;
+mod planned;
 mod run;
 mod scenes;
 mod schedule;
@@ -19,6 +20,7 @@ mod strike;
 
 pub use fault::{Fault, Scripts};
 pub use mutations::{Known, Masked, Verdict, known, masked, prove, prove_masked};
+pub use planned::Shape;
 pub use run::Outcome;
 pub use schedule::{Schedule, Style};
 pub use search::{Found, Until, run, search};

@@ -1,11 +1,14 @@
 //! After everything has healed the cluster must get well by itself, within a bounded time.
 
 use tiebreaker_consensus::Role as RaftRole;
+use tiebreaker_member::core::Request;
+use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::resource::{Phase, Requested};
+use tiebreaker_pipeline::state::Arming;
 
 use tiebreaker_simulator::world::{Power, Who};
 
-use crate::run::{LOOK, Run};
+use crate::run::{LOOK, Run, devices};
 use crate::schedule::Style;
 use crate::strike::LOOK_EVERY;
 
@@ -20,6 +23,10 @@ impl Run {
                 world.power_on(who);
             }
         }
+        self.tidy_up();
+        for who in self.again.clone() {
+            self.join(who);
+        }
         match self.ill() {
             Some(_) => self.world.cue_at(self.world.now() + LOOK_EVERY, LOOK),
             None => {
@@ -27,6 +34,55 @@ impl Run {
                 self.finish();
             }
         }
+    }
+
+    /// What operators have begun, they end: nobody else does it for them.
+    fn tidy_up(&mut self) {
+        let state = self.world.committed();
+        let mut wishes = Vec::new();
+        match state.settings.arming {
+            Arming::Armed | Arming::Arming { .. } => {}
+            Arming::Disarming { .. } | Arming::Disarmed { .. } => wishes.push(Command::Arm),
+        }
+        for (node, _) in state.nodes.iter().filter(|(_, state)| state.maintenance) {
+            wishes.push(Command::SetMaintenance { node: node.clone(), on: false });
+        }
+        for (name, _) in state.resources.iter().filter(|(_, resource)| resource.locked.is_some()) {
+            wishes.push(Command::SetLock { resource: name.clone(), reason: None });
+        }
+        if state.settings.fewer_votes.is_some() {
+            wishes.push(Command::Set(Setting::FewerVotes(None)));
+        }
+        // The appliance's own check finds that every device works again.
+        for (who, kind) in self.schedule.machines.iter().enumerate().skip(1) {
+            let node = self.world.machines()[who].name();
+            let known = self.world.committed().nodes.get(node).map(|state| &state.devices);
+            let devices = devices(*kind, true);
+            if known.is_some_and(|known| *known != devices) {
+                wishes.push(Command::SetDevices { node: node.clone(), devices });
+            }
+        }
+        for wish in wishes {
+            self.world.ask(Request::Propose(wish));
+        }
+        for who in 1..self.world.machines().len() {
+            self.joined(who);
+            if self.world.is_current(who) && self.world.is_blank(who) {
+                self.replace(who);
+            }
+        }
+    }
+
+    /// A member whose disk is gone is taken out, and joins anew.
+    fn replace(&mut self, who: Who) {
+        let name = self.world.machines()[who].name().clone();
+        self.again.insert(who);
+        let fate = if self.world.committed().life(&name).is_some() {
+            Request::Fence { node: name, by: "op".into() }
+        } else {
+            Request::Remove { name }
+        };
+        self.world.ask(fate);
     }
 
     /// Time is up.
@@ -48,7 +104,8 @@ impl Run {
         }
         let mut digests = self.world.machines().iter().filter_map(|machine| {
             let (name, state) = (machine.name(), machine.core()?.state());
-            (!state.removed.contains_key(name)).then(|| (name.clone(), state.applied, state.digest()))
+            let current = state.members.get(name).is_some_and(|member| member.raft_id == machine.raft_id());
+            current.then(|| (name.clone(), state.applied, state.digest()))
         });
         let first = digests.next();
         let differs = digests.find(|(_, applied, digest)| {
@@ -83,6 +140,12 @@ impl Run {
         if let Some((id, fence)) = state.fences.iter().find(|(_, fence)| fence.is_open()) {
             return Some(format!("fence {id} of {} is still open: {:?}", fence.node, fence.progress));
         }
+        if state.settings.arming != Arming::Armed {
+            return Some(format!("the cluster is {}", state.settings.arming));
+        }
+        if let Some(node) = state.nodes.iter().find_map(|(node, state)| state.maintenance.then_some(node)) {
+            return Some(format!("{node} is in maintenance"));
+        }
         if !state.settings.unsettled.is_empty() {
             return Some("the profile is not settled".into());
         }
@@ -104,6 +167,7 @@ impl Run {
                 (Phase::New, _) if !runs.is_empty() => {
                     runs.iter().any(|who| state.unprotectable(machines[*who].name()).is_some())
                 }
+                (Phase::Free { .. }, Requested::Disabled) => runs.is_empty(),
                 (Phase::New | Phase::Free { .. }, _) => !can_run,
                 (Phase::Releasing { .. }, _) => !can_run && runs.is_empty(),
             };

@@ -1,11 +1,16 @@
 //! Scenes: what goes wrong, in the order in which a rule's absence hurts, with times drawn from the seed. Chance alone
 //! would throw most of these orders once in millions of schedules.
 
+mod planned;
+
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::resource::Requested;
+use tiebreaker_pipeline::state::ShutdownPolicy;
 use tiebreaker_simulator::world::{BmcMode, Dice, Kind, MS, SEC, Who};
 
 use crate::fault::{Fault, Scripts};
-use crate::schedule::Schedule;
+use crate::planned::Shape;
+use crate::schedule::{RESOURCES, Schedule};
 
 /// Longer than any scene.
 const TO_THE_END: u64 = 600 * SEC;
@@ -15,6 +20,11 @@ struct Scene {
     machines: Vec<Kind>,
     profile: Profile,
     resources: usize,
+    /// So many of the last machines are no members.
+    strangers: usize,
+    /// What each resource is like.
+    shape: Shape,
+    shutdown: ShutdownPolicy,
     /// When it begins: everything runs by then.
     at: u64,
     /// How long it takes from there.
@@ -38,6 +48,20 @@ impl Schedule {
             "shell.leftovers_are_killed" | "operations_in_flight_count" => Scene::moved_during_an_orphaned_start,
             "stopped_is_what_a_probe_says" => Scene::moved_by_a_stop_that_lies,
             "late_commands_are_void" => Scene::assignment_behind_a_stalled_disk,
+            "unbound_lives_prove_nothing" => Scene::gone_with_its_promise_suspended,
+            "armed_is_not_disarming" => Scene::armed_again_while_it_disarms,
+            "consensus.gate_shuts_before_vote" => Scene::transfer_whose_end_is_heard_late,
+            "old_terms_are_ignored+leader_assumes_grants" => Scene::grant_that_was_on_its_way,
+            "consensus.gate_waits_for_own_term" => Scene::fence_that_its_successor_has_not_applied,
+            "release_then_assign+late_commands_are_void" => Scene::assigned_again_elsewhere,
+            "who_leaves_starts_nothing" => Scene::started_while_it_leaves,
+            "absence_proves_what_was_known" => Scene::added_again_where_somebody_left,
+            "live_moves_wait_for_the_targets_guard" => Scene::moved_to_an_idle_node,
+            "what_may_come_is_guarded" => Scene::comes_after_the_lease,
+            "a_failed_move_ends_on_a_fresh_look" => Scene::moves_by_programs_that_lie,
+            "nobody_leaves_while_something_comes" => Scene::target_leaves_during_a_move,
+            "one_boot_per_grant" => Scene::copied_disk,
+            "power_counts_while_the_others_are_heard" => Scene::device_of_another_machine,
             "closed_before_readmission" => Scene::late_off_on_a_later_life,
             "fences_leave_a_majority" => Scene::second_fence_while_the_first_is_open,
             "new_boots_prove_with_the_fence_applied" => Scene::enabled_at_boot,
@@ -53,15 +77,19 @@ impl Schedule {
             machines: vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER],
             profile: Profile::Fast,
             resources: 2,
+            strangers: 0,
+            shape: Shape::default(),
+            shutdown: ShutdownPolicy::default(),
             at,
             length: 40 * SEC,
             faults: Vec::new(),
         };
         play(&mut scene);
         scene.faults.sort_by_key(|(at, _)| *at);
-        let Scene { machines, profile, resources, at, length, faults, .. } = scene;
+        let Scene { machines, profile, resources, strangers, shape, shutdown, at, length, faults, .. } = scene;
         let mut schedule = Self::scripted(seed, profile, Kind::SERVER, faults, at + length);
-        (schedule.machines, schedule.resources) = (machines, resources);
+        (schedule.machines, schedule.resources, schedule.strangers) = (machines, resources, strangers);
+        (schedule.shapes, schedule.shutdown) = ([shape; RESOURCES], shutdown);
         Some(schedule)
     }
 }
@@ -163,9 +191,9 @@ impl Scene {
         let most_ns = self.between(500 * MS, 2 * SEC);
         self.add(0, Fault::Slow { from: 0, to: who, least_ns: 50 * MS, most_ns, for_ns: 12 * SEC });
         for resource in 0..2 {
-            self.faults.push((self.at - 5 * SEC, Fault::Set { resource, started: false }));
+            self.faults.push((self.at - 5 * SEC, Fault::Set { resource, requested: Requested::Stopped }));
             let after = self.between(SEC, 3 * SEC);
-            self.add(after, Fault::Set { resource, started: true });
+            self.add(after, Fault::Set { resource, requested: Requested::Started });
             let later = self.between(50 * MS, 600 * MS);
             self.add(after + later, Fault::Move { resource, to: other });
         }
@@ -186,8 +214,8 @@ impl Scene {
 
     /// Stopped some time before, started at the beginning.
     fn restart(&mut self, resource: usize) {
-        self.faults.push((self.at - 5 * SEC, Fault::Set { resource, started: false }));
-        self.add(0, Fault::Set { resource, started: true });
+        self.faults.push((self.at - 5 * SEC, Fault::Set { resource, requested: Requested::Stopped }));
+        self.add(0, Fault::Set { resource, requested: Requested::Started });
     }
 
     /// Row 22: the newest report was sent before the start.
@@ -228,7 +256,7 @@ impl Scene {
         for round in 0..8 {
             for resource in 0..2 {
                 let after = round * 4 * SEC + self.dice.below(2 * SEC);
-                self.add(after, Fault::Set { resource, started: true });
+                self.add(after, Fault::Set { resource, requested: Requested::Started });
                 let to = 1 + self.dice.index(2);
                 self.add(after + 500 * MS, Fault::Move { resource, to });
             }
@@ -261,11 +289,11 @@ impl Scene {
         if self.dice.one_in(2) {
             // Between the look and the command.
             let after = self.between(1100 * MS, 1800 * MS);
-            self.add(after, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
+            self.add(after, Fault::Bmc { who, second: false, mode: BmcMode::Queues, for_ns: TO_THE_END });
         } else {
-            self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
+            self.add(0, Fault::Bmc { who, second: false, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
             let after = self.between(2 * SEC, 25 * SEC);
-            self.add(after, Fault::Bmc { who, mode: BmcMode::Lags, for_ns: TO_THE_END });
+            self.add(after, Fault::Bmc { who, second: false, mode: BmcMode::Lags, for_ns: TO_THE_END });
         }
         for resource in 2..6 {
             let after = self.between(6 * SEC, 30 * SEC);
@@ -280,12 +308,12 @@ impl Scene {
         self.add(0, Fault::Reset { who });
         // Between the look and the command.
         let after = self.between(1100 * MS, 1800 * MS);
-        self.add(after, Fault::Bmc { who, mode: BmcMode::Queues, for_ns: TO_THE_END });
+        self.add(after, Fault::Bmc { who, second: false, mode: BmcMode::Queues, for_ns: TO_THE_END });
         let after = self.between(7 * SEC, 17 * SEC);
         self.add(after, Fault::Reset { who: other });
         // After its "off", and before its "on".
         let later = self.between(1700 * MS, 2600 * MS);
-        self.add(after + later, Fault::Bmc { who: other, mode: BmcMode::Stuck, for_ns: TO_THE_END });
+        self.add(after + later, Fault::Bmc { who: other, second: false, mode: BmcMode::Stuck, for_ns: TO_THE_END });
     }
 
     /// Row 39 with row 30 broken: a service starts at boot, before the agent, and its stop is slow.
@@ -294,39 +322,92 @@ impl Scene {
         let (who, _) = self.victim();
         self.add(0, Fault::Enable { who, resource: 0 });
         self.add(0, Fault::Enable { who, resource: 1 });
-        self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
+        self.add(0, Fault::Bmc { who, second: false, mode: BmcMode::Unreachable, for_ns: TO_THE_END });
         self.add(SEC, Fault::Reset { who });
     }
 
-    /// Row 40: what a life has sent arrives after the fence has ended it.
+    /// Row 40: what a later agent of the fenced boot has sent lies in somebody's buffer until the fence is closed.
     fn renewal_from_before_the_off(&mut self) {
-        self.nodes(&[Kind::BARE, Kind::VIRTUAL]);
+        self.length = 60 * SEC;
         let (who, other) = self.victim();
-        let for_ns = self.between(3 * SEC, 35 * SEC);
-        self.add(0, Fault::Bmc { who, mode: BmcMode::Unreachable, for_ns });
-        self.add(SEC / 2, Fault::Reset { who });
-        let most_ns = self.between(500 * MS, 3 * SEC);
+        // Longer than an "off" that was taken may land.
+        let (least_ns, most_ns) = (31 * SEC, 45 * SEC);
         for to in [0, other] {
-            self.add(4 * SEC, Fault::Slow { from: who, to, least_ns: 50 * MS, most_ns, for_ns: TO_THE_END });
-            self.add(4 * SEC, Fault::Slow { from: to, to: who, least_ns: 50 * MS, most_ns, for_ns: TO_THE_END });
+            self.add(0, Fault::Slow { from: who, to, least_ns, most_ns, for_ns: TO_THE_END });
         }
+        let (after, back_ns) = (self.between(0, SEC), self.between(50 * MS, 300 * MS));
+        self.add(after, Fault::Crash { who, back_ns, after_actions: 0 });
     }
 
-    /// Row 42: the appliance dies again and again around a fence, and hears slowly what the others have decided.
+    /// Row 42: the appliance dies with its last writes undone, and comes back without anybody who could tell it that the
+    /// fence is over.
     fn appliance_restarts_behind(&mut self) {
         self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
         self.resources = 3;
-        self.add(0, Fault::Reset { who: 3 });
-        let most_ns = self.between(50 * MS, 1500 * MS);
-        for from in 1..3 {
-            self.add(SEC, Fault::Slow { from, to: 0, least_ns: 5 * MS, most_ns, for_ns: TO_THE_END });
+        self.length = 60 * SEC;
+        self.add(0, Fault::PowerCut { who: 3, for_ns: 8 * SEC, bmc: true });
+        let word = self.between(3 * SEC, 6 * SEC);
+        self.add(word, Fault::Confirm { who: 3 });
+        let stall = word + self.between(2 * MS, 60 * MS);
+        self.add(stall, Fault::Stall { who: 0, for_ns: 3 * SEC });
+        let crash = stall + self.between(20 * MS, 250 * MS);
+        let back_ns = self.between(100 * MS, 800 * MS);
+        self.add(crash, Fault::Crash { who: 0, back_ns, after_actions: 0 });
+        self.add(crash, Fault::Isolate { who: 0, for_ns: TO_THE_END });
+    }
+
+    /// Row 18: the lead goes back to the appliance by the vote of another node, and the old leader hears of it late.
+    fn transfer_whose_end_is_heard_late(&mut self) {
+        let (who, _) = self.victim();
+        let (before, for_ns) = (self.between(4 * SEC, 6 * SEC), self.between(1500 * MS, 2500 * MS));
+        self.faults.push((self.at - before, Fault::Isolate { who: 0, for_ns }));
+        let (least_ns, most_ns) = (self.between(50 * MS, 300 * MS), self.between(300 * MS, 900 * MS));
+        let slow = Fault::Slow { from: 0, to: who, least_ns, most_ns, for_ns: 8 * SEC };
+        self.faults.push((self.at - before + for_ns, slow));
+    }
+
+    /// Row 20 with row 16 broken: a grant of the last leader arrives after the new one's first word.
+    fn grant_that_was_on_its_way(&mut self) {
+        self.at += 50 * SEC;
+        self.nodes(&[Kind::PLAIN]);
+        let (who, other) = self.victim();
+        let most_ns = self.between(300 * MS, 1500 * MS);
+        for from in [0, other] {
+            self.faults
+                .push((self.at - 8 * SEC, Fault::Slow { from, to: who, least_ns: MS, most_ns, for_ns: TO_THE_END }));
         }
-        let mut after = self.between(1500 * MS, 8 * SEC);
-        for _ in 0..12 {
-            let back_ns = self.between(100 * MS, 800 * MS);
-            self.add(after, Fault::Crash { who: 0, back_ns, after_actions: 0 });
-            after += self.between(700 * MS, 5 * SEC);
+        // The appliance takes the lead back at about the beginning.
+        let (before, for_ns) = (self.between(3500 * MS, 5500 * MS), self.between(1500 * MS, 2500 * MS));
+        self.faults.push((self.at - before, Fault::Isolate { who: 0, for_ns }));
+        self.add(0, Fault::Isolate { who, for_ns: TO_THE_END });
+        self.add(0, Fault::Scripts { who, mood: Scripts::Slow, for_ns: TO_THE_END });
+        self.late_pet(who, Profile::Fast);
+    }
+
+    /// Row 19: a fence is committed, and its leader is gone before anybody else knows that.
+    fn fence_that_its_successor_has_not_applied(&mut self) {
+        self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
+        self.resources = 3;
+        // The new leader's first entry waits for this disk, once its vote is written.
+        let slow = self.between(300 * MS, 900 * MS);
+        for who in 1..3 {
+            if self.dice.one_in(2) {
+                self.add(slow, Fault::Stall { who, for_ns: 2 * SEC });
+            }
         }
+        self.add(0, Fault::Fence { who: 3 });
+        let gone = self.between(2 * MS, 80 * MS);
+        self.add(gone, Fault::Isolate { who: 0, for_ns: TO_THE_END });
+    }
+
+    /// Row 44: the device of a node that is cut off takes the power of another one.
+    fn device_of_another_machine(&mut self) {
+        self.machines = vec![Kind::APPLIANCE, Kind::SERVER, Kind::SERVER, Kind::SERVER];
+        self.resources = 3;
+        let other = 1 + self.dice.index(2);
+        self.add(0, Fault::Miswire { who: 3, other, for_ns: TO_THE_END });
+        let after = self.between(0, 2 * SEC);
+        self.add(after, Fault::Isolate { who: 3, for_ns: TO_THE_END });
     }
 
     /// Row 48: a node has lost the leader, and so has the one that relays for it; a third one hears both.

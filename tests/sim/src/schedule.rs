@@ -1,9 +1,12 @@
 //! Schedules: who takes part, what goes wrong when, and what operators do meanwhile, all drawn from one seed.
 
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::resource::Requested;
+use tiebreaker_pipeline::state::ShutdownPolicy;
 use tiebreaker_simulator::world::{BmcMode, Dice, Kind, MS, SEC, Who};
 
 use crate::fault::{Fault, Scripts};
+use crate::planned::Shape;
 
 /// What a schedule is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,8 +30,14 @@ pub struct Schedule {
     pub profile: Profile,
     /// The machines; the first is the appliance.
     pub machines: Vec<Kind>,
+    /// So many of the last machines are no members yet.
+    pub strangers: usize,
     /// Resources at the start.
     pub resources: usize,
+    /// What each resource is like, also those that are added later.
+    pub shapes: [Shape; RESOURCES],
+    /// What a planned shutdown means at the start.
+    pub shutdown: ShutdownPolicy,
     /// The voters vote from the start; else the appliance alone does.
     pub all_vote: bool,
     /// How far time daemons slew, parts per million.
@@ -38,6 +47,9 @@ pub struct Schedule {
     /// When everything heals.
     pub heal_at: u64,
 }
+
+/// Resources that a schedule uses at most.
+pub(crate) const RESOURCES: usize = 6;
 
 /// What a schedule leans towards: weights of the kinds of steps.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +70,11 @@ struct Lean {
     profile: u64,
     pair: u64,
     appliance: u64,
+    moves: u64,
+    leaving: u64,
+    arming: u64,
+    members: u64,
+    settings: u64,
 }
 
 const EVEN: Lean = Lean {
@@ -74,9 +91,14 @@ const EVEN: Lean = Lean {
     bmc: 4,
     scripts: 4,
     operators: 6,
-    profile: 1,
+    profile: 2,
     pair: 5,
     appliance: 4,
+    moves: 6,
+    leaving: 4,
+    arming: 2,
+    members: 2,
+    settings: 2,
 };
 
 impl Schedule {
@@ -107,7 +129,7 @@ impl Schedule {
         let nodes = if focus.is_some() { nodes.max(2) } else { nodes };
         let kinds: &[Kind] = match focus {
             Some("only_trusted_watchdogs_prove_silence") => &[Kind::VIRTUAL],
-            _ => &[Kind::SERVER, Kind::SERVER, Kind::SERVER, Kind::PLAIN, Kind::PLAIN, Kind::VIRTUAL, Kind::BARE],
+            _ => &[Kind::SERVER, Kind::SERVER, Kind::DUAL, Kind::PLAIN, Kind::PLAIN, Kind::VIRTUAL, Kind::BARE],
         };
         let mut machines = vec![Kind::APPLIANCE];
         for _ in 0..nodes {
@@ -115,6 +137,10 @@ impl Schedule {
             // A paused virtual machine that leads believes in its lease when it goes on; with two nodes nobody listens.
             let kind = if nodes > 2 && kind.pausable { Kind::SERVER } else { kind };
             machines.push(kind);
+        }
+        let strangers = usize::from(dice.one_in(4));
+        for _ in 0..strangers {
+            machines.push(dice.pick(&[Kind::SERVER, Kind::PLAIN]));
         }
         let profile = if dice.one_in(6) { Profile::Balanced } else { Profile::Fast };
         let longest = if dice.one_in(4) { 120 } else { 50 };
@@ -126,9 +152,12 @@ impl Schedule {
             style: Style::Mixed,
             profile,
             resources: 1 + dice.index(3),
+            shapes: std::array::from_fn(|_| Shape::draw(&mut dice)),
+            shutdown: dice.pick(&ShutdownPolicy::ALL),
             all_vote: !dice.one_in(8),
             slew_ppm: dice.pick(&[0, 500, 80_000]),
             machines,
+            strangers,
             faults: Vec::new(),
             heal_at: begin + length,
         };
@@ -136,6 +165,7 @@ impl Schedule {
             let at = begin + dice.below(length);
             schedule.step(&mut dice, &lean, at);
         }
+        schedule.faults.retain(|(at, _)| *at < schedule.heal_at);
         schedule.faults.sort_by_key(|(at, _)| *at);
         schedule
     }
@@ -148,7 +178,10 @@ impl Schedule {
             style: Style::Scripted,
             profile,
             machines: vec![Kind::APPLIANCE, node, node],
+            strangers: 0,
             resources: 1,
+            shapes: [Shape::default(); RESOURCES],
+            shutdown: ShutdownPolicy::default(),
             all_vote: true,
             slew_ppm: 0,
             faults,
@@ -168,7 +201,10 @@ impl Schedule {
             style: Style::OneCut,
             profile: dice.pick(&[Profile::Fast, Profile::Fast, Profile::Balanced]),
             machines,
+            strangers: 0,
             resources: 2,
+            shapes: [Shape::default(); RESOURCES],
+            shutdown: ShutdownPolicy::default(),
             all_vote: true,
             slew_ppm: 500,
             faults: vec![(at, fault)],
@@ -176,7 +212,7 @@ impl Schedule {
         }
     }
 
-    fn node(&self, dice: &mut Dice) -> Who {
+    pub(crate) fn node(&self, dice: &mut Dice) -> Who {
         1 + dice.index(self.machines.len() - 1)
     }
 
@@ -208,6 +244,11 @@ impl Schedule {
             lean.profile,
             lean.pair,
             lean.appliance,
+            lean.moves,
+            lean.leaving,
+            lean.arming,
+            lean.members,
+            lean.settings,
         ];
         let mut throw = dice.below(weights.iter().sum());
         let mut which = 0;
@@ -216,6 +257,9 @@ impl Schedule {
             which += 1;
         }
         let fault = match which {
+            7 if dice.one_in(6) => {
+                Fault::SlowWatchdog { who: self.node(dice), most_ns: dice.between(100 * MS, 8 * SEC) }
+            }
             0 => self.links(dice),
             1 => self.slow(dice),
             2 => {
@@ -241,6 +285,11 @@ impl Schedule {
             12 => self.operator(dice),
             13 => Fault::Profile(dice.pick(&[Profile::Fast, Profile::Fast, Profile::Balanced, Profile::Patient])),
             14 => return self.pair(dice, at),
+            16 => return self.moves(dice, at),
+            17 => return self.leaving(dice, at),
+            18 => return self.arming(dice, at),
+            19 => return self.members(dice, at),
+            20 => self.settings(dice),
             _ => {
                 let fault = match dice.below(3) {
                     0 => Fault::Isolate { who: 0, for_ns: long(dice) },
@@ -294,15 +343,24 @@ impl Schedule {
 
     fn bmc(&self, dice: &mut Dice) -> Fault {
         let mode = dice.pick(&[BmcMode::Stuck, BmcMode::Unreachable, BmcMode::Queues, BmcMode::Mute, BmcMode::Lags]);
-        Fault::Bmc { who: self.node(dice), mode, for_ns: dice.between(SEC, 30 * SEC) }
+        let who = self.node(dice);
+        let second = self.machines[who].second && dice.one_in(2);
+        Fault::Bmc { who, second, mode, for_ns: dice.between(SEC, 30 * SEC) }
     }
 
     fn operator(&self, dice: &mut Dice) -> Fault {
         let resource = dice.index(4);
         let who = self.node(dice);
-        match dice.below(12) {
+        match dice.below(14) {
             0..=2 => Fault::Add { resource, runs_on: dice.one_in(2).then_some(who) },
-            3..=5 => Fault::Set { resource, started: !dice.one_in(3) },
+            3..=5 => {
+                let started = Requested::Started;
+                let others = [started, Requested::Stopped, Requested::Disabled, Requested::Ignored];
+                let requested = if dice.one_in(2) { dice.pick(&others) } else { started };
+                Fault::Set { resource, requested }
+            }
+            12 => Fault::Lock { resource, on: dice.one_in(2) },
+            13 => Fault::PowerOn { who },
             6 => Fault::Drop { resource },
             7 | 8 => Fault::Fence { who },
             9 => Fault::Confirm { who },
@@ -324,7 +382,7 @@ impl Schedule {
             let mode =
                 dice.pick(&[BmcMode::Stuck, BmcMode::Unreachable, BmcMode::Queues, BmcMode::Mute, BmcMode::Lags]);
             let before = dice.below(SEC);
-            let fault = Fault::Bmc { who, mode, for_ns: dice.between(2 * SEC, 40 * SEC) };
+            let fault = Fault::Bmc { who, second: false, mode, for_ns: dice.between(2 * SEC, 40 * SEC) };
             self.faults.push((at - before, fault));
         }
         let fault = match dice.below(5) {
@@ -341,14 +399,14 @@ impl Schedule {
         }
     }
 
-    fn still_of(&self, who: Who, dice: &mut Dice) -> Fault {
+    pub(crate) fn still_of(&self, who: Who, dice: &mut Dice) -> Fault {
         let for_ns = dice.between(3 * SEC, 40 * SEC);
         if self.machines[who].pausable { Fault::Pause { who, for_ns } } else { Fault::Hang { who, for_ns } }
     }
 }
 
 /// Mostly short, sometimes long enough for everything to run out.
-fn long(dice: &mut Dice) -> u64 {
+pub(crate) fn long(dice: &mut Dice) -> u64 {
     if dice.one_in(3) { dice.between(5 * SEC, 25 * SEC) } else { dice.between(200 * MS, 5 * SEC) }
 }
 

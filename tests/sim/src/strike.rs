@@ -1,14 +1,14 @@
 //! Carries out the steps of a schedule.
 
 use tiebreaker_member::core::Request;
-use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::fence::Progress;
 use tiebreaker_pipeline::resource::{MoveReason, Requested};
-use tiebreaker_pipeline::state::DeviceStatus;
-use tiebreaker_simulator::world::{Halt, MS, Mood, Power, SEC, Who};
+use tiebreaker_pipeline::state::{FewerVotes, Role};
+use tiebreaker_simulator::world::{Failing, Halt, MS, Mood, Power, SEC, WALL_MS, Who};
 
 use crate::fault::{Fault, Scripts};
-use crate::run::{LOOK, Run, specification};
+use crate::run::{JOINED, LOOK, Run, devices, specification};
 use crate::schedule::Style;
 
 /// After everything has healed, all is looked at this often.
@@ -49,7 +49,10 @@ impl Run {
             Fault::Stall { who, for_ns } => world.stall(who, for_ns),
             Fault::Slew { who, ppm } => world.slew(who, ppm),
             Fault::Dies { resource } => world.kill(&self.resources[resource]),
-            Fault::Bmc { who, mode, for_ns } => world.set_bmc(who, mode, Some(for_ns)),
+            Fault::Bmc { who, second, mode, for_ns } => world.set_device(who, usize::from(second), mode, Some(for_ns)),
+            Fault::SlowWatchdog { who, most_ns } => world.slow_watchdog(who, most_ns),
+            Fault::Miswire { who, other, for_ns } => world.miswire(who, other, for_ns),
+            Fault::Copy { of, to } => world.copy_disk(of, to),
             Fault::Scripts { who, mood, for_ns } => {
                 let mood = match mood {
                     Scripts::Bad => Mood::BAD,
@@ -58,10 +61,59 @@ impl Run {
                 world.set_mood(who, mood, for_ns);
             }
             Fault::Add { resource, runs_on } => self.add(resource, runs_on),
-            Fault::Set { resource, started } => {
+            Fault::Set { resource, requested } => {
                 let name = self.resources[resource].clone();
-                let requested = if started { Requested::Started } else { Requested::Stopped };
                 self.ask(Request::Propose(Command::SetResource { name, spec: None, requested }));
+            }
+            Fault::Lock { resource, on } => {
+                let name = self.resources[resource].clone();
+                self.ask(Request::Propose(Command::SetLock {
+                    resource: name,
+                    reason: on.then(|| "backup".to_owned()),
+                }));
+            }
+            Fault::Send { resource, to, live } => {
+                // An operator moves what is there, and not to where it is.
+                let state = world.committed();
+                let nth = resource % state.resources.len().max(1);
+                let Some((name, resource)) = state.resources.iter().nth(nth) else { return };
+                let there = |to: &Who| resource.phase.owner() == Some(world.machines()[*to].name());
+                let others = (1..world.machines().len()).filter(|to| world.is_current(*to));
+                let to = Some(to).filter(|to| !there(to)).or_else(|| others.into_iter().find(|to| !there(to)));
+                let Some(to) = to.map(|to| world.machines()[to].name().clone()) else { return };
+                // What can't move live is stopped here and started there.
+                let (live, resource) = (live && resource.spec.live, name.clone());
+                self.ask(Request::Move { resource, to, live });
+            }
+            Fault::MovesFail { resource, times } => {
+                let nth = resource % world.committed().resources.len().max(1);
+                let Some(name) = world.committed().resources.keys().nth(nth).cloned() else { return };
+                world.set_failing(name, Failing { moves: times, ..Failing::default() });
+            }
+            Fault::Maintenance { who, on, force } => {
+                let command = Command::SetMaintenance { node: world.machines()[who].name().clone(), on };
+                self.ask(if force { Request::Force { command, by: "op".into() } } else { Request::Propose(command) });
+            }
+            Fault::Leave { who, how, within_ns } => world.leave(who, how, within_ns),
+            Fault::PowerOn { who } => {
+                // Nobody switches on by hand what the cluster is just switching off.
+                if world.committed().open_fence(world.machines()[who].name()).is_none() {
+                    world.power_on(who);
+                }
+            }
+            Fault::Disarm(mode) => self.ask(Request::Propose(Command::Disarm { mode })),
+            Fault::Arm => self.ask(Request::Propose(Command::Arm)),
+            Fault::Policy(policy) => self.ask(Request::Propose(Command::Set(Setting::Shutdown(policy)))),
+            Fault::Delay { class, seconds } => {
+                self.ask(Request::Propose(Command::Set(Setting::OrderDelay { class, seconds })));
+            }
+            Fault::Tolerate(failures) => self.ask(Request::Propose(Command::Set(Setting::Tolerate(failures)))),
+            Fault::Join { who } => self.join(who),
+            Fault::FewerVotes { who, for_ns } => {
+                let without = [world.machines()[who].name().clone()].into();
+                let until_ms = WALL_MS + (world.now() + for_ns) / MS;
+                let fewer = Some(FewerVotes { without, until_ms });
+                self.ask(Request::Propose(Command::Set(Setting::FewerVotes(fewer))));
             }
             Fault::Move { resource, to } => {
                 let name = self.resources[resource].clone();
@@ -99,8 +151,8 @@ impl Run {
             }
             Fault::Proven { who, proven } => {
                 let node = world.machines()[who].name().clone();
-                let device = DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven, why: None };
-                world.ask_at(0, Request::Propose(Command::SetDevices { node, devices: vec![device] }));
+                let devices = devices(self.schedule.machines[who], proven);
+                world.ask_at(0, Request::Propose(Command::SetDevices { node, devices }));
             }
         }
     }
@@ -122,8 +174,35 @@ impl Run {
         {
             world.start_by_hand(who, &name);
         }
-        let requested = Requested::Started;
-        self.ask(Request::Propose(Command::AddResource { name, spec: specification(), requested, node: None }));
+        let (spec, requested) = (specification(self.schedule.shapes[resource]), Requested::Started);
+        self.ask(Request::Propose(Command::AddResource { name, spec, requested, node: None }));
+    }
+
+    /// A machine joins with an empty disk: the appliance makes it a member, and hands over what it needs to begin.
+    pub(crate) fn join(&mut self, who: Who) {
+        let world = &mut self.world;
+        let name = world.machines()[who].name().clone();
+        if world.committed().members.contains_key(&name) {
+            return;
+        }
+        self.joining += 1;
+        // A key of its own each time, as a wiped machine makes itself a new one.
+        let key = format!("{who:02}{}", self.joining);
+        let command = Command::AddMember { name, role: Role::Node, addresses: vec![], key };
+        if world.ask_at(0, Request::Propose(command)).is_some() {
+            let at = world.now() + SEC;
+            world.cue_at(at, JOINED - who as u64);
+        }
+    }
+
+    /// The appliance hands a new member over what it begins with, as soon as it knows of it.
+    pub(crate) fn joined(&mut self, who: Who) {
+        let world = &mut self.world;
+        let name = world.machines()[who].name().clone();
+        if world.committed().members.contains_key(&name) && !world.is_current(who) && !world.take_in(who) {
+            let at = world.now() + SEC;
+            world.cue_at(at, JOINED - who as u64);
+        }
     }
 
     /// An operator asks somebody who is up, if anybody is.

@@ -1,7 +1,7 @@
 //! What the demo shows, as scripts in virtual time whose transcripts can be read (`--nocapture`).
 
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_sim::{Fault, Kind, Outcome, Schedule, Switches, run};
+use tiebreaker_sim::{BmcMode, Fault, Kind, Outcome, Schedule, Switches, run};
 
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1_000 * MS;
@@ -125,6 +125,37 @@ fn row_57_an_appliance_that_stands_still_is_replaced_before_a_lease_ends() {
 fn an_isolated_node_is_fenced_by_its_bmc() {
     let fault = Fault::Isolate { who: 1, for_ns: 40 * SEC };
     case(Profile::Balanced, Kind::SERVER, &fault, |outcome| recovered_within(outcome, "read off twice", 5_000));
+}
+
+#[test]
+fn a_machine_joins_and_a_removed_one_joins_again() {
+    let faults = vec![(AT, Fault::Join { who: 3 }), (AT + 40 * SEC, Fault::Remove { who: 3 })];
+    let faults = faults.into_iter().chain([(AT + 50 * SEC, Fault::Join { who: 3 })]).collect();
+    let mut schedule = Schedule::scripted(1, Profile::Balanced, Kind::SERVER, faults, AT + 60 * SEC);
+    schedule.machines.push(Kind::SERVER);
+    schedule.strangers = 1;
+    let outcome = run(schedule, Switches::default(), true);
+    assert_eq!(outcome.violation, None);
+    let joins = when(&outcome, AT, "node3     joins as number 4").expect("it joins");
+    let admitted = when(&outcome, AT, "node3 was admitted as incarnation 1").expect("it is admitted");
+    let removed = when(&outcome, AT + 40 * SEC, "node3 was removed").expect("it is removed");
+    let again = when(&outcome, AT + 50 * SEC, "node3     joins as number 5").expect("it joins under another number");
+    assert!(joins < admitted && admitted < removed && removed < again);
+    assert!(when(&outcome, AT + 50 * SEC, "node3 was admitted as incarnation 1").is_some_and(|at| again < at));
+    assert_eq!((outcome.fences, outcome.leases_lost), (0, 0));
+}
+
+#[test]
+fn a_second_device_switches_off_where_the_first_is_stuck() {
+    let fault = [
+        (AT - SEC, Fault::Bmc { who: 1, second: false, mode: BmcMode::Unreachable, for_ns: 60 * SEC }),
+        (AT, Fault::Isolate { who: 1, for_ns: 40 * SEC }),
+    ];
+    cases(Profile::Balanced, Kind::DUAL, &fault, |outcome| {
+        assert!(when(outcome, AT, "tells the socket of node1: off").is_some());
+        assert!(when(outcome, AT, "\"socket\" read off twice").is_some());
+        assert_eq!((outcome.fences, outcome.recovered), (1, 1));
+    });
 }
 
 #[test]

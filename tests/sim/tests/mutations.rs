@@ -1,6 +1,6 @@
 //! The table of what is known of each rule.
 
-use tiebreaker_sim::{Switches, known, masked};
+use tiebreaker_sim::{Schedule, Switches, known, masked, run};
 
 #[test]
 fn every_rule_has_a_line_with_its_row_and_a_seed_or_a_proof() {
@@ -8,6 +8,17 @@ fn every_rule_has_a_line_with_its_row_and_a_seed_or_a_proof() {
         let known = known(rule).unwrap_or_else(|| panic!("{rule} has no line"));
         assert_eq!(known.row, row, "{rule}");
         assert!(known.seed.is_some() || known.proof.is_some(), "{rule}");
+    }
+}
+
+#[test]
+fn no_schedule_for_a_rule_breaks_anything_while_all_rules_hold() {
+    let rules = Switches::table().into_iter().map(|(rule, _)| rule.to_owned());
+    for focus in rules.chain(masked().iter().map(tiebreaker_sim::Masked::focus)) {
+        for seed in 1..=2 {
+            let outcome = run(Schedule::draw(seed, Some(&focus)), Switches::default(), false);
+            assert_eq!(outcome.violation, None, "tiebreaker-sim replay {seed} --focus {focus} --trace");
+        }
     }
 }
 

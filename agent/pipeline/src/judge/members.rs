@@ -4,7 +4,7 @@ use crate::command::Void;
 use crate::decision::Decision;
 use crate::name::MemberName;
 use crate::report::{Capacity, Leave};
-use crate::resource::Phase;
+use crate::resource::{Phase, Requested, Resource};
 use crate::state::{
     ADDRESSES_MAX, BOOT_MAX_MS, LeavePolicy, Leaving, Life, MEMBERS_MAX, Member, NodeState, OPERATORS_MAX, Role, State,
 };
@@ -57,13 +57,20 @@ impl State {
         {
             return Err(Void::FenceOpen { id: *id, node: fence.node.clone() });
         }
+        // A change of who votes needs a majority of those who vote now, and nobody hears whoever was removed.
+        let (left, voters) = self.voters_left_without(name);
+        if self.voters.contains(&raft_id) && left * 2 <= voters {
+            return Err(Void::VoteNeeded { node: name.clone(), left, voters });
+        }
         let owned = self.owned_by(name).next().cloned();
         if let Some(resource) = owned {
             return Err(Void::StillOwns { node: name.clone(), resource });
         }
         // Nobody owns a new resource yet, so a node that lives may be the one that runs it. Without this node's word it
-        // would be started elsewhere.
-        let unproven = self.life(name).and_then(|_| self.resources.iter().find(|(_, r)| r.phase == Phase::New));
+        // would be started elsewhere. So it is with what the cluster has only forgotten until it is armed again.
+        let is_new =
+            |r: &Resource| r.phase == Phase::New || (r.phase == Phase::Ignored && r.requested != Requested::Ignored);
+        let unproven = self.life(name).and_then(|_| self.resources.iter().find(|(_, r)| is_new(r)));
         if let Some((resource, _)) = unproven {
             return Err(Void::StillOwns { node: name.clone(), resource: resource.clone() });
         }
@@ -111,6 +118,11 @@ impl State {
         if self.rules.late_commands_are_void()
             && (life.incarnation <= state.last_incarnation || closed < state.closed_at)
         {
+            return Err(Void::Outdated);
+        }
+        // The leader has seen the admitted machine silent, or gone: not that another one has taken its place meanwhile.
+        let elsewhere = state.life.as_ref().is_some_and(|old| old.is_of_another(life.machine.as_ref()));
+        if elsewhere && self.rules.one_boot_per_grant() {
             return Err(Void::Outdated);
         }
         let new_boot = state.life.as_ref().is_none_or(|old| old.boot != life.boot);

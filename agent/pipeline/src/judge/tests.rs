@@ -14,7 +14,7 @@ use crate::report::Capacity;
 use crate::report::Trust;
 use crate::resource::{Driver, MoveReason, Phase, Requested};
 use crate::rules::Rules;
-use crate::state::{CLOSED_FENCES_MAX, DEVICES_MAX, MEMBERS_MAX, OPERATORS_MAX, RESOURCES_MAX, Role};
+use crate::state::{CLOSED_FENCES_MAX, DEVICES_MAX, DisarmMode, MEMBERS_MAX, OPERATORS_MAX, RESOURCES_MAX, Role};
 
 fn placed() -> Log {
     Log::placed(Rules::ALL)
@@ -131,6 +131,48 @@ fn a_node_that_may_run_a_new_resource_is_not_removed_without_its_word() {
     assert!(matches!(log.void(remove()), Void::StillOwns { .. }));
     log.must(log.assign("b", 1));
     log.must(remove());
+}
+
+#[test]
+fn a_node_that_may_run_what_was_forgotten_until_the_cluster_is_armed_is_not_removed() {
+    let mut log = placed();
+    log.must(Command::Disarm { mode: DisarmMode::Ignore });
+    log.must(Command::Disarmed);
+    let remove = || Command::RemoveMember { name: member("a"), raft_id: 2 };
+    assert_eq!(log.void(remove()), Void::StillOwns { node: member("a"), resource: web() });
+    log.must(Command::SetResource { name: web(), spec: None, requested: Requested::Ignored });
+    log.must(remove());
+}
+
+#[test]
+fn a_member_whose_vote_is_needed_is_not_removed() {
+    let mut log = Log::cluster(Rules::ALL);
+    log.state.apply_voters(log.state.applied, [1, 2].into());
+    let remove = |name: &str, raft_id: u64| Command::RemoveMember { name: member(name), raft_id };
+    assert_eq!(log.void(remove("a", 2)), Void::VoteNeeded { node: member("a"), left: 1, voters: 2 });
+    log.state.apply_voters(log.state.applied, [1, 2, 3].into());
+    log.must(remove("a", 2));
+    assert_eq!(log.void(remove("b", 3)), Void::VoteNeeded { node: member("b"), left: 1, voters: 3 });
+    log.state.apply_voters(log.state.applied, [1].into());
+    log.must(remove("b", 3));
+}
+
+#[test]
+fn row_33_another_machine_takes_nobodys_place_while_that_ones_life_stands() {
+    let mut log = Log::cluster(Rules::ALL);
+    let admit = |incarnation: u64, machine: &str| Command::Admit {
+        node: member("a"),
+        incarnation,
+        boot: format!("a-boot-{incarnation}"),
+        watchdog: None,
+        machine: Some(machine.to_owned()),
+        closed: 0,
+        capacity: Capacity::default(),
+        booted_in_ms: 0,
+    };
+    log.must(admit(11, "one"));
+    assert_eq!(log.void(admit(12, "other")), Void::Outdated);
+    log.must(admit(12, "one"));
 }
 
 #[test]

@@ -60,8 +60,9 @@ impl View<'_> {
         } else {
             state.closed_at
         };
-        let twin = state.life.as_ref().is_some_and(|life| life.boot != newest.boot)
-            && !self.now.reached_on_both(view.granted_until);
+        let other_boot = state.life.as_ref().is_some_and(|life| life.boot != newest.boot);
+        let elsewhere = state.life.as_ref().is_some_and(|life| life.is_of_another(newest.machine.as_ref()));
+        let twin = elsewhere || (other_boot && !self.now.reached_on_both(view.granted_until));
         if twin && self.state.rules.one_boot_per_grant() {
             return;
         }
@@ -84,7 +85,11 @@ impl View<'_> {
         let Some(how) = report.leaving else { return };
         match &state.leaving {
             Some(leaving) if leaving.how == how => {
-                let comes = self.state.resources.values().any(|resource| resource.phase.second_owner() == Some(node));
+                // What it said may be from before something came to it live, also where that move is over by now.
+                let comes = self.state.resources.values().any(|resource| {
+                    let untold = report.applied < resource.since && resource.phase.is_owned_by(node);
+                    untold || resource.phase.second_owner() == Some(node)
+                });
                 let comes = comes && self.state.rules.nobody_leaves_while_something_comes();
                 let gone = report.applied >= leaving.since && report.runs_nothing() && !comes;
                 if gone && how != Leave::AgentRestart {
@@ -180,7 +185,11 @@ impl View<'_> {
         let view = self.leases.node(node)?;
         if let Some(newest) = &view.newest {
             let rules = self.state.rules;
-            let later = newest.boot != fence.boot && newest.incarnation > fence.incarnation;
+            let life = self.state.life(node);
+            let elsewhere = life.is_some_and(|life| life.is_of_another(newest.machine.as_ref()));
+            let later = newest.boot != fence.boot
+                && newest.incarnation > fence.incarnation
+                && !(elsewhere && rules.one_boot_per_grant());
             let knows = newest.report.applied >= fence.wanted_at && newest.report.runs_nothing();
             if later && (knows || !rules.new_boots_prove_with_the_fence_applied()) {
                 return Some(Evidence::NewBoot { boot: newest.boot.clone() });

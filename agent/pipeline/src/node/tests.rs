@@ -8,6 +8,7 @@ use crate::fixture::{Log, Machine, driver, member, ms, promise, spec, web};
 use crate::profile::Profile;
 use crate::report::Trust;
 use crate::resource::{MoveReason, Requested};
+use crate::state::DisarmMode;
 
 fn placed() -> Log {
     Log::placed(Rules::ALL)
@@ -1038,4 +1039,22 @@ fn the_node_wakes_for_what_is_due_and_for_nothing_else() {
         turns += 1;
     }
     assert!(turns < 120, "{turns} turns in 20 s");
+}
+
+#[test]
+fn what_kept_a_watchdog_from_being_armed_is_forgotten_while_the_cluster_is_disarmed() {
+    let mut a = Machine::running(Log::placed(Rules::ALL));
+    a.log.disarm(DisarmMode::Freeze);
+    a.look();
+    assert!(a.took(&Action::Disarm));
+    a.event(Event::Disarmed(Ok(())));
+    a.log.must(Command::Arm);
+    a.grant(3, a.log.state.applied);
+    assert!(a.took(&Action::Arm));
+    a.event(Event::Armed(Err("there is no lease any more".into())));
+    assert!(a.node.guard_trouble().is_some());
+    let since = a.log.unbound("a").unwrap();
+    a.log.must(Command::ArmingFailed { since, why: "its watchdog".into() });
+    a.look();
+    assert_eq!(a.node.guard_trouble(), None, "it would keep the cluster from being armed for good");
 }

@@ -46,6 +46,7 @@ pub(super) fn setup(scenario: &Scenario) -> Setup {
         kind: Kind {
             watchdog: node.watchdog.then_some(Trust::Drilled),
             bmc: node.bmc != BmcSetup::None,
+            second: false,
             pausable: false,
         },
         boot: Boot::Takes(nanos(node.boot)),

@@ -84,7 +84,7 @@ impl World {
     /// The mains fail, and those of its BMC if that hangs on the same supply. For so long, or until [`World::mains`].
     pub fn fail_mains(&mut self, who: Who, bmc: bool, for_ns: Option<u64>) {
         self.machines[who].mains = false;
-        self.machines[who].bmc_has_power = !bmc;
+        self.machines[who].devices[0].powered = !bmc;
         self.power_off(who, "its power fails");
         if let Some(for_ns) = for_ns {
             self.after(for_ns, Event::Relief(Relief::Mains { who }));
@@ -94,7 +94,7 @@ impl World {
     /// The mains are there again, and the machine boots.
     pub fn mains(&mut self, who: Who) {
         self.machines[who].mains = true;
-        self.machines[who].bmc_has_power = true;
+        self.machines[who].devices[0].powered = true;
         self.power_on(who);
     }
 
@@ -169,10 +169,26 @@ impl World {
 
     /// A BMC behaves like this, for so long or from now on.
     pub fn set_bmc(&mut self, who: Who, mode: BmcMode, for_ns: Option<u64>) {
-        let changes = self.machines[who].bmc.set(mode);
+        self.set_device(who, 0, mode, for_ns);
+    }
+
+    /// A power device, by its place in [`super::DEVICES`], behaves like this, for so long or from now on.
+    pub fn set_device(&mut self, who: Who, device: usize, mode: BmcMode, for_ns: Option<u64>) {
+        let changes = self.machines[who].devices[device].set(mode);
         if let Some(for_ns) = for_ns {
-            self.after(for_ns, Event::Relief(Relief::Bmc { who, changes }));
+            self.after(for_ns, Event::Relief(Relief::Bmc { who, device, changes }));
         }
+    }
+
+    /// The service manager takes up to so long to arm or disarm the watchdog, until everything heals.
+    pub fn slow_watchdog(&mut self, who: Who, most_ns: u64) {
+        self.machines[who].dog_takes = most_ns;
+    }
+
+    /// The BMC of a machine is really that of another one, for so long.
+    pub fn miswire(&mut self, who: Who, other: Who, for_ns: u64) {
+        self.machines[who].devices[0].wired_to = Some(other);
+        self.after(for_ns, Event::Relief(Relief::Wires { who }));
     }
 
     /// The programs of a machine behave like this, for so long.
@@ -197,7 +213,7 @@ impl World {
     /// An operator asks some member that is up; `None` where nobody is.
     pub fn ask(&mut self, request: Request) -> Option<RequestId> {
         let up: Vec<Who> = (0..self.machines.len())
-            .filter(|who| self.machines[*who].process.is_some() && self.machines[*who].moves())
+            .filter(|who| self.machines[*who].process.is_some() && self.machines[*who].moves() && self.is_current(*who))
             .collect();
         if up.is_empty() {
             return None;
@@ -218,7 +234,8 @@ impl World {
     }
 
     pub(super) fn relieve(&mut self, relief: Relief) {
-        if self.healed {
+        // People's patience ends all the same.
+        if self.healed && !matches!(relief, Relief::Patience { .. }) {
             return;
         }
         match relief {
@@ -236,12 +253,13 @@ impl World {
                 }
             }
             Relief::Mains { who } => self.mains(who),
-            Relief::Bmc { who, changes } => {
-                let bmc = &mut self.machines[who].bmc;
-                if bmc.changes == changes {
-                    bmc.set(BmcMode::Works);
+            Relief::Bmc { who, device, changes } => {
+                let device = &mut self.machines[who].devices[device];
+                if device.changes == changes {
+                    device.set(BmcMode::Works);
                 }
             }
+            Relief::Wires { who } => self.machines[who].devices[0].wired_to = None,
             Relief::Patience { who, leaves } => {
                 if self.machines[who].leaves == leaves && self.machines[who].leaving.is_some() {
                     self.say(who, || "is waited for no longer".into());
@@ -263,20 +281,25 @@ impl World {
         self.note(|| "everything heals".into());
         self.healed = true;
         self.network.heal();
+        self.switch_copies_off();
         for who in 0..self.machines.len() {
             self.machines[who].mains = true;
-            self.machines[who].bmc_has_power = true;
-            self.machines[who].bmc.set(BmcMode::Works);
+            for device in &mut self.machines[who].devices {
+                (device.powered, device.wired_to) = (true, None);
+                device.set(BmcMode::Works);
+            }
             self.machines[who].disk.heal();
             self.machines[who].enabled.clear();
             self.machines[who].mood = Mood::GOOD;
+            self.machines[who].dog_takes = 20 * MS;
+            self.failing.clear();
             if let Some(process) = &mut self.machines[who].process {
                 process.dies_after = None;
                 process.stop_in_pet = None;
             }
             self.resume(who);
             self.go_on(who);
-            if self.machines[who].power == Power::Off {
+            if self.machines[who].power == Power::Off && self.machines[who].disk.stored.snapshot.is_some() {
                 let after = self.dice.between(100 * MS, 5 * SEC);
                 self.after(after, Event::PowerOn { who });
             }

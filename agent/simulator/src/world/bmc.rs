@@ -2,6 +2,11 @@
 
 use tiebreaker_pipeline::fencer::DeviceCommand;
 
+use super::machine::Who;
+
+/// The name of the device that each machine with a BMC has, and that of the second one, which some have.
+pub const DEVICES: [&str; 2] = ["bmc", "socket"];
+
 /// How a BMC behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BmcMode {
@@ -27,11 +32,15 @@ pub(crate) struct Bmc {
     pub(crate) mode: BmcMode,
     /// Counts changes of the mode, so that only the last change is taken back.
     pub(crate) changes: u64,
+    /// False while it is without power itself.
+    pub(crate) powered: bool,
+    /// The machine that it really switches, if that isn't its own.
+    pub(crate) wired_to: Option<Who>,
 }
 
 impl Bmc {
     pub(crate) const fn new(mode: BmcMode) -> Self {
-        Self { mode, changes: 0 }
+        Self { mode, changes: 0, powered: true, wired_to: None }
     }
 
     pub(crate) const fn set(&mut self, mode: BmcMode) -> u64 {

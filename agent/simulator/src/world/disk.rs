@@ -41,6 +41,12 @@ impl Disk {
         }))
     }
 
+    /// Everything is wiped, and this is there instead.
+    pub(crate) fn replace(&mut self, stored: Stored) {
+        self.lose();
+        self.stored = stored;
+    }
+
     /// Everything is gone.
     pub(crate) fn lose(&mut self) {
         self.stored = Stored::default();

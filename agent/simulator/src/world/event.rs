@@ -56,7 +56,11 @@ pub(crate) enum Relief {
     },
     Bmc {
         who: Who,
+        device: usize,
         changes: u64,
+    },
+    Wires {
+        who: Who,
     },
     Mood {
         who: Who,
@@ -148,6 +152,7 @@ pub(crate) enum Event {
     /// A command reaches a BMC.
     Command {
         node: Who,
+        device: usize,
         token: u64,
         instance: u64,
         command: DeviceCommand,
@@ -156,6 +161,7 @@ pub(crate) enum Event {
     /// earlier one makes this one void.
     LateOff {
         node: Who,
+        device: usize,
         offs: Option<u64>,
     },
     /// The appliance's daemon hears from a BMC.

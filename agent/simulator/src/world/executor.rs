@@ -18,11 +18,11 @@ impl World {
             node::Action::Renew { .. } => {}
             node::Action::Extend(end) => self.extend(who, end),
             node::Action::Arm => {
-                let after = self.dice.between(MS, 20 * MS);
+                let after = self.dice.between(MS, self.machines[who].dog_takes);
                 self.after(after, Event::Arm { who, instance });
             }
             node::Action::Disarm => {
-                let after = self.dice.between(MS, 20 * MS);
+                let after = self.dice.between(MS, self.machines[who].dog_takes);
                 self.after(after, Event::Disarm { who, instance });
             }
             node::Action::Begin { id, resource, kind, spec, target } => {
@@ -78,8 +78,12 @@ impl World {
         let ready: Vec<_> = self
             .machines
             .iter()
-            .filter(|machine| machine.power == Power::Up)
-            .map(|machine| machine.name.clone())
+            .enumerate()
+            .filter(|(to, machine)| {
+                let linked = !self.network.is_cut(who, *to) && !self.network.is_cut(*to, who);
+                machine.power == Power::Up && machine.halted.is_none() && linked
+            })
+            .map(|(_, machine)| machine.name.clone())
             .collect();
         if let Some((resource, to)) = self.machines[who].workloads.send(key, |to| ready.contains(to))
             && let Some(to) = self.who(&to)
@@ -87,6 +91,7 @@ impl World {
             self.machines[to].workloads.receive(resource.clone());
             self.say(who, || format!("{resource} has moved live"));
             self.look_at_running(to, &resource);
+            self.look_at_arrival(to, &resource);
             return;
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {

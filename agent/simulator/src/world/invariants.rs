@@ -193,7 +193,7 @@ impl World {
 
     /// Whoever is admitted after a fence hasn't been ended by it.
     fn look_at_admission(&mut self, node: &MemberName) {
-        let Some(who) = self.who(node) else { return };
+        let Some(who) = self.admitted(node) else { return };
         let ended = self.machines[who].ended_by_fence.as_ref();
         if self.watch.committed.life(node).is_some_and(|life| Some(&life.boot) == ended) {
             self.violated(
@@ -205,9 +205,9 @@ impl World {
 
     /// Invariant 2: evidence is true at the moment that it commits.
     fn look_at_evidence(&mut self, node: &MemberName, fence: &Fence) {
-        let Some(who) = self.who(node) else { return };
-        let machine = &self.machines[who];
-        if machine.power == Power::Up && machine.boot_id() == fence.boot {
+        let fenced = self.machines.iter().find(|machine| machine.name == *node && machine.boot_id() == fence.boot);
+        let Some(machine) = fenced else { return };
+        if machine.power == Power::Up {
             let alive: Vec<String> = machine.workloads.managed().map(ToString::to_string).collect();
             if !alive.is_empty() {
                 let what = format!("{node} counts as fenced ({:?}) and runs {}", fence.progress, alive.join(", "));
@@ -218,13 +218,14 @@ impl World {
 
     /// Invariant 2: nothing is placed while another machine runs it.
     fn look_at_assignment(&mut self, resource: &ResourceName, to: &MemberName) {
-        for machine in &self.machines {
-            if machine.name != *to && machine.workloads.is_alive(resource) {
+        let owner = self.admitted(to);
+        for (who, machine) in self.machines.iter().enumerate() {
+            if Some(who) != owner && machine.workloads.is_alive(resource) {
                 let what = format!("{resource} is placed on {to} and is alive on {}", machine.name);
                 return self.violated("no start without proof", what);
             }
         }
-        if let Some(who) = self.who(to) {
+        if let Some(who) = owner {
             self.machines[who].workloads.set_managed(resource, true);
         }
     }
@@ -256,6 +257,17 @@ impl World {
                 let what = format!("{resource} runs on {} and on {}", machine.name, self.machines[who].name);
                 return self.violated("one runner", what);
             }
+        }
+    }
+
+    /// What comes live comes behind an armed watchdog, where anybody relies on that.
+    pub(crate) fn look_at_arrival(&mut self, who: Who, resource: &ResourceName) {
+        let machine = &self.machines[who];
+        let state = &self.watch.committed;
+        let relied_on = state.life(&machine.name).is_some_and(|life| life.unbound.is_none());
+        if machine.is_trusted() && !machine.dog.is_armed() && relied_on && state.settings.arming.binds() {
+            let what = format!("{resource} comes live to {}, whose watchdog is not armed", machine.name);
+            self.violated("nothing runs unguarded", what);
         }
     }
 

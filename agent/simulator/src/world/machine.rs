@@ -9,8 +9,9 @@ use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::{Capacity, Leave, Trust};
 use tiebreaker_pipeline::time::Reading;
 
-use super::bmc::{Bmc, BmcMode};
+use super::bmc::{Bmc, BmcMode, DEVICES};
 use super::clock::Clock;
+use super::dice::MS;
 use super::disk::Disk;
 use super::event::Event;
 use super::watchdog::{Petter, Watchdog};
@@ -19,6 +20,9 @@ use super::workload::{Mood, Workloads};
 /// A machine by its place: 0 is the appliance.
 pub type Who = usize;
 
+/// What every wall clock shows at the beginning, milliseconds since 1970.
+pub const WALL_MS: u64 = 1_700_000_000_000;
+
 /// What a machine is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Kind {
@@ -26,21 +30,25 @@ pub struct Kind {
     pub watchdog: Option<Trust>,
     /// It has a BMC.
     pub bmc: bool,
+    /// It has a second device that switches it, for instance a switched socket.
+    pub second: bool,
     /// It may be paused or suspended from outside, so its watchdog is never trusted.
     pub pausable: bool,
 }
 
 impl Kind {
     /// The appliance.
-    pub const APPLIANCE: Self = Self { watchdog: None, bmc: false, pausable: false };
+    pub const APPLIANCE: Self = Self { watchdog: None, bmc: false, second: false, pausable: false };
     /// A machine with a drilled watchdog and a BMC.
-    pub const SERVER: Self = Self { watchdog: Some(Trust::Drilled), bmc: true, pausable: false };
+    pub const SERVER: Self = Self { watchdog: Some(Trust::Drilled), bmc: true, second: false, pausable: false };
+    /// A machine with a drilled watchdog and two devices of which each is enough.
+    pub const DUAL: Self = Self { watchdog: Some(Trust::Drilled), bmc: true, second: true, pausable: false };
     /// A machine with a drilled watchdog alone.
-    pub const PLAIN: Self = Self { watchdog: Some(Trust::Drilled), bmc: false, pausable: false };
+    pub const PLAIN: Self = Self { watchdog: Some(Trust::Drilled), bmc: false, second: false, pausable: false };
     /// A virtual machine: its host is its BMC.
-    pub const VIRTUAL: Self = Self { watchdog: Some(Trust::Unproven), bmc: true, pausable: true };
+    pub const VIRTUAL: Self = Self { watchdog: Some(Trust::Unproven), bmc: true, second: false, pausable: true };
     /// A virtual machine without a watchdog.
-    pub const BARE: Self = Self { watchdog: None, bmc: true, pausable: true };
+    pub const BARE: Self = Self { watchdog: None, bmc: true, second: false, pausable: true };
 }
 
 /// A machine's power.
@@ -170,11 +178,17 @@ pub struct Machine {
     pub(crate) held: VecDeque<Event>,
     pub(crate) disk: Disk,
     pub(crate) dog: Watchdog,
+    /// Arming and disarming the watchdog takes up to this long, in nanoseconds.
+    pub(crate) dog_takes: u64,
     pub(crate) workloads: Workloads,
     pub(crate) mood: Mood,
     pub(crate) moods: u64,
-    pub(crate) bmc: Bmc,
-    pub(crate) bmc_has_power: bool,
+    /// Its power devices.
+    pub(crate) devices: [Bmc; DEVICES.len()],
+    /// It was made by copying another one's disk, and bears its name.
+    pub(crate) is_copy: bool,
+    /// The name that it had before that.
+    pub(crate) own_name: Option<MemberName>,
     /// The end of the newest lease of any agent of this boot.
     pub(crate) lease_end: Option<Reading>,
     /// When that lease ends for everybody else, in true time: a machine that its host has paused counts on too long.
@@ -215,11 +229,13 @@ impl Machine {
             held: VecDeque::new(),
             disk,
             dog,
+            dog_takes: 20 * MS,
             workloads: Workloads::default(),
             mood,
             moods: 0,
-            bmc: Bmc::new(bmc),
-            bmc_has_power: true,
+            devices: [Bmc::new(bmc), Bmc::new(BmcMode::Works)],
+            is_copy: false,
+            own_name: None,
             lease_end: None,
             lease_over_at: 0,
             gone_by: None,
@@ -236,6 +252,12 @@ impl Machine {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Its number in consensus; 0 before it has joined.
+    #[must_use]
+    pub const fn raft_id(&self) -> u64 {
+        self.raft_id.0
     }
 
     /// Its power.
@@ -269,11 +291,12 @@ impl Machine {
     }
 
     pub(crate) fn boot_id(&self) -> String {
-        format!("{}-{}", self.name, self.boot)
+        let copy = if self.is_copy { "-copy" } else { "" };
+        format!("{}-{}{copy}", self.name, self.boot)
     }
 
     pub(crate) fn moment(&self, now: u64) -> Moment {
-        Moment { now: self.clock.reading(now), wall_ms: 1_700_000_000_000 + now / 1_000_000 }
+        Moment { now: self.clock.reading(now), wall_ms: WALL_MS + now / 1_000_000 }
     }
 
     /// True while its processes move.

@@ -11,11 +11,13 @@
 mod acts;
 mod bmc;
 mod clock;
+mod copies;
 mod dice;
 mod disk;
 mod event;
 mod executor;
 mod invariants;
+mod join;
 mod machine;
 mod network;
 mod power;
@@ -28,7 +30,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 
-use tiebreaker_consensus::{Membership, RaftId, bootstrap};
+use tiebreaker_consensus::{Membership, RaftId, Stored, bootstrap};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::state::State;
 
@@ -39,10 +41,10 @@ use network::Network;
 use queue::Queue;
 use watchdog::Watchdog;
 
-pub use bmc::BmcMode;
+pub use bmc::{BmcMode, DEVICES};
 pub use dice::{Dice, MS, SEC, US};
 pub use invariants::Violation;
-pub use machine::{Boot, Halt, Kind, Machine, MachineSetup, Power, Who};
+pub use machine::{Boot, Halt, Kind, Machine, MachineSetup, Power, WALL_MS, Who};
 pub use record::{Entry, Record};
 pub use rules::{ShellRules, Switches};
 pub use workload::{Failing, Mood};
@@ -113,9 +115,11 @@ impl World {
         let machines: Vec<Machine> = machines
             .into_iter()
             .map(|setup| {
-                // Who is no member has no number: it never gets power.
-                let raft_id = RaftId(state.members.get(&setup.name).map_or(0, |member| member.raft_id));
-                let disk = Disk::new(stored.clone(), &mut dice);
+                // Who is no member has no number and nothing on its disk.
+                let member = state.members.get(&setup.name);
+                let raft_id = RaftId(member.map_or(0, |member| member.raft_id));
+                let stored = if member.is_some() { stored.clone() } else { Stored::default() };
+                let disk = Disk::new(stored, &mut dice);
                 Machine::new(setup, raft_id, mood, disk, Watchdog::new(&mut dice))
             })
             .collect();
@@ -253,8 +257,10 @@ impl World {
             Event::Kill { who, epoch, key } => self.kill_operation(who, epoch, key),
             Event::Booted { who, epoch } => self.booted(who, epoch),
             Event::Start { who, epoch } => self.start(who, epoch),
-            Event::Command { node, token, instance, command } => self.device_command(node, token, instance, command),
-            Event::LateOff { node, offs } => self.late_off(node, offs),
+            Event::Command { node, device, token, instance, command } => {
+                self.device_command((node, device), token, instance, command);
+            }
+            Event::LateOff { node, device, offs } => self.late_off((node, device), offs),
             Event::Device { token, result, .. } => self.device_result(token, result),
             Event::PowerOn { who } => self.power_on(who),
             Event::Relief(relief) => self.relieve(relief),

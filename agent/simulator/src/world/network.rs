@@ -43,6 +43,11 @@ impl Network {
         link.cuts = link.cuts.saturating_sub(1);
     }
 
+    /// Nothing crosses it.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.links[from * self.size + to].cuts > 0
+    }
+
     /// For good: whatever cut it before.
     pub(crate) fn set(&mut self, from: usize, to: usize, works: bool) {
         self.link(from, to).cuts = u32::from(!works);

@@ -4,7 +4,7 @@ use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
 
 use super::World;
-use super::bmc::{BmcMode, word};
+use super::bmc::{BmcMode, DEVICES, word};
 use super::clock::Clock;
 use super::dice::{MS, SEC};
 use super::event::{Event, Relief};
@@ -16,18 +16,32 @@ const COMMAND_WITHIN: u64 = 10 * SEC;
 impl World {
     // --- the appliance's devices
 
-    pub(crate) fn work_device(&mut self, who: Who, token: u64, node: &MemberName, command: DeviceCommand) {
+    pub(crate) fn work_device(
+        &mut self,
+        who: Who,
+        token: u64,
+        (node, device): (&MemberName, &str),
+        command: DeviceCommand,
+    ) {
         let (Some(node), Some(instance)) = (self.who(node), self.machines[who].instance()) else { return };
+        let Some(device) = DEVICES.iter().position(|name| *name == device) else { return };
         if command != DeviceCommand::Look {
             let name = self.machines[node].name.clone();
-            self.say(who, || format!("tells the BMC of {name}: {}", word(command)));
+            self.say(who, || format!("tells the {} of {name}: {}", DEVICES[device], word(command)));
         }
         let after = self.dice.between(MS, 30 * MS);
-        self.after(after, Event::Command { node, token, instance, command });
+        self.after(after, Event::Command { node, device, token, instance, command });
     }
 
-    pub(crate) fn device_command(&mut self, node: Who, token: u64, instance: u64, command: DeviceCommand) {
-        let bmc = self.machines[node].bmc;
+    pub(crate) fn device_command(
+        &mut self,
+        (owner, device): (Who, usize),
+        token: u64,
+        instance: u64,
+        command: DeviceCommand,
+    ) {
+        let bmc = self.machines[owner].devices[device];
+        let node = bmc.wired_to.unwrap_or(owner);
         let answer_in = if self.devices_dawdle && self.dice.one_in(10) {
             self.dice.between(500 * MS, 2 * SEC)
         } else {
@@ -35,9 +49,9 @@ impl World {
         };
         let unanswered = || DeviceResult::Unanswered { why: "no answer within 2 s".into() };
         if let BmcMode::Slow(by) = bmc.mode {
-            return self.slow_device(node, (token, instance), command, by);
+            return self.slow_device((owner, device), (token, instance), command, by);
         }
-        if !self.machines[node].bmc_has_power || bmc.mode == BmcMode::Unreachable {
+        if !bmc.powered || bmc.mode == BmcMode::Unreachable {
             return self.after(2 * SEC, Event::Device { instance, token, result: unanswered() });
         }
         let silent = matches!(bmc.mode, BmcMode::Queues | BmcMode::Mute);
@@ -46,15 +60,15 @@ impl World {
             DeviceCommand::Look => DeviceResult::IsOn,
             DeviceCommand::Off => {
                 match bmc.mode {
-                    BmcMode::Works | BmcMode::Mute => self.off_by_command(node),
+                    BmcMode::Works | BmcMode::Mute => self.off_by_command(owner, node),
                     BmcMode::Queues => {
                         let after = self.dice.between(SEC, 20 * SEC);
-                        self.after(after, Event::LateOff { node, offs: None });
+                        self.after(after, Event::LateOff { node: owner, device, offs: None });
                     }
                     BmcMode::Lags => {
                         let after = self.dice.between(500 * MS, 5 * SEC);
                         let offs = Some(self.machines[node].offs);
-                        self.after(after, Event::LateOff { node, offs });
+                        self.after(after, Event::LateOff { node: owner, device, offs });
                     }
                     BmcMode::Stuck | BmcMode::Unreachable | BmcMode::Slow(_) => {}
                 }
@@ -76,15 +90,23 @@ impl World {
     }
 
     /// A device that is slow at everything: what a look tells was true when it was asked.
-    fn slow_device(&mut self, node: Who, (token, instance): (u64, u64), command: DeviceCommand, by: u64) {
-        if !self.machines[node].bmc_has_power {
+    fn slow_device(
+        &mut self,
+        (owner, device): (Who, usize),
+        (token, instance): (u64, u64),
+        command: DeviceCommand,
+        by: u64,
+    ) {
+        let bmc = self.machines[owner].devices[device];
+        if !bmc.powered {
             return;
         }
+        let node = bmc.wired_to.unwrap_or(owner);
         let result = match command {
             DeviceCommand::Look if self.machines[node].power == Power::Off => DeviceResult::IsOff,
             DeviceCommand::Look => DeviceResult::IsOn,
             DeviceCommand::Off => {
-                self.after(by, Event::LateOff { node, offs: None });
+                self.after(by, Event::LateOff { node: owner, device, offs: None });
                 DeviceResult::Taken
             }
             DeviceCommand::On => {
@@ -105,16 +127,21 @@ impl World {
         self.enter(0, |core, moment| core.device_done(moment, token, result));
     }
 
-    pub(crate) fn late_off(&mut self, node: Who, offs: Option<u64>) {
-        let machine = &self.machines[node];
-        if machine.bmc_has_power && offs.is_none_or(|offs| machine.offs == offs) {
-            self.off_by_command(node);
+    pub(crate) fn late_off(&mut self, (owner, device): (Who, usize), offs: Option<u64>) {
+        let bmc = self.machines[owner].devices[device];
+        let node = bmc.wired_to.unwrap_or(owner);
+        if bmc.powered && offs.is_none_or(|offs| self.machines[node].offs == offs) {
+            self.off_by_command(owner, node);
         }
     }
 
-    fn off_by_command(&mut self, node: Who) {
+    fn off_by_command(&mut self, owner: Who, node: Who) {
         if self.machines[node].power == Power::Off {
             return;
+        }
+        if owner != node {
+            // Whoever wired it so has switched this machine off, not the cluster: what counts is what it takes for proven.
+            return self.power_off(node, "another machine's device switches it off");
         }
         self.look_at_power_off(node);
         if self.machines[node].power == Power::Up {

@@ -81,7 +81,7 @@ impl World {
                 incarnation: machine.starts,
                 boot: machine.boot_id(),
                 watchdog,
-                machine: None,
+                machine: Some(format!("machine-{who}")),
                 armed,
                 capacity: machine.capacity,
                 booted_in_ms: match machine.boots {
@@ -225,7 +225,7 @@ impl World {
         match action {
             Action::Send { to, message, everywhere } => {
                 self.look_at_sending(who, &to, &message);
-                if let Some(to) = self.who(&to)
+                if let Some(to) = self.route(who, &to)
                     && to != who
                 {
                     self.send(who, to, message, everywhere);
@@ -239,10 +239,11 @@ impl World {
                 }
             }
             Action::Node(action) => self.node_action(who, action),
-            Action::Device { token, node, command, .. } => self.work_device(who, token, &node, command),
+            Action::Device { token, node, device, command } => self.work_device(who, token, (&node, &device), command),
             Action::Reply { request, reply } => self.record(Some(who), || Record::Answered { request, reply }),
             Action::Changed => self.observe(who),
             Action::SetAside { why } => self.violated("parted", why),
+            Action::Stop { why, .. } if self.is_of_copies(who) => self.set_aside(who, &why),
             Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }
     }
@@ -314,8 +315,10 @@ impl World {
         let Parcel { from, to, cargo, relayed, .. } = parcel;
         let now = self.now;
         // A removed member's certificate is refused.
-        let refused =
-            self.machines[to].core().is_none_or(|core| core.state().removed.contains_key(&self.machines[from].name));
+        let (sender, number) = (&self.machines[from].name, self.machines[from].raft_id.0);
+        let refused = self.machines[to]
+            .core()
+            .is_none_or(|core| core.state().removed.get(sender).is_some_and(|upto| number <= *upto));
         if refused {
             return;
         }

@@ -56,6 +56,21 @@ fn a_node_hasnt_left_while_something_may_come_to_it() {
 }
 
 #[test]
+fn what_a_node_said_before_something_came_to_it_live_is_no_word_that_it_left() {
+    let mut log = Log::moving(Rules::ALL, "b", "a");
+    log.must(log.go());
+    log.must(Log::leave("a", Leave::PowerOff));
+    let mut lead = Lead::new(log);
+    lead.hear("a", says(&lead.clone(), Leave::PowerOff, Observed::Stopped));
+    lead.log.must(lead.log.assign("a", 1));
+    assert!(!lead.proposals().contains(&lead.log.left("a")));
+    lead.hear("a", says(&lead.clone(), Leave::PowerOff, Observed::Running));
+    assert!(!lead.proposals().contains(&lead.log.left("a")));
+    lead.hear("a", says(&lead.clone(), Leave::PowerOff, Observed::Stopped));
+    assert!(lead.proposals().contains(&lead.log.left("a")));
+}
+
+#[test]
 fn what_fails_over_goes_elsewhere_once_its_node_has_left() {
     let mut lead = gone(Leave::PowerOff, ShutdownPolicy::Conditional);
     assert!(matches!(lead.obey()[..], [Command::Release { .. }]));
