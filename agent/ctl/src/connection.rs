@@ -81,6 +81,13 @@ impl Connection {
     }
 
     async fn remote(addresses: &[Address], dir: &Path, cluster: Option<String>) -> Result<Self, Failure> {
+        if !Identity::exists(dir) {
+            return Err(Failure::usage(anyhow!(
+                "there is no operator's identity in {}: fetch one with `tiebreaker login HOST:PORT --token …` (`tiebreaker-server \
+                 token create --cluster NAME --kind operator` on the appliance prints the token), or name its folder with --identity",
+                dir.display()
+            )));
+        }
         let identity = Identity::load(dir).map_err(Failure::refused)?;
         let own = identity.peer().cluster.to_string();
         if let Some(wanted) = cluster.filter(|wanted| *wanted != own) {

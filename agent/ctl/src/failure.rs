@@ -20,8 +20,8 @@ pub enum Exit {
 /// What `--help` says about exit codes.
 pub const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  refused, or void: the cluster was asked and says why not
-  2  wrong usage
+  1  refused, or void: the cluster was asked and says why not; or a file, a certificate or an answer can't be used
+  2  wrong usage, a scenario with a mistake, or no identity to ask with: nothing was asked
   3  nobody could be reached, or no member leads; a change may still be carried out
   4  a check of the demo failed
   5  begun, but not finished: what was waited for did not come in time, or an update stopped at a doubt";
@@ -30,6 +30,14 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+/// The JSON document about a command line that makes no sense, of what is said about it in lines.
+#[must_use]
+pub fn mistake(said: &str) -> serde_json::Value {
+    let first = said.split("\n\n").next().unwrap_or_default();
+    let error: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    serde_json::json!({ "error": error.join(" "), "exit": Exit::Usage as u8 })
 }
 
 /// A failure with its exit code.
@@ -77,5 +85,22 @@ impl Failure {
     /// The demo could not be played.
     pub fn demo(why: impl Into<anyhow::Error>) -> Self {
         Self { exit: Exit::DemoFailed, documented: false, why: why.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn a_command_line_that_makes_no_sense_is_a_document_too() {
+        let said = |line: &[&str]| mistake(&Cli::try_parse_from(line).unwrap_err().to_string()).to_string();
+        assert_eq!(
+            said(&["tiebreaker", "why", "--json"]),
+            r#"{"error":"the following required arguments were not provided: <RESOURCE>","exit":2}"#
+        );
+        assert!(said(&["tiebreaker", "--nonsense"]).contains("unexpected argument '--nonsense' found"));
     }
 }

@@ -35,9 +35,15 @@ fn main() -> ExitCode {
 }
 
 fn operator(args: Vec<OsString>) -> ExitCode {
+    let wants_json = args.iter().any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            if wants_json && error.use_stderr() {
+                println!("{}", failure::mistake(&error.to_string()));
+            }
+            error.exit()
+        }
     };
     let json = cli.json;
     if let Command::DemoCounter(command) = &cli.command {

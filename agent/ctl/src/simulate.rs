@@ -20,7 +20,9 @@ pub fn simulate(file: &Path, json: bool) -> Result<(), Failure> {
 
 /// Plays what shall happen on a likeness of the cluster, and prints what came of it.
 pub fn simulate_cluster(state: &State, doing: &[String], json: bool) -> Result<(), Failure> {
-    let text = likeness::of(state, doing).to_string();
+    // A line for each key, so that a mistake is shown with little around it.
+    let text =
+        serde_json::to_string_pretty(&likeness::of(state, doing)).context("writing JSON").map_err(Failure::refused)?;
     let scenario = Scenario::parse(&text, Format::Json, "the cluster's likeness").map_err(Failure::usage)?;
     play(&scenario, json)
 }

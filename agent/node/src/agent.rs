@@ -33,6 +33,7 @@ use crate::join::{CONFIG_FILE, SOCKET_FILE, STORE_FILE, forget_joining_key};
 use crate::machine;
 use crate::operation::{Operations, OperationsConfig};
 use crate::supervisor::WATCHDOG_VARIABLE;
+use crate::usage;
 use crate::watchdog::{DogError, KEPT_NAME, Realtime, WatchdogSource};
 
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
@@ -116,6 +117,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     tasks.spawn(async move { member.run().await.map_err(anyhow::Error::from) });
     tasks.spawn(execute(executor, wants));
     tasks.spawn(serve(local, handle.clone()));
+    tasks.spawn(measured(runtime_of_boot, handle.clone()));
     tasks.spawn(renew(data.to_owned(), config.clone(), handle, identity, time));
     if let Some(manager) = ServiceManager::from_env() {
         manager.ready().context("telling the service manager that the agent is up")?;
@@ -127,7 +129,7 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        leave(&leaver, &mut going).await;
+        leave(&leaver, &config.watchdog, &mut going).await;
     };
     let result = tokio::select! {
         () = asked => Ok(()),
@@ -145,8 +147,8 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
 
 /// Tells the cluster that this agent goes, and waits until it may; for a bounded time, because who switches a machine
 /// off doesn't wait for ever. What has not been agreed to by then looks like a loss.
-async fn leave(member: &MemberHandle, going: &mut watch::Receiver<bool>) {
-    let how = machine::how_it_goes().await;
+async fn leave(member: &MemberHandle, watchdog: &WatchdogChoice, going: &mut watch::Receiver<bool>) {
+    let how = machine::how_it_goes(watchdog).await;
     let within = match how {
         Leave::AgentRestart => RESTART_WITHIN,
         Leave::Reboot | Leave::PowerOff => SHUTDOWN_WITHIN,
@@ -235,6 +237,12 @@ fn stored_profile(data: &Path) -> Result<Profile> {
         }
     }
     Ok(profile)
+}
+
+/// Nothing rests on what is measured, but an agent whose parts end is not well.
+async fn measured(runtime: std::path::PathBuf, member: MemberHandle) -> Result<()> {
+    usage::measure(runtime, member).await;
+    Ok(())
 }
 
 async fn execute(mut executor: Executor, mut wants: mpsc::Receiver<Want>) -> Result<()> {

@@ -75,7 +75,8 @@ enum Subcommands {
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Runs the agent under a supervisor with a simulated watchdog, for the demo and tests.
+    /// Runs the agent under a supervisor with a simulated watchdog, for the demo and tests. SIGUSR1 reboots the node in
+    /// good order.
     Supervise {
         /// The data folder.
         #[arg(long)]

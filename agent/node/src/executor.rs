@@ -130,7 +130,7 @@ impl Executor {
         target: Option<MemberName>,
         spec: &ResourceSpec,
     ) {
-        if matches!(kind, OperationKind::Start | OperationKind::Migrate)
+        if matches!(kind, OperationKind::Start | OperationKind::Migrate | OperationKind::Receive)
             && let Some(why) = self.refuses_to_start().await
         {
             warn!(%resource, why, operation = kind.word(), "an operation was refused");
@@ -155,6 +155,11 @@ impl Executor {
                     let target = target.as_ref().map_or("", MemberName::as_str);
                     info!(%resource, target, "moving live");
                     Event::Ended(id, outcome("move", driven.migrate(&operations, target).await))
+                }
+                OperationKind::Receive => {
+                    let source = target.as_ref().map_or("", MemberName::as_str);
+                    info!(%resource, source, "finishing a live move");
+                    Event::Ended(id, outcome("end of the move", driven.receive(&operations, source).await))
                 }
                 OperationKind::Stop => {
                     info!(%resource, "stopping");

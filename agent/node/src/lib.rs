@@ -22,6 +22,7 @@ pub mod operation;
 mod processes;
 pub mod supervisor;
 mod sys;
+pub mod usage;
 pub mod watchdog;
 
 pub use processes::{KillError, kill_descendants, kill_tree};

@@ -9,7 +9,7 @@ use tiebreaker_firmware::{Inspected, Promise, inspect};
 use tiebreaker_pipeline::report::{Capacity, Leave, Trust};
 
 use crate::config::WatchdogChoice;
-use crate::supervisor::BOOT_ID_VARIABLE;
+use crate::supervisor::{BOOT_ID_VARIABLE, GOING_VARIABLE};
 
 /// The kernel's boot id; under the supervisor's simulated watchdog the id of the simulated boot.
 ///
@@ -152,7 +152,14 @@ pub fn booted_in_ms(runtime: &Path, watchdog: &WatchdogChoice) -> Result<Option<
 }
 
 /// How this agent goes, as the service manager tells: with its machine, or alone.
-pub async fn how_it_goes() -> Leave {
+pub async fn how_it_goes(watchdog: &WatchdogChoice) -> Leave {
+    // A simulated machine goes without the one that it is simulated on.
+    if *watchdog == WatchdogChoice::Simulated
+        && let Some(said) = std::env::var_os(GOING_VARIABLE)
+    {
+        let reboots = std::fs::read_to_string(said).is_ok_and(|how| how.trim() == "reboot");
+        return if reboots { Leave::Reboot } else { Leave::AgentRestart };
+    }
     if !Path::new("/run/systemd/system").exists() {
         return Leave::AgentRestart;
     }
@@ -423,6 +430,45 @@ mod tests {
     fn the_hash_is_the_published_one() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    /// As systemd 252 of Debian 12 prints them while a service, here by the agent's name, is asked to end.
+    #[test]
+    fn the_jobs_that_systemd_really_has_tell_how_the_machine_goes() {
+        let recorded = [
+            ("systemctl restart", " 8 tiebreaker-agent.service restart running\n", Leave::AgentRestart),
+            ("systemctl stop", "14 tiebreaker-agent.service stop running\n", Leave::AgentRestart),
+            (
+                "systemctl reboot",
+                "21 reboot.target          start waiting\n26 final.target           start waiting\n\
+                 22 systemd-reboot.service start waiting\n24 tiebreaker-agent.service          stop  running\n\
+                 23 shutdown.target        start waiting\n",
+                Leave::Reboot,
+            ),
+            (
+                "systemctl poweroff",
+                "17 tiebreaker-agent.service            stop  running\n9  systemd-poweroff.service start waiting\n\
+                 16 shutdown.target          start waiting\n10 final.target             start waiting\n\
+                 8  poweroff.target          start waiting\n",
+                Leave::PowerOff,
+            ),
+            (
+                "systemctl halt",
+                "8  halt.target          start waiting\n15 shutdown.target      start waiting\n\
+                 18 final.target         start waiting\n17 tiebreaker-agent.service        stop  running\n\
+                 9  systemd-halt.service start waiting\n",
+                Leave::PowerOff,
+            ),
+            (
+                "systemctl isolate rescue.target",
+                "10 sysinit.target        stop waiting\n13 network-online.target stop waiting\n\
+                 11 tiebreaker-agent.service         stop running\n",
+                Leave::AgentRestart,
+            ),
+        ];
+        for (asked, jobs, how) in recorded {
+            assert_eq!(leave_of(jobs), how, "{asked}");
+        }
     }
 
     #[test]

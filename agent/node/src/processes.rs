@@ -176,6 +176,10 @@ pub(crate) struct Stat {
     pub started: u64,
     state: u8,
     threads: u64,
+    /// Clock ticks that it has spent itself, in all its threads.
+    pub spent: u64,
+    /// Clock ticks of its children that have ended and that it has waited for, theirs included.
+    pub inherited: u64,
 }
 
 impl Stat {
@@ -184,18 +188,23 @@ impl Stat {
         Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    fn parse(pid: i32, text: &[u8]) -> Option<Self> {
+    /// Reads the line of `/proc/PID/stat`.
+    pub fn parse(pid: i32, text: &[u8]) -> Option<Self> {
         // The second field is a name in parentheses that may hold anything, so counting starts after the last one.
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
         Some(Self {
             pid,
             state: *fields.first()?.as_bytes().first()?,
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             threads: fields.get(17)?.parse().ok()?,
-            started: fields.get(19)?.parse().ok()?,
+            started: ticks(19)?,
+            spent: ticks(11)?.saturating_add(ticks(12)?),
+            // Signed in the kernel's table, and never below zero.
+            inherited: ticks(13)?.saturating_add(ticks(14)?),
         })
     }
 
@@ -236,8 +245,9 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_blanks_is_parsed() {
-        let text = b"42 (a) b (c) S 7 42 41 0 -1 4194560 1 0 0 0 2 3 0 0 20 0 3 0 98765 1 2";
+        let text = b"42 (a) b (c) S 7 42 41 0 -1 4194560 1 0 0 0 2 3 5 8 20 0 3 0 98765 1 2";
         let stat = Stat::parse(42, text).unwrap();
+        assert_eq!((stat.spent, stat.inherited), (5, 13));
         assert_eq!((stat.parent, stat.session, stat.threads, stat.started), (7, 41, 3, 98765));
         assert!(Stat::parse(42, b"42 (x) S").is_none());
     }

@@ -179,7 +179,17 @@ pub enum Command {
         /// Why.
         why: String,
     },
-    /// Its owner may start a resource: its turn has come; or the next step of a live move.
+    /// A live move has succeeded at its source, where the resource is proven to be gone: it belongs to its target, which
+    /// finishes the move.
+    Arrive {
+        /// Which.
+        resource: ResourceName,
+        /// The decision that this one rests on.
+        generation: u64,
+        /// The target's life when that was decided.
+        incarnation: u64,
+    },
+    /// Its owner may start a resource: its turn has come; or the next step of a live move; or its end.
     Go {
         /// Which.
         resource: ResourceName,

@@ -51,6 +51,13 @@ pub(crate) fn live() -> ResourceSpec {
     spec
 }
 
+/// Moves live by an OCF agent, so its target has a part in it.
+pub(crate) fn agent() -> ResourceSpec {
+    let (provider, agent) = ("heartbeat".to_owned(), "Dummy".to_owned());
+    let driver = Driver::Ocf { provider, agent, params: BTreeMap::new() };
+    ResourceSpec { live: true, ..ResourceSpec::with_defaults(driver) }
+}
+
 pub(crate) fn promise(trust: Trust) -> WatchdogPromise {
     WatchdogPromise { driver: "iTCO_wdt".into(), promised_ms: 10_000, trust }
 }
@@ -183,6 +190,22 @@ impl Log {
         log
     }
 
+    /// `web` can move live by an OCF agent, and is placed on this node.
+    pub fn agent(rules: Rules, node: &str) -> Self {
+        let mut log = Self::cluster(rules);
+        log.must(Command::AddResource { name: web(), spec: agent(), requested: Requested::Started, node: None });
+        log.must(log.assign(node, 1));
+        log
+    }
+
+    /// The same, and its live move to that node has begun.
+    pub fn agent_sent(rules: Rules, from: &str, to: &str) -> Self {
+        let mut log = Self::agent(rules, from);
+        log.must(log.migrate(to, 1));
+        log.must(log.go());
+        log
+    }
+
     /// `web` has begun to move live from a to b, or the other way round.
     pub fn moving(rules: Rules, from: &str, to: &str) -> Self {
         let mut log = Self::live(rules);
@@ -197,6 +220,10 @@ impl Log {
     pub fn migrate(&self, to: &str, incarnation: u64) -> Command {
         let generation = self.web().generation;
         Command::Migrate { resource: web(), generation, to: member(to), incarnation, why: MoveReason::Asked }
+    }
+
+    pub fn arrive(&self, incarnation: u64) -> Command {
+        Command::Arrive { resource: web(), generation: self.web().generation, incarnation }
     }
 
     pub fn go(&self) -> Command {

@@ -51,6 +51,7 @@ impl State {
                 self.migrate(at, resource, generation, to, incarnation, why)
             }
             Command::CallOff { resource, generation, why } => self.call_off(&resource, generation, why),
+            Command::Arrive { resource, generation, incarnation } => self.arrive(at, resource, generation, incarnation),
             Command::Go { resource, generation } => self.go(&resource, generation),
             Command::Forget { resource, generation } => self.forget(&resource, generation),
             Command::SetLock { resource, reason } => self.set_lock(at, resource, reason),

@@ -48,6 +48,8 @@ pub enum OperationKind {
     Probe,
     /// Moves it live to another node.
     Migrate,
+    /// Finishes a live move at its target, once the resource is gone from its source.
+    Receive,
 }
 
 /// How a start or stop ended. None of these says what runs: only a probe does.
@@ -132,7 +134,7 @@ pub enum Action {
         kind: OperationKind,
         /// How.
         spec: ResourceSpec,
-        /// To where, if it moves live.
+        /// The other end, if it moves live.
         target: Option<MemberName>,
     },
     /// Kill an operation; its end is still reported.
@@ -493,8 +495,14 @@ impl Node {
             leases_lost: self.leases_lost,
             leaving: self.leaving,
             trouble: self.guard_trouble.as_ref().map(|trouble| trouble.why.clone()),
-            usage: self.usage.clone(),
+            usage: self.used(),
         }
+    }
+
+    /// What was measured of what runs here. Of anything else, what an operation leaves for a moment says nothing.
+    fn used(&self) -> BTreeMap<ResourceName, Usage> {
+        let runs = |name: &ResourceName| self.work.get(name).is_some_and(|work| work.seen == Seen::Running);
+        self.usage.iter().filter(|(name, _)| runs(name)).map(|(name, usage)| (name.clone(), *usage)).collect()
     }
 
     fn renew(&mut self, now: Reading, state: &State) {
@@ -693,7 +701,9 @@ impl Node {
         for (name, resource) in state.resources.iter().filter(|(_, resource)| resource.phase != Phase::Ignored) {
             match self.work.get_mut(name) {
                 None => {
-                    self.work.insert(name.clone(), Work::new(now, resource));
+                    let mut work = Work::new(now, resource);
+                    work.follow_a_move(resource, &self.config.name);
+                    self.work.insert(name.clone(), work);
                 }
                 Some(work) if work.generation != resource.generation => {
                     work.generation = resource.generation;
@@ -702,6 +712,7 @@ impl Node {
                     work.failed = None;
                     work.stop_failed = None;
                     work.moved = None;
+                    work.follow_a_move(resource, &self.config.name);
                     // What was last seen here may be older than its arrival.
                     if work.receiving && self.config.rules.a_failed_move_ends_on_a_fresh_look() {
                         work.look_afresh(now, "not probed since it may have come here live");
@@ -782,12 +793,14 @@ impl Node {
             };
             // What runs against the promise, or by a driver that is not the configured one any more, goes down first.
             let wish = if wish == Wish::Up && (unguarded || work.next_spec.is_some()) { Wish::Down } else { wish };
+            // Where it went it has settled.
+            let tidy = work.tidies && state.resources.get(name).is_some_and(|resource| resource.arriving.is_none());
             if let Some(in_flight) = &mut work.in_flight {
                 // A start whose lease or placement is gone is cancelled; its end is awaited all the same. So is a probe
                 // that may hang for longer than the watchdog waits, while what it looks after has to be stopped; but not
                 // the one that tells whether the stop did it, or a slow probe would make a stop that failed of each.
                 let in_the_way = match in_flight.kind {
-                    OperationKind::Start | OperationKind::Migrate => true,
+                    OperationKind::Start | OperationKind::Migrate | OperationKind::Receive => true,
                     OperationKind::Probe => {
                         let tells = work.after == Some(OperationKind::Stop);
                         !lease && !adopting && !tells && work.seen != Seen::Stopped
@@ -804,8 +817,15 @@ impl Node {
                 (Seen::Running, Wish::Send(_)) if work.moved.is_none() && may_act && guarded => {
                     Some(OperationKind::Migrate)
                 }
+                (Seen::Running, Wish::Up) if work.receives.is_some() && may_act && guarded => {
+                    Some(OperationKind::Receive)
+                }
                 (Seen::Stopped, Wish::Up) if work.failed.is_none() && may_act && guarded && !leaves => {
-                    Some(OperationKind::Start)
+                    Some(if work.receives.is_some() { OperationKind::Receive } else { OperationKind::Start })
+                }
+                (Seen::Stopped, Wish::Down) if tidy && may_act => {
+                    work.tidies = false;
+                    Some(OperationKind::Stop)
                 }
                 (Seen::Stopped, _) => None,
                 (Seen::Running | Seen::Unknown(_), Wish::Down) | (Seen::Broken(_), Wish::Down | Wish::Up)
@@ -832,8 +852,13 @@ impl Node {
                     if kind != OperationKind::Probe {
                         work.after = Some(kind);
                     }
+                    if kind == OperationKind::Stop {
+                        // What had come is gone: nothing of its move can be finished any more.
+                        work.receives = None;
+                    }
                     let target = match wish {
                         Wish::Send(to) if kind == OperationKind::Migrate => Some(to),
+                        Wish::Up if kind == OperationKind::Receive => work.receives.take(),
                         Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Receive => None,
                     };
                     Action::Begin { id, resource: name.clone(), kind, spec: work.spec.clone(), target }
@@ -929,12 +954,13 @@ impl Node {
                 OperationKind::Stop if !probes_count && outcome == Outcome::Done => Seen::Stopped,
                 OperationKind::Migrate => {
                     let said = work.complaint.take();
+                    work.sent = said.is_none() && !in_flight.cancelled;
                     work.after = None;
                     work.moved =
                         Some(said.unwrap_or_else(|| "the move reported success, but it still runs here".into()));
                     Seen::Unprobed("a move has ended, its probe is due")
                 }
-                OperationKind::Start | OperationKind::Stop => {
+                OperationKind::Start | OperationKind::Stop | OperationKind::Receive => {
                     Seen::Unprobed("an operation has ended, its probe is due")
                 }
                 OperationKind::Probe => Seen::Unknown("the probe was cut off".into()),
@@ -955,6 +981,7 @@ impl Node {
             let up = wish == Wish::Up;
             let after = work.after.take();
             let tried_to_stop = after == Some(OperationKind::Stop);
+            let tried_to_start = matches!(after, Some(OperationKind::Start | OperationKind::Receive));
             let complaint = work.complaint.take();
             work.probe_at = now.after(Duration::from_millis(work.spec.monitor_every_ms));
             if now.since_at_least(work.failed_at) > FAILURES_AGE {
@@ -980,7 +1007,7 @@ impl Node {
                         work.spec = spec;
                         work.seen = Seen::Unprobed("not probed by its new driver yet");
                         work.probe_at = now;
-                    } else if up && after == Some(OperationKind::Start) {
+                    } else if up && tried_to_start {
                         let why = complaint.unwrap_or_else(|| "the start reported success, but it doesn't run".into());
                         work.fails(now, why);
                     } else if up && died {
@@ -1019,6 +1046,7 @@ impl OperationKind {
             Self::Stop => "stop",
             Self::Probe => "probe",
             Self::Migrate => "migrate",
+            Self::Receive => "receive",
         }
     }
 }

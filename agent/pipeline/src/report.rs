@@ -58,6 +58,9 @@ pub enum Observed {
     },
     /// It is being moved live to another node. Counts as running.
     Moving,
+    /// A probe said stopped, and the live move of this decision had said that it succeeded: it is gone from here, and its
+    /// target may have to finish the move.
+    Sent,
     /// It runs: the live move of this decision is over and has not moved it.
     MoveFailed {
         /// What failed.
@@ -70,7 +73,7 @@ impl Observed {
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         match self {
-            Self::Stopped | Self::Failed { .. } => true,
+            Self::Stopped | Self::Failed { .. } | Self::Sent => true,
             Self::Running
             | Self::Starting
             | Self::Stopping
@@ -88,6 +91,7 @@ impl Observed {
             Self::Starting | Self::Stopping | Self::Moving => true,
             Self::Running
             | Self::Stopped
+            | Self::Sent
             | Self::Failed { .. }
             | Self::Unknown { .. }
             | Self::StopFailed { .. }
@@ -101,6 +105,7 @@ impl Observed {
         match self {
             Self::Running | Self::MoveFailed { .. } => true,
             Self::Stopped
+            | Self::Sent
             | Self::Failed { .. }
             | Self::Starting
             | Self::Stopping

@@ -220,6 +220,10 @@ pub struct Resource {
     /// Its live moves that failed in a row, if the last one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves_failed: Option<FailedMoves>,
+    /// It has come live from there, where it is proven to be gone, and its owner has to finish the move before anything
+    /// else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<MemberName>,
 }
 
 impl Resource {

@@ -151,6 +151,12 @@ pub struct Supervised {
 }
 
 impl Supervised {
+    /// The supervisor itself, which reboots its node in good order on SIGUSR1.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The agent that runs now.
     ///
     /// # Errors

@@ -53,6 +53,26 @@ async fn dummy_starts_runs_and_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dummy_moves_live_by_both_ends() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [source, target] = [&folders[0], &folders[1]].map(|folder| open(folder.path()));
+    let dummy = agent("ocf:heartbeat:Dummy", &[]);
+    assert_eq!(dummy.start(&source).await.unwrap(), Outcome::Done);
+    assert_eq!(dummy.migrate(&source, "b").await.unwrap(), Outcome::Done);
+    assert_eq!(dummy.probe(&source).await, Probe::Stopped, "sent");
+    assert_eq!(dummy.probe(&target).await, Probe::Stopped, "and not received");
+    assert_eq!(dummy.receive(&target, "a").await.unwrap(), Outcome::Done);
+    assert_eq!(dummy.probe(&target).await, Probe::Running);
+    // Both were told of each other.
+    let said = |folder: &tempfile::TempDir, kind: &str| {
+        std::fs::read_to_string(folder.path().join("output").join(kind)).unwrap()
+    };
+    let (sent, received) = (said(&folders[0], "dummy.migrate_to"), said(&folders[1], "dummy.migrate_from"));
+    assert!(sent.contains("Migrating dummy to b."), "{sent}");
+    assert!(received.contains("Migrating dummy from a."), "{received}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parameters_reach_the_agent() {
     let folder = tempfile::tempdir().unwrap();
     let operations = open(folder.path());

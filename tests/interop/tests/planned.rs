@@ -13,6 +13,7 @@ use serde_json::Value;
 use tiebreaker_interop::{Cluster, Look, Operator, Run, SOON, Workload, until};
 use tiebreaker_member::core::Status;
 use tiebreaker_pipeline::decision::Decision;
+use tiebreaker_pipeline::report::Leave;
 use tiebreaker_pipeline::resource::{ResourceSpec, Shown};
 
 /// Two nodes, and a service that runs on the first of the result.
@@ -197,6 +198,113 @@ fn an_update_goes_from_node_to_node_and_stops_at_the_first_doubt() -> Result<()>
     let status = operator.status()?;
     assert_eq!(status.of(&away).map(|node| node.maintenance), Some(true), "it is left as it was when it stopped");
     assert_eq!(status.of(&home).map(|node| node.maintenance), Some(false), "the next one is not touched");
+    nothing_was_fenced(&cluster)
+}
+
+#[test]
+fn an_update_that_reboots_waits_for_the_new_boot_and_nobody_fences_meanwhile() -> Result<()> {
+    let (cluster, service, home, away) = started(Workload::spec)?;
+    let operator = cluster.operator();
+    cluster.operate(&["resource", "set", "service", "--failback"])?.done()?;
+    let boot = |status: &Status| status.of(&home).and_then(|node| node.boot.clone());
+    let before = boot(&operator.status()?).context("a boot")?;
+    fs::write(cluster.folder().join(format!("{home}.supervisor")), cluster.running(&home)?.pid().to_string())?;
+    // As `ssh {node} reboot` does: it returns at once, and the machine goes down after that.
+    let reboot = format!("sh -c 'kill -USR1 $(cat {}/{{node}}.supervisor)'", cluster.folder().display());
+    let words =
+        ["update", "--settle", "1s", "--within", "60s", "--reboots", "--nodes", &home, "--run", &reboot, "--json"];
+    let done = cluster.operate(&words)?.done()?;
+    let document: Value = serde_json::from_str(&done).context("one document")?;
+    assert_eq!(document["complete"], true, "{document}");
+
+    let after = boot(&runs_on(&operator, &home)?).context("a boot")?;
+    assert_ne!(after, before, "it is another boot");
+    assert_eq!(cluster.node(&home)?.reported("rebooted")?.len(), 1);
+    assert!(cluster.node(&away)?.reported("rebooted")?.is_empty());
+    let exits = cluster.node(&home)?.reported("agent_exited")?;
+    assert_eq!((&exits[0]["status"], &exits[0]["watchdog_armed"]), (&Value::from("exit code 0"), &Value::from(false)));
+    let lines = operator.log()?;
+    let said = |how| {
+        lines.iter().any(
+            |l| matches!(&l.decision, Decision::Leaving { node, how: h, .. } if node.as_str() == home && *h == how),
+        )
+    };
+    assert!(said(Leave::Reboot), "{lines:#?}");
+    service.lives(&service.latest()?)?;
+    nothing_was_fenced(&cluster)
+}
+
+#[test]
+fn a_likeness_of_the_running_cluster_is_simulated_and_the_cluster_is_not_touched() -> Result<()> {
+    let (cluster, service, home, away) = started(Workload::spec)?;
+    let operator = cluster.operator();
+    let (first, applied) = (service.latest()?, operator.status()?.applied);
+    let event = format!("power-off {home}");
+    let told = cluster.operate(&["simulate", "--from-cluster", "--do", &event, "--json"])?.done()?;
+    let document: Value = serde_json::from_str(&told).context("one document")?;
+    assert_eq!(document["violations"], Value::Array(Vec::new()), "{document:#}");
+    assert_eq!(document["fenced"][0]["node"], home.as_str(), "{document:#}");
+    let recovered = &document["recovered"][0];
+    assert_eq!(
+        (&recovered["resource"], &recovered["from"], &recovered["to"]),
+        (&Value::from("service:service"), &Value::from(home.as_str()), &Value::from(away.as_str())),
+        "{document:#}"
+    );
+    let text = cluster.operate(&["simulate", "--from-cluster", "--do", &event])?.done()?;
+    assert!(text.contains("service:service") && text.contains(&away), "{text}");
+    let wrong = cluster.operate(&["simulate", "--from-cluster", "--do", "power-off node9"])?;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(wrong.stderr.contains("node9"), "{}", wrong.stderr);
+
+    assert_eq!(service.latest()?, first);
+    service.lives(&first)?;
+    assert_eq!(operator.status()?.applied, applied, "nothing was decided");
+    nothing_was_fenced(&cluster)
+}
+
+#[test]
+fn a_live_move_by_an_ocf_agent_goes_by_both_ends_and_the_source_stops_after_it() -> Result<()> {
+    let cluster = Cluster::start(&["node1", "node2"])?;
+    let operator = cluster.operator();
+    operator.until("three votes", SOON, |status| status.votes == (3, 3))?;
+    let add =
+        ["resource", "add", "dummy", "--ocf", "ocf:heartbeat:Dummy", "--live", "--monitor-s", "1", "--node", "node1"];
+    cluster.operate(&add)?.done()?;
+    let on = |node: &str| {
+        let settled = |status: &Status| {
+            let dummy = status.resource("dummy");
+            status.runs_on("dummy").as_deref() == Some(node) && dummy.is_some_and(|dummy| dummy.state == Shown::Started)
+        };
+        operator.until(&format!("the agent's resource on {node}"), SOON, settled)
+    };
+    on("node1")?;
+    cluster.operate(&["resource", "migrate", "dummy", "node2"])?.done()?;
+    on("node2")?;
+
+    // Each node's part, in the order of the contract: sent, received, and stopped where it was.
+    let deeds = || -> Result<Vec<(String, String)>> {
+        let log = cluster.operate(&["log", "--json", "-n", "500"])?.done()?;
+        let log: Value = serde_json::from_str(&log).context("one document")?;
+        let lines = log["lines"].as_array().context("lines")?.clone();
+        let ended = lines.iter().filter(|line| line["deed"]["what"] == "ended" && line["deed"]["failed"].is_null());
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let deeds = ended.map(|line| (word(&line["member"]), word(&line["deed"]["operation"])));
+        // What the nodes did while they were still finding out where it runs is another matter.
+        Ok(deeds.skip_while(|(_, what)| what != "migrate").collect())
+    };
+    until("the source's stop", SOON, || {
+        let deeds = deeds()?;
+        let expected = [("node1", "migrate"), ("node2", "receive"), ("node1", "stop")]
+            .map(|(member, what)| (member.to_owned(), what.to_owned()));
+        ensure!(deeds == expected, "{deeds:?}");
+        Ok(())
+    })?;
+    on("node2")?;
+    until("a word that all is well", SOON, || {
+        let why = cluster.operate(&["why", "dummy"])?.done()?;
+        ensure!(why.contains("runs where it belongs"), "{why}");
+        Ok(())
+    })?;
     nothing_was_fenced(&cluster)
 }
 

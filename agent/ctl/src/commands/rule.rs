@@ -1,15 +1,28 @@
 //! `tiebreaker rule`.
 
 use anyhow::anyhow;
-use tiebreaker_member::core::RuleStatus;
+use tiebreaker_member::core::{RuleStatus, Status};
 use tiebreaker_pipeline::command::Command as Change;
 use tiebreaker_pipeline::name::RuleName;
+use tiebreaker_pipeline::placement::rule::{PlacementRule, RuleKind};
 
 use super::Session;
 use crate::cli::RuleCommand;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::render;
+
+/// What a rule names that the cluster doesn't have: it may be set before what it is about is added, but it may as well be
+/// a slip of the hand.
+fn not_there(status: &Status, rule: &PlacementRule) -> Vec<String> {
+    let resources = rule.resources.iter().filter(|name| !status.resources.iter().any(|known| known.name == **name));
+    let mut missing: Vec<String> = resources.map(|name| format!("resource {name}")).collect();
+    if let RuleKind::NodeAffinity { nodes, .. } = &rule.kind {
+        let strangers = nodes.keys().filter(|name| !status.members.iter().any(|known| known.name == **name));
+        missing.extend(strangers.map(|name| format!("node {name}")));
+    }
+    missing
+}
 
 impl Session<'_> {
     pub(super) async fn rule(&self, command: RuleCommand) -> Result<(), Failure> {
@@ -18,16 +31,26 @@ impl Session<'_> {
                 let rule = rule.rule();
                 rule.check().map_err(Failure::usage)?;
                 let mut connection = self.open().await?;
-                if self.rules(&mut connection).await?.iter().any(|known| known.name == name) {
+                let status = self.status(&mut connection).await?;
+                if status.rules.iter().any(|known| known.name == name) {
                     let why = "remove it first, with `tiebreaker rule remove`, or choose another name";
                     return Err(Failure::refused(anyhow!("there is a rule {name} already: {why}")));
                 }
+                let missing = not_there(&status, &rule);
                 let index =
                     self.submit_on(&mut connection, Change::SetRule { name: name.clone(), rule }, force).await?;
-                self.show_done(
-                    index,
-                    &format!("The rule {name} holds; `tiebreaker rule list` says whether it can be met."),
-                )
+                let document = serde_json::json!({ "done": { "index": index }, "not_there_yet": missing });
+                self.show(&document, |_| {
+                    let yet = if missing.is_empty() {
+                        String::new()
+                    } else {
+                        format!(
+                            "\nNOT THERE YET: {}. The rule counts for them as soon as they are.",
+                            missing.join(", ")
+                        )
+                    };
+                    format!("The rule {name} holds; `tiebreaker rule list` says whether it can be met.{yet}\n")
+                })
             }
             RuleCommand::Remove { name } => {
                 let done = format!("The rule {name} is removed.");
@@ -56,5 +79,22 @@ impl Session<'_> {
         let index = self.submit_on(&mut connection, Change::SetRule { name: name.clone(), rule }, force).await?;
         let effect = if on { "has its effect again" } else { "is kept, without effect" };
         self.show_done(index, &format!("The rule {name} {effect}."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiebreaker_pipeline::name::{MemberName, ResourceName};
+
+    use super::*;
+    use crate::render::example_status;
+
+    #[test]
+    fn a_rule_about_what_is_not_there_is_told_apart() {
+        let resources = ["web", "wbe"].map(|name| ResourceName::new(name).unwrap()).into();
+        let nodes = ["node1", "node9"].map(|name| (MemberName::new(name).unwrap(), 1)).into();
+        let kind = RuleKind::NodeAffinity { nodes, strict: false };
+        let rule = PlacementRule { resources, kind, disabled_by_operator: false };
+        assert_eq!(not_there(&example_status(), &rule), ["resource wbe", "node node9"]);
     }
 }

@@ -295,7 +295,7 @@ fn template(text: &str) -> Result<Vec<String>, Failure> {
         Failure::usage(anyhow!("--run is empty, or has an open quote or a trailing backslash: {text}"))
     })?;
     if !words.iter().any(|word| word.contains(NODE)) {
-        return Err(Failure::usage(anyhow!("--run names no node: write {NODE} where its name belongs, {text}")));
+        return Err(Failure::usage(anyhow!("--run names no node: write {NODE} where its name belongs in {text:?}")));
     }
     Ok(words)
 }

@@ -3,7 +3,7 @@
 use tiebreaker_member::core::{FenceStatus, MemberStatus, ResourceStatus, Status};
 use tiebreaker_pipeline::fence::Progress;
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::{Observed, Trust, WatchdogPromise};
+use tiebreaker_pipeline::report::{Observed, Trust, Usage, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Shown};
 use tiebreaker_pipeline::state::{Arming, DeviceStatus, LeavePolicy, Role, Settings};
 
@@ -160,13 +160,14 @@ fn notes(member: &MemberStatus) -> Vec<String> {
 
 /// Where resources stand, one per line.
 fn placed(resources: &[ResourceStatus]) -> String {
-    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "WHY"]);
+    let mut table = Table::new(&["RESOURCE", "WANTED", "ON", "STATE", "USES", "WHY"]);
     for resource in resources {
         table.row(vec![
             resource.name.to_string(),
             requested(resource).to_owned(),
             resource.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             state(resource),
+            resource.usage.as_ref().map(uses).unwrap_or_default(),
             resource.why.clone(),
         ]);
     }
@@ -199,6 +200,13 @@ pub fn resources(resources: &[ResourceStatus]) -> String {
     table.render()
 }
 
+/// What a resource was measured to use.
+fn uses(usage: &Usage) -> String {
+    // Hundredths of a processor, to the nearest.
+    let hundredths = usage.milli_cpus.saturating_add(5) / 10;
+    format!("{}.{:02} CPU, {}", hundredths / 100, hundredths % 100, show_memory(usage.memory))
+}
+
 const fn requested(resource: &ResourceStatus) -> &'static str {
     resource.requested.word()
 }
@@ -206,7 +214,7 @@ const fn requested(resource: &ResourceStatus) -> &'static str {
 fn state(resource: &ResourceStatus) -> String {
     let observed = match &resource.observed {
         None => "not heard of",
-        Some(Observed::Stopped) => "stopped",
+        Some(Observed::Stopped | Observed::Sent) => "stopped",
         Some(Observed::Running) => "running",
         Some(Observed::Starting) => "starting",
         Some(Observed::Stopping) => "stopping",
@@ -352,6 +360,7 @@ mod tests {
                 why: "waiting for evidence that node1 is fenced (fence 1)".into(),
                 home: None,
                 locked: None,
+                usage: None,
             }],
             fences: vec![FenceStatus {
                 id: FenceId(1),
@@ -387,8 +396,8 @@ pi      appliance  online  yes    -          -           -                      
   node1: power device bmc: no answer
   node1: 1 of its leases ran out since its agent started
 
-RESOURCE  WANTED   ON     STATE                WHY
-web       started  node1  fence, not heard of  waiting for evidence that node1 is fenced (fence 1)
+RESOURCE  WANTED   ON     STATE                USES  WHY
+web       started  node1  fence, not heard of  -     waiting for evidence that node1 is fenced (fence 1)
 
 Fence 1 of node1 (not heard for 2.003 s): waiting for its power to be cut, or for watchdog expiry, 43 s left; last failure: bmc: no answer
 
@@ -430,6 +439,14 @@ ALARM: look at it
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
+    }
+
+    #[test]
+    fn what_was_measured_is_shown_and_nothing_else() {
+        let mut status = example();
+        assert!(super::status(&status).contains("not heard of  -     waiting"));
+        status.resources[0].usage = Some(Usage { memory: 300 << 20, milli_cpus: 1_254 });
+        assert!(super::status(&status).contains("1.25 CPU, 300 MiB"), "{}", super::status(&status));
     }
 
     #[test]

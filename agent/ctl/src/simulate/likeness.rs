@@ -80,6 +80,12 @@ pub fn of(state: &State, doing: &[String]) -> Value {
         .filter_map(|rule| {
             let members: Vec<&String> = rule.resources.iter().filter_map(|name| ids.get(name)).collect();
             let names = (!members.is_empty()).then_some(members)?;
+            // What it is about isn't there, so it has no effect.
+            if let RuleKind::NodeAffinity { nodes, .. } = &rule.kind
+                && !nodes.keys().any(|node| state.nodes.contains_key(node))
+            {
+                return None;
+            }
             Some(match &rule.kind {
                 RuleKind::NodeAffinity { nodes, strict } => {
                     let nodes: BTreeMap<&str, u32> = nodes

@@ -129,7 +129,8 @@ impl fmt::Display for Deed {
         match self {
             Self::Up => f.write_str("its daemon started"),
             Self::Began { resource, operation, target: Some(target) } => {
-                write!(f, "{} of {resource} to {target} began", operation.word())
+                let which = if *operation == OperationKind::Receive { "from" } else { "to" };
+                write!(f, "{} of {resource} {which} {target} began", operation.word())
             }
             Self::Began { resource, operation, target: None } => write!(f, "{} of {resource} began", operation.word()),
             Self::Ended { resource, operation, failed: None } => {
@@ -250,7 +251,7 @@ impl Journal {
                 self.operations.insert(*id, (resource.clone(), *kind));
                 match kind {
                     OperationKind::Probe => return,
-                    OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => {
+                    OperationKind::Start | OperationKind::Stop | OperationKind::Migrate | OperationKind::Receive => {
                         Deed::Began { resource: resource.clone(), operation: *kind, target: target.clone() }
                     }
                 }

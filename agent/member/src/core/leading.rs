@@ -120,6 +120,7 @@ fn subject(command: &Command) -> Option<Subject> {
         | Command::Assign { resource, generation, .. }
         | Command::Migrate { resource, generation, .. }
         | Command::CallOff { resource, generation, .. }
+        | Command::Arrive { resource, generation, .. }
         | Command::Go { resource, generation }
         | Command::GiveUp { resource, generation, .. } => Subject::Resource(resource.clone(), *generation),
         Command::SetProfile { .. } | Command::SettleProfile { .. } => Subject::Profile,

@@ -226,6 +226,7 @@ impl Request {
                 | Command::GiveUp { .. }
                 | Command::Migrate { .. }
                 | Command::CallOff { .. }
+                | Command::Arrive { .. }
                 | Command::Go { .. }
                 | Command::Forget { .. }
                 | Command::Bind { .. }

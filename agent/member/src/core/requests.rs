@@ -95,6 +95,10 @@ impl Core {
                 }
             }
             Request::Force { command, by } => self.force(moment, asker, command, by),
+            Request::Drain { node } if !self.state.nodes.contains_key(&node) => {
+                let why = format!("the cluster has no node {node}: `tiebreaker status` lists its members");
+                self.tell(moment, asker, Reply::Refused { why });
+            }
             Request::Drain { node } => {
                 let drain = self.view(moment).map(|view| view.drain(&node));
                 let just_begun = || Reply::NoLeader { why: "this leader has just begun: try again".into() };

@@ -8,7 +8,7 @@ use tiebreaker_pipeline::manager::{Outlook, Plan, Why};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName, RuleName};
 use tiebreaker_pipeline::placement::rule::PlacementRule;
 use tiebreaker_pipeline::profile::Profile;
-use tiebreaker_pipeline::report::{Capacity, Observed, WatchdogPromise};
+use tiebreaker_pipeline::report::{Capacity, Observed, Usage, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec, Shown};
 use tiebreaker_pipeline::state::{Arming, DeviceStatus, Leaving, Role, Settings, State};
 use tiebreaker_pipeline::time::Reading;
@@ -135,6 +135,9 @@ pub struct ResourceStatus {
     /// Why an operator has locked it.
     #[serde(default)]
     pub locked: Option<String>,
+    /// What it was measured to use where it runs, on the average of the last minute; absent where that is not known.
+    #[serde(default)]
+    pub usage: Option<Usage>,
 }
 
 /// A fence at a glance.
@@ -205,6 +208,7 @@ impl Glance<'_> {
                     observed: observed.cloned(),
                     home: resource.home.clone(),
                     locked: resource.locked.clone(),
+                    usage: report.and_then(|report| report.usage.get(name)).copied(),
                     node,
                     why: self
                         .plan

@@ -26,7 +26,7 @@ impl CommandSpec {
     pub(super) fn program(
         &self,
         kind: Kind,
-        target: Option<&str>,
+        other: Option<&str>,
     ) -> Result<(Vec<String>, BTreeMap<String, String>), DriverError> {
         let none = Vec::new();
         let argv = match kind {
@@ -34,11 +34,13 @@ impl CommandSpec {
             Kind::Stop => &self.stop,
             Kind::Monitor => &self.status,
             Kind::Migrate => self.migrate.as_ref().unwrap_or(&none),
+            // The source's program has done all of it.
+            Kind::Receive => &none,
         };
         if argv.first().is_none_or(String::is_empty) {
             return Err(DriverError::Spec { what: "the command to", value: kind.as_str().into(), why: "it is empty" });
         }
-        let env = target.map(|target| (TARGET_VARIABLE.to_owned(), target.to_owned()));
+        let env = other.map(|target| (TARGET_VARIABLE.to_owned(), target.to_owned()));
         Ok((argv.clone(), env.into_iter().collect()))
     }
 
@@ -75,6 +77,7 @@ mod tests {
         assert!(spec.program(Kind::Stop, None).is_err());
         assert!(spec.program(Kind::Monitor, None).is_ok());
         assert!(spec.program(Kind::Migrate, Some("b")).is_err(), "it has no program for that");
+        assert!(spec.program(Kind::Receive, Some("b")).is_err(), "nobody has");
         let spec = CommandSpec { migrate: Some(vec!["/opt/move".into()]), ..spec };
         let (argv, env) = spec.program(Kind::Migrate, Some("b")).unwrap();
         assert_eq!((argv, env[TARGET_VARIABLE].as_str()), (vec!["/opt/move".to_owned()], "b"));

@@ -92,7 +92,7 @@ impl OcfSpec {
         root: &OcfRoot,
         resource: &str,
         kind: Kind,
-        target: Option<&str>,
+        other: Option<&str>,
         deadline: Duration,
         runtime_dir: &Path,
     ) -> Result<(Vec<String>, BTreeMap<String, String>), DriverError> {
@@ -126,7 +126,13 @@ impl OcfSpec {
             ("HA_RSCTMP", text(&state)?),
         ];
         env.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
-        env.extend(target.map(|target| ("OCF_RESKEY_CRM_meta_migrate_target".to_owned(), target.to_owned())));
+        // The other end of a live move, by the name that each end knows it by.
+        let end = match kind {
+            Kind::Migrate => Some("OCF_RESKEY_CRM_meta_migrate_target"),
+            Kind::Receive => Some("OCF_RESKEY_CRM_meta_migrate_source"),
+            Kind::Start | Kind::Stop | Kind::Monitor => None,
+        };
+        env.extend(end.zip(other).map(|(end, other)| (end.to_owned(), other.to_owned())));
         Ok((vec![text(&path)?, kind.as_str().to_owned()], env))
     }
 

@@ -35,7 +35,7 @@ pub struct Deadlines {
     pub stop: Duration,
     /// A probe.
     pub monitor: Duration,
-    /// A live move.
+    /// Each end's part of a live move.
     pub migrate: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Deadlines {
             Kind::Start => self.start,
             Kind::Stop => self.stop,
             Kind::Monitor => self.monitor,
-            Kind::Migrate => self.migrate,
+            Kind::Migrate | Kind::Receive => self.migrate,
         }
     }
 }
@@ -135,6 +135,12 @@ impl Resource {
         self.run(operations, Kind::Migrate, Some(target)).await
     }
 
+    /// Finishes a live move that came from another node, where the resource is gone. Whether it runs then is for
+    /// [`Resource::probe`] to say.
+    pub async fn receive(&self, operations: &Operations, source: &str) -> Result<Outcome, DriverError> {
+        self.run(operations, Kind::Receive, Some(source)).await
+    }
+
     /// Looks whether it runs. Everything that keeps the look from an answer makes it unknown: a missing agent, a
     /// probe that hangs, an operation still in flight.
     pub async fn probe(&self, operations: &Operations) -> Probe {
@@ -148,12 +154,12 @@ impl Resource {
         }
     }
 
-    async fn run(&self, operations: &Operations, kind: Kind, target: Option<&str>) -> Result<Outcome, DriverError> {
+    async fn run(&self, operations: &Operations, kind: Kind, other: Option<&str>) -> Result<Outcome, DriverError> {
         let deadline = self.deadlines.of(kind);
         let (argv, env) = match &self.driver {
-            Driver::Command(spec) => spec.program(kind, target)?,
+            Driver::Command(spec) => spec.program(kind, other)?,
             Driver::Ocf(spec, root) => tokio::task::block_in_place(|| {
-                spec.program(root, &self.name, kind, target, deadline, operations.runtime_dir())
+                spec.program(root, &self.name, kind, other, deadline, operations.runtime_dir())
             })?,
         };
         let request = OperationRequest { resource: self.name.clone(), kind, argv, env, deadline };

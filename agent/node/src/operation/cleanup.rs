@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use super::mark::MARK;
 use super::record::Record;
 use crate::processes::{KillError, Snapshot, Stat, descendants, kill_selected};
-
-/// The environment variable that marks every process of an operation.
-pub const MARK: &str = "TIEBREAKER_OP";
 
 /// Kills every process of an operation, whatever has become of its unit; returns how many there were.
 pub fn kill_operation(record: &Record) -> Result<usize, KillError> {

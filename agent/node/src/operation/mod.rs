@@ -17,7 +17,8 @@
 //!
 //! # Operation or workload
 //!
-//! What a start program leaves behind when it ends with success is the workload. Nothing kills that as a leftover: its
+//! What a start program leaves behind when it ends with success is the workload, and so is what the program leaves that
+//! finishes a live move at its target. Nothing kills that as a leftover: its
 //! operation is complete. Everything else is part of the operation and dies with it: all below a unit whose program
 //! still runs at its deadline, at a cancellation or at the agent's death; all that a *failed* start left behind; and
 //! what a stop or a monitor left behind in its own session.
@@ -25,15 +26,17 @@
 //! A resource whose operation could not be killed (a process in an uninterruptible wait) stays in
 //! [`Operations::in_flight`], counts as running and takes no other operation.
 //!
-//! Programs see a cleared environment: PATH, LANG, `TIEBREAKER_OP`, `TIEBREAKER_RESOURCE`, and what the agent's
-//! configuration and the driver add. Their input is /dev/null, their folder `/`, their output a file, of which the
+//! Programs see a cleared environment: PATH, LANG, `TIEBREAKER_OP`, `TIEBREAKER_RESOURCE`, `TIEBREAKER_AGENT` (the
+//! folder of this agent and its successors on this boot), and what the agent's configuration and the driver add. Their input is /dev/null, their folder `/`, their output a file, of which the
 //! last 4 KiB become part of the outcome: a workload that keeps that file open is neither blocked nor killed by it.
 
 mod cleanup;
+mod mark;
 mod operations;
 mod record;
 mod unit;
 
+pub(crate) use mark::Mark;
 pub use operations::{
     Announced, Kind, Leftovers, OUTPUT_TAIL, OperationError, OperationRequest, Operations, OperationsConfig, Outcome,
 };

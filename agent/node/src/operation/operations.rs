@@ -19,7 +19,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 
-use super::cleanup::{MARK, kill_operation};
+use super::cleanup::kill_operation;
+use super::mark::{AGENT, MARK, Mark};
 use super::record::{Done, Keep, Order, Record, Records};
 use crate::processes::{KillError, Stat};
 
@@ -43,9 +44,14 @@ pub enum Kind {
     Monitor,
     /// Moves it live to another node.
     Migrate,
+    /// Finishes a live move at its target. What it leaves behind on success is the workload.
+    Receive,
 }
 
 impl Kind {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] = [Self::Start, Self::Stop, Self::Monitor, Self::Migrate, Self::Receive];
+
     /// The word for it in names.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -54,6 +60,7 @@ impl Kind {
             Self::Stop => "stop",
             Self::Monitor => "monitor",
             Self::Migrate => "migrate_to",
+            Self::Receive => "migrate_from",
         }
     }
 }
@@ -383,7 +390,7 @@ impl Operations {
         // The time since boot makes it larger than any number of an earlier agent of this boot, so that no workload
         // ever carries the mark of a later operation.
         state.last_number = clock::now().boottime_ns.max(state.last_number + 1);
-        let name = format!("tiebreaker-op-{}-{}-{}", request.resource, request.kind.as_str(), state.last_number);
+        let name = Mark::name(&request.resource, request.kind, state.last_number);
         let flight = Flight::Running { name: name.clone(), cancel: Some(cancel) };
         state.flights.insert(request.resource.clone(), flight);
         Ok(Some(name))
@@ -397,13 +404,14 @@ impl Operations {
         env.extend(request.env.clone());
         env.insert(MARK.to_owned(), name.to_owned());
         env.insert("TIEBREAKER_RESOURCE".to_owned(), request.resource.clone());
+        env.insert(AGENT.to_owned(), self.config.runtime_dir.to_string_lossy().into_owned());
         Order {
             argv: request.argv.clone(),
             env,
             output: self.outputs.join(format!("{}.{}", request.resource, request.kind.as_str())),
             done: self.records.done_path(name),
             keep: match request.kind {
-                Kind::Start => Keep::AllIfSuccessful,
+                Kind::Start | Kind::Receive => Keep::AllIfSuccessful,
                 Kind::Stop | Kind::Monitor | Kind::Migrate => Keep::OtherSessions,
             },
         }

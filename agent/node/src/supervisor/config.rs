@@ -12,6 +12,9 @@ pub const BOOT_ID_VARIABLE: &str = "TIEBREAKER_BOOT_ID";
 /// The variable in which an agent finds the socket of the simulated watchdog.
 pub const WATCHDOG_VARIABLE: &str = "TIEBREAKER_WATCHDOG";
 
+/// The variable in which an agent finds the file that says how its machine goes, while it does: `reboot`.
+pub const GOING_VARIABLE: &str = "TIEBREAKER_GOING";
+
 /// What the supervisor runs, and how.
 #[derive(Clone, Debug)]
 pub struct SupervisorConfig {

@@ -5,6 +5,6 @@ mod device;
 mod keeper;
 mod run;
 
-pub use config::{BOOT_ID_VARIABLE, SupervisorConfig, SupervisorError, WATCHDOG_VARIABLE};
+pub use config::{BOOT_ID_VARIABLE, GOING_VARIABLE, SupervisorConfig, SupervisorError, WATCHDOG_VARIABLE};
 pub use device::SimulatedDevice;
 pub use run::run;

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::config::{BOOT_ID_VARIABLE, SupervisorConfig, SupervisorError, WATCHDOG_VARIABLE};
+use super::config::{BOOT_ID_VARIABLE, GOING_VARIABLE, SupervisorConfig, SupervisorError, WATCHDOG_VARIABLE};
 use super::device::SimulatedDevice;
 use super::keeper::{Keeper, receive};
 use crate::fdstore::SUPERVISOR_VARIABLE;
@@ -32,6 +32,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// Connections to the simulated watchdog at one time; an agent needs one, and one more while it is replaced.
 const CONNECTIONS_MAX: usize = 8;
+
+/// In the runtime folder: how the machine goes, while it does.
+const GOING_FILE: &str = "going";
 
 /// Requests on their way from connections to the watchdog.
 const REQUESTS_MAX: usize = 64;
@@ -52,6 +55,8 @@ enum Report<'a> {
     Disarmed,
     /// The watchdog was not petted in time: everything on the node was killed.
     Reset { why: String, killed: usize, reboot_ms: u128 },
+    /// The machine was told to reboot: its agent has ended, and then everything else.
+    Rebooted { killed: usize, reboot_ms: u128 },
     /// Something would not die; it is tried again and the node stays down meanwhile.
     KillFailed { why: String },
     /// The supervisor was told to end and has killed everything.
@@ -71,7 +76,8 @@ impl Report<'_> {
 /// and its workloads have started.
 ///
 /// The agent is started again whenever it exits, on the same boot and with the watchdog as it is: its death neither
-/// pets nor disarms. Once armed and not petted for its timeout, the watchdog kills every descendant, whatever its
+/// pets nor disarms. On SIGUSR1 the machine reboots in good order: the agent is told to end, for as long as it takes, and
+/// how its machine goes; then everything else is killed, and it boots anew. Once armed and not petted for its timeout, the watchdog kills every descendant, whatever its
 /// session or process group, and then "reboots": a new boot id, an empty descriptor store, a disarmed watchdog.
 ///
 /// Blocks; call it on the process's main thread and start no thread before. The agent dies with that thread
@@ -97,14 +103,23 @@ struct Asked {
     answer: Option<oneshot::Sender<Reply>>,
 }
 
+/// How a boot ends.
+#[derive(Clone)]
+enum End {
+    /// By the watchdog, for this reason.
+    Reset(String),
+    /// In good order, as somebody asked.
+    Reboot,
+}
+
 /// Where the node is in its life.
 enum Node {
     /// The agent runs.
-    Up { pid: u32, since: Instant },
+    Up { pid: u32, since: Instant, going: bool },
     /// The agent is started at this time.
     Down { start_at: Instant },
     /// Everything is to be killed, and could not be so far.
-    Dying { why: String, retry_at: Instant },
+    Dying { end: End, retry_at: Instant },
 }
 
 struct Supervisor<'a> {
@@ -177,12 +192,13 @@ impl<'a> Supervisor<'a> {
         let on = |kind| signal(kind).map_err(system("listen to signals"));
         let (mut terminate, mut interrupt, mut child) =
             (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::child())?);
+        let mut reboot = on(SignalKind::user_defined1())?;
         loop {
             self.collect()?;
             // The watchdog is looked at before any pet that waits to be read: none may save a countdown that ran out.
             if self.device.expired(clock::now().boottime_ns) {
                 let timeout = self.device.timeout().unwrap_or_default();
-                self.reset(format!("the watchdog was not petted for {} ms", timeout.as_millis()));
+                self.end(End::Reset(format!("the watchdog was not petted for {} ms", timeout.as_millis())));
             }
             self.set_timer()?;
             let wake_at = match &self.node {
@@ -204,6 +220,7 @@ impl<'a> Supervisor<'a> {
                     }
                 }
                 _ = child.recv() => {}
+                _ = reboot.recv() => self.reboot()?,
                 () = sleep_until(wake_at) => self.wake()?,
                 asked = self.asked.recv() => {
                     if let Some(asked) = asked {
@@ -239,10 +256,13 @@ impl<'a> Supervisor<'a> {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    if let Node::Up { pid: agent, since } = self.node
+                    if let Node::Up { pid: agent, since, going } = self.node
                         && pid.as_raw_nonzero().get().cast_unsigned() == agent
                     {
                         self.agent_exited(status, since);
+                        if going {
+                            self.end(End::Reboot);
+                        }
                     }
                 }
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
@@ -272,12 +292,30 @@ impl<'a> Supervisor<'a> {
         match &self.node {
             Node::Up { .. } => Ok(()),
             Node::Down { .. } => self.start_agent(),
-            Node::Dying { why, .. } => {
-                let why = why.clone();
-                self.reset(why);
+            Node::Dying { end, .. } => {
+                let end = end.clone();
+                self.end(end);
                 Ok(())
             }
         }
+    }
+
+    /// What a machine does that is told to reboot: everybody is asked to end, and here that is the agent.
+    fn reboot(&mut self) -> Result<(), SupervisorError> {
+        match &mut self.node {
+            Node::Up { pid, going, .. } => {
+                fs::write(self.config.runtime_dir.join(GOING_FILE), "reboot")
+                    .map_err(system("say how the node goes"))?;
+                *going = true;
+                if let Some(agent) = sys::pid(pid.cast_signed()) {
+                    // It was not collected yet, so the number is its own; it may have ended a moment ago.
+                    let _ended = rustix::process::kill_process(agent, rustix::process::Signal::TERM);
+                }
+            }
+            Node::Down { .. } => self.end(End::Reboot),
+            Node::Dying { .. } => {}
+        }
+        Ok(())
     }
 
     fn start_agent(&mut self) -> Result<(), SupervisorError> {
@@ -290,6 +328,7 @@ impl<'a> Supervisor<'a> {
             .env(fdstore::STORE_VARIABLE, fdstore::MAX_KEPT.to_string())
             .env(WATCHDOG_VARIABLE, &self.watchdog_path)
             .env(BOOT_ID_VARIABLE, &self.boot)
+            .env(GOING_VARIABLE, self.config.runtime_dir.join(GOING_FILE))
             .env(SUPERVISOR_VARIABLE, std::process::id().to_string())
             .env(fdstore::KEPT_VARIABLE, self.keeper.announcement())
             // What systemd may have handed to the supervisor isn't for the agent.
@@ -302,7 +341,7 @@ impl<'a> Supervisor<'a> {
                 // Its end is seen by `collect`, which waits for all children; dropping the handle does nothing.
                 let pid = child.id();
                 Report::Started { pid, boot: &self.boot }.print();
-                self.node = Node::Up { pid, since: Instant::now() };
+                self.node = Node::Up { pid, since: Instant::now(), going: false };
             }
             Err(error) => {
                 let delay = self.restart_delay;
@@ -315,12 +354,22 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// What a watchdog does: everything dies, and the machine boots again.
-    fn reset(&mut self, why: String) {
+    /// The end of a boot: everything dies, and the machine boots again.
+    fn end(&mut self, end: End) {
         match kill_descendants(std::process::id()) {
             Ok(killed) => {
                 let delay = self.config.reboot_delay;
-                Report::Reset { why, killed, reboot_ms: delay.as_millis() }.print();
+                let reboot_ms = delay.as_millis();
+                match end {
+                    End::Reset(why) => Report::Reset { why, killed, reboot_ms },
+                    End::Reboot => Report::Rebooted { killed, reboot_ms },
+                }
+                .print();
+                if let Err(error) = fs::remove_file(self.config.runtime_dir.join(GOING_FILE))
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::warn!(%error, "the next agent may take its end for a reboot");
+                }
                 self.device.disarm();
                 self.forget_the_dead();
                 self.restart_delay = self.config.restart_delay;
@@ -333,7 +382,7 @@ impl<'a> Supervisor<'a> {
                         // The node stays down rather than coming back as the life that was reset.
                         let why = error.to_string();
                         Report::KillFailed { why: why.clone() }.print();
-                        self.node = Node::Dying { why, retry_at: Instant::now() + delay };
+                        self.node = Node::Dying { end: End::Reset(why), retry_at: Instant::now() + delay };
                     }
                 }
             }
@@ -341,7 +390,7 @@ impl<'a> Supervisor<'a> {
                 Report::KillFailed { why: error.to_string() }.print();
                 // Nothing counts as reset while something lives. The countdown has done its work.
                 self.device.disarm();
-                self.node = Node::Dying { why, retry_at: Instant::now() + Duration::from_millis(100) };
+                self.node = Node::Dying { end, retry_at: Instant::now() + Duration::from_millis(100) };
             }
         }
     }

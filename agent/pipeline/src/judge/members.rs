@@ -154,6 +154,8 @@ impl State {
         for resource in self.resources.values_mut() {
             if matches!(&resource.phase, Phase::Placed { node: owner } if owner == node) {
                 resource.held = true;
+                // What had come to the boot before is gone with it.
+                resource.arriving = None;
             }
         }
     }

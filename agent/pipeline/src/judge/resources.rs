@@ -24,6 +24,9 @@ impl State {
             return Err(Void::Full { what: "resources".into(), most: RESOURCES_MAX });
         }
         spec.check().map_err(|error| Void::BadSpec { why: error.to_string() })?;
+        if let Some(stranger) = first.iter().chain(&spec.only_on).find(|node| !self.nodes.contains_key(*node)) {
+            return Err(Void::Unknown { name: stranger.to_string() });
+        }
         let resource = Resource {
             spec,
             requested,
@@ -37,6 +40,7 @@ impl State {
             first,
             locked: None,
             moves_failed: None,
+            arriving: None,
         };
         self.resources.insert(name.clone(), resource);
         let phase = self.managed_again(requested);
@@ -71,6 +75,7 @@ impl State {
         resource.relocations = 0;
         resource.failed_on.clear();
         resource.moves_failed = None;
+        resource.arriving = None;
         let phase = match resource.phase.clone() {
             _ if requested == Requested::Ignored => Phase::Ignored,
             Phase::Ignored => self.managed_again(requested),
@@ -105,6 +110,9 @@ impl State {
         let generation = self.next_generation;
         let since = self.applied;
         if let Some(resource) = self.resources.get_mut(name) {
+            if !matches!(phase, Phase::Placed { .. }) {
+                resource.arriving = None;
+            }
             resource.phase = phase;
             resource.generation = generation;
             resource.since = since;
@@ -278,10 +286,14 @@ impl State {
 
     pub(super) fn go(&mut self, name: &ResourceName, generation: u64) -> Result<(), Void> {
         let phase = self.current(name, generation)?.phase.clone();
-        let Some(resource) = self.resources.get_mut(name).filter(|resource| resource.held) else {
+        let Some(resource) = self.resources.get_mut(name).filter(|r| r.held || r.arriving.is_some()) else {
             return Err(Void::Outdated);
         };
-        resource.held = false;
+        if resource.held {
+            resource.held = false;
+        } else {
+            resource.arriving = None;
+        }
         self.decide(name, phase);
         Ok(())
     }
@@ -357,6 +369,30 @@ impl State {
         Ok(())
     }
 
+    /// A live move ends at its target, which has a part of it still to do.
+    pub(super) fn arrive(
+        &mut self,
+        at: u64,
+        name: ResourceName,
+        generation: u64,
+        incarnation: u64,
+    ) -> Result<(), Void> {
+        let (from, to) = match &self.current(&name, generation)?.phase {
+            Phase::Migrating { from, to, .. } => (from.clone(), to.clone()),
+            Phase::New
+            | Phase::Placed { .. }
+            | Phase::Releasing { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => return Err(Void::Outdated),
+        };
+        self.assign(at, name.clone(), generation, to, incarnation)?;
+        if let Some(resource) = self.resources.get_mut(&name) {
+            resource.arriving = Some(from);
+        }
+        Ok(())
+    }
+
     pub(super) fn give_up(&mut self, at: u64, name: ResourceName, generation: u64, why: String) -> Result<(), Void> {
         let resource = self.current(&name, generation)?;
         let node = match &resource.phase {
@@ -399,8 +435,9 @@ impl State {
         let owned: Vec<ResourceName> = self.owned_by(node).cloned().collect();
         for name in owned {
             let Some(resource) = self.resources.get_mut(&name) else { continue };
-            // Whoever held the lock there is gone.
+            // Whoever held the lock there is gone, and so is whoever was to finish a move.
             resource.locked = None;
+            resource.arriving = None;
             let idle = resource.requested == Requested::Disabled;
             let phase = match &resource.phase {
                 // What was given up stays given up, but nobody runs it any more.

@@ -121,7 +121,8 @@ impl State {
         let moving = self.resources.values().any(|resource| match resource.phase {
             Phase::Releasing { .. } | Phase::Migrating { .. } => true,
             Phase::Free { .. } => resource.requested == Requested::Started,
-            Phase::New | Phase::Placed { .. } | Phase::Error { .. } | Phase::Ignored => false,
+            Phase::Placed { .. } => resource.arriving.is_some(),
+            Phase::New | Phase::Error { .. } | Phase::Ignored => false,
         });
         moving || self.fences.values().any(Fence::is_open)
     }

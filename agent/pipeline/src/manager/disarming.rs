@@ -45,6 +45,7 @@ impl View<'_> {
         let moves = self.state.resources.iter().filter_map(|(name, resource)| {
             let what = match &resource.phase {
                 Phase::Releasing { .. } | Phase::Migrating { .. } => "the end of its move",
+                Phase::Placed { .. } if resource.arriving.is_some() => "the end of its move",
                 Phase::Free { .. } if resource.requested == Requested::Started => "a node that can have it",
                 Phase::Free { .. } | Phase::New | Phase::Placed { .. } | Phase::Error { .. } | Phase::Ignored => {
                     return None;

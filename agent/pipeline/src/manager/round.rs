@@ -156,8 +156,12 @@ impl<'a> Round<'a> {
             }
             // What is under way is finished, nothing new begins.
             arming @ Arming::Disarming { .. } => match &resource.phase {
-                Phase::New | Phase::Placed { .. } => return Why::Disarmed { state: arming.to_string() },
-                Phase::Releasing { .. }
+                Phase::New => return Why::Disarmed { state: arming.to_string() },
+                Phase::Placed { .. } if resource.arriving.is_none() => {
+                    return Why::Disarmed { state: arming.to_string() };
+                }
+                Phase::Placed { .. }
+                | Phase::Releasing { .. }
                 | Phase::Migrating { .. }
                 | Phase::Free { .. }
                 | Phase::Error { .. }
@@ -382,6 +386,11 @@ impl<'a> Round<'a> {
             }
             return Why::WaitingForReport { node: node.clone() };
         };
+        if resource.arriving.is_some()
+            && let Some(why) = self.arriving(name, resource, node, observed)
+        {
+            return why;
+        }
         let bad = matches!(observed, Observed::Failed { .. } | Observed::StopFailed { .. });
         if resource.requested == Requested::Started && !bad {
             // Also before it runs: a start that is to be followed by a move is a start too many.
@@ -413,11 +422,40 @@ impl<'a> Round<'a> {
             Observed::Failed { .. } => Why::StoppedAsAsked,
             Observed::Running
             | Observed::Stopped
+            | Observed::Sent
             | Observed::Starting
             | Observed::Stopping
             | Observed::Moving
             | Observed::MoveFailed { .. }
             | Observed::Unknown { .. } => Why::AtWork { node: node.clone(), observed: observed.clone() },
+        }
+    }
+
+    /// It has come live: its owner finishes that before it is moved on, and once it runs the move is over. `None` where it
+    /// will not be finished.
+    fn arriving(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+        node: &MemberName,
+        observed: &Observed,
+    ) -> Option<Why> {
+        match observed {
+            Observed::Running | Observed::MoveFailed { .. } => {
+                self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
+                Some(Why::Deciding)
+            }
+            Observed::Starting | Observed::Stopped | Observed::Sent if resource.requested == Requested::Started => {
+                Some(Why::AtWork { node: node.clone(), observed: observed.clone() })
+            }
+            Observed::Starting
+            | Observed::Stopped
+            | Observed::Sent
+            | Observed::Stopping
+            | Observed::Moving
+            | Observed::Unknown { .. }
+            | Observed::Failed { .. }
+            | Observed::StopFailed { .. } => None,
         }
     }
 
@@ -668,6 +706,10 @@ impl<'a> Round<'a> {
             if view.state.nodes.get(to).is_some_and(|state| state.leaving.is_some()) {
                 return self.call_off(name, resource, format!("{to} is about to go"));
             }
+            // A stop that tidies up after an earlier move must not hit what comes.
+            if at_target.is_in_flight() {
+                return Why::Moving { from: from.clone(), to: to.clone() };
+            }
             // The target guards what is about to come before it comes.
             let promised = view.state.life(to).is_some_and(|life| life.watchdog.is_some());
             let report = view.leases.report(view.state, to);
@@ -696,6 +738,7 @@ impl<'a> Round<'a> {
                 Observed::Running if resource.requested != Requested::Started => Some("it shall not run any more"),
                 Observed::Running
                 | Observed::Stopped
+                | Observed::Sent
                 | Observed::Failed { .. }
                 | Observed::Starting
                 | Observed::Stopping
@@ -712,9 +755,23 @@ impl<'a> Round<'a> {
             None
         };
         match end {
+            Some(end) if end == to && *at_source == Observed::Sent && resource.spec.driver.is_received() => {
+                self.arrive(name, resource, to)
+            }
             Some(end) => self.assign(name, resource, end),
             None => Why::Moving { from: from.clone(), to: to.clone() },
         }
+    }
+
+    /// The move has succeeded at its source: its target finishes it.
+    fn arrive(&mut self, name: &ResourceName, resource: &Resource, to: &MemberName) -> Why {
+        let Some(life) = self.view.state.life(to) else {
+            return Why::NoNode { why: vec![format!("{to} is not in service")] };
+        };
+        let (generation, incarnation) = (resource.generation, life.incarnation);
+        self.propose(Command::Arrive { resource: name.clone(), generation, incarnation });
+        self.seat(name, resource, Seat::On(to.clone()));
+        Why::Deciding
     }
 
     fn call_off(&mut self, name: &ResourceName, resource: &Resource, why: String) -> Why {

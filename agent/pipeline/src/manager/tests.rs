@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::command::Void;
 use crate::fence::{Evidence, FenceReason};
-use crate::fixture::{Lead, Log, is_granted, member, ms, promise, proven, renewal, report, spec};
+use crate::fixture::{Lead, Log, is_granted, member, ms, promise, proven, renewal, report, spec, web};
 use crate::profile::Profile;
 use crate::report::{Capacity, Trust};
 use crate::resource::{MoveReason, Requested};

@@ -1,6 +1,8 @@
 mod arming;
 mod leaving;
 mod moves;
+mod receiving;
+mod usage;
 
 use super::*;
 use crate::command::Command;
@@ -1033,7 +1035,9 @@ fn the_node_wakes_for_what_is_due_and_for_nothing_else() {
         for id in a.open.keys().copied().collect::<Vec<_>>() {
             match a.open[&id].1 {
                 OperationKind::Probe => a.probe(id, Found::Stopped),
-                OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => a.end(id, Outcome::Done),
+                OperationKind::Start | OperationKind::Stop | OperationKind::Migrate | OperationKind::Receive => {
+                    a.end(id, Outcome::Done)
+                }
             }
         }
         turns += 1;

@@ -51,8 +51,14 @@ pub(super) struct Work {
     pub stop_at: Reading,
     /// A live move of this decision is over: what it said.
     pub moved: Option<String>,
+    /// That move said that it succeeded.
+    pub sent: bool,
     /// It may come here live at any moment.
     pub receiving: bool,
+    /// It has come live from there, and the part of the move that is this node's is still to be done.
+    pub receives: Option<MemberName>,
+    /// It went live to another node, and its stop is still to tidy up here once it has settled there.
+    pub tidies: bool,
     /// What the operation before the pending probe complained about.
     pub complaint: Option<String>,
     /// The start or stop that the pending probe looks after.
@@ -121,7 +127,10 @@ impl Work {
             stop_failed: None,
             stop_at: now,
             moved: None,
+            sent: false,
             receiving: matches!(resource.phase, Phase::Migrating { .. }),
+            receives: None,
+            tidies: false,
             complaint: None,
             after: None,
         }
@@ -149,6 +158,23 @@ impl Work {
         }
     }
 
+    /// Takes over from a new decision what is left to do of a live move. That its source stops what has gone is part of
+    /// the contract of OCF agents; nothing rests on it, so an agent that restarts meanwhile forgets it.
+    pub fn follow_a_move(&mut self, resource: &Resource, me: &MemberName) {
+        let owner = match &resource.phase {
+            Phase::Placed { node } => Some(node),
+            Phase::New
+            | Phase::Releasing { .. }
+            | Phase::Migrating { .. }
+            | Phase::Free { .. }
+            | Phase::Error { .. }
+            | Phase::Ignored => None,
+        };
+        let sent = std::mem::take(&mut self.sent) && resource.arriving.as_ref() == Some(me);
+        self.tidies = (sent || self.tidies) && owner.is_some_and(|owner| owner != me);
+        self.receives = resource.arriving.clone().filter(|_| owner == Some(me));
+    }
+
     /// True while an operation is under way that changes what runs.
     pub fn is_busy(&self) -> bool {
         self.in_flight.is_some_and(|op| op.kind != OperationKind::Probe)
@@ -170,7 +196,7 @@ impl Work {
     pub fn observed(&self, rules: Rules) -> Observed {
         if rules.operations_in_flight_count() {
             match self.in_flight.map(|op| op.kind) {
-                Some(OperationKind::Start) => return Observed::Starting,
+                Some(OperationKind::Start | OperationKind::Receive) => return Observed::Starting,
                 Some(OperationKind::Stop) => return Observed::Stopping,
                 Some(OperationKind::Migrate) => return Observed::Moving,
                 Some(OperationKind::Probe) | None => {}
@@ -178,7 +204,10 @@ impl Work {
         }
         match (&self.seen, &self.stop_failed, &self.failed) {
             (Seen::Stopped, _, Some(why)) => Observed::Failed { why: why.clone() },
+            (Seen::Stopped, _, None) if self.sent => Observed::Sent,
             (Seen::Stopped, _, None) => Observed::Stopped,
+            // It is here, and its move isn't finished.
+            (Seen::Running, None, _) if self.receives.is_some() => Observed::Starting,
             (_, Some(why), _) => Observed::StopFailed { why: why.clone() },
             (Seen::Running, None, _) => match &self.moved {
                 Some(why) => Observed::MoveFailed { why: why.clone() },

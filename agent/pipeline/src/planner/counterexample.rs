@@ -167,6 +167,7 @@ impl fmt::Display for Counterexample {
         write!(f, "{first}")?;
         match self.stuck.len() - 1 {
             0 => Ok(()),
+            1 => write!(f, "; nor does one more"),
             more => write!(f, "; nor do {more} more"),
         }
     }
@@ -180,7 +181,10 @@ impl fmt::Display for Stuck {
         if let more @ 1.. = self.resources.len().saturating_sub(NAMED_MAX) {
             write!(f, " with {more} more")?;
         }
-        write!(f, " ({}) doesn't fit: ", Size(self.memory_bytes))?;
+        match self.memory_bytes {
+            0 => write!(f, " has no place: ")?,
+            bytes => write!(f, " ({}) doesn't fit: ", Size(bytes))?,
+        }
         for (at, (node, obstacle)) in self.nodes.iter().take(NAMED_MAX).enumerate() {
             write!(f, "{}{node} {obstacle}", if at == 0 { "" } else { ", " })?;
         }

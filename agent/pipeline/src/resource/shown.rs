@@ -62,6 +62,7 @@ impl Shown {
                 Some(Observed::Running) => Self::Started,
                 Some(
                     Observed::Stopped
+                    | Observed::Sent
                     | Observed::Starting
                     | Observed::Stopping
                     | Observed::Moving

@@ -38,6 +38,16 @@ pub enum Driver {
 pub const DRIVER_MAX: usize = 16 * 1024;
 
 impl Driver {
+    /// Whether its target has a part in a live move: a program of its own, once the source's has succeeded and the resource
+    /// is gone from there. A plain command does all of it at the source.
+    #[must_use]
+    pub const fn is_received(&self) -> bool {
+        match self {
+            Self::Command { .. } => false,
+            Self::Ocf { .. } => true,
+        }
+    }
+
     /// The bytes of its texts.
     fn size(&self) -> usize {
         match self {

@@ -168,6 +168,8 @@ pub enum Happened {
     Stops,
     /// Its live move begins.
     Moves,
+    /// It came live, and its node begins to finish that.
+    Receives,
     /// It runs no more.
     Stopped,
     /// It died.

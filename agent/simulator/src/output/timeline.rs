@@ -11,6 +11,7 @@ impl fmt::Display for Happened {
             Self::Runs => f.write_str("runs"),
             Self::Stops => f.write_str("stops"),
             Self::Moves => f.write_str("begins to move live"),
+            Self::Receives => f.write_str("begins to finish a live move"),
             Self::Stopped => f.write_str("runs no more"),
             Self::Died => f.write_str("died"),
             Self::Failed { why } => f.write_str(why),

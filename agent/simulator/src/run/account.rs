@@ -61,6 +61,7 @@ impl Account {
                     OperationKind::Start => Happened::Starts,
                     OperationKind::Stop => Happened::Stops,
                     OperationKind::Migrate => Happened::Moves,
+                    OperationKind::Receive => Happened::Receives,
                     OperationKind::Probe => return,
                 };
                 self.of_resource(at, &resource, name(), happened);
@@ -68,7 +69,10 @@ impl Account {
             Record::Ended { resource, kind, outcome, .. } => {
                 let happened = match (kind, outcome) {
                     (OperationKind::Stop, Outcome::Done) => Happened::Stopped,
-                    (OperationKind::Start | OperationKind::Probe | OperationKind::Migrate, Outcome::Done) => return,
+                    (
+                        OperationKind::Start | OperationKind::Probe | OperationKind::Migrate | OperationKind::Receive,
+                        Outcome::Done,
+                    ) => return,
                     (kind, Outcome::Failed { why }) => {
                         Happened::Failed { why: format!("did not {}: {why}", kind.word()) }
                     }

@@ -26,7 +26,7 @@ impl World {
                 self.after(after, Event::Disarm { who, instance });
             }
             node::Action::Begin { id, resource, kind, spec, target } => {
-                if kind == OperationKind::Start {
+                if matches!(kind, OperationKind::Start | OperationKind::Receive) {
                     self.look_at_start(who, &resource);
                 }
                 let epoch = self.machines[who].epoch;

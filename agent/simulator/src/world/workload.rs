@@ -60,7 +60,7 @@ impl Failing {
             OperationKind::Start => counts(&mut self.starts),
             OperationKind::Migrate => counts(&mut self.moves),
             OperationKind::Stop => self.stops,
-            OperationKind::Probe => false,
+            OperationKind::Probe | OperationKind::Receive => false,
         }
     }
 }
@@ -183,6 +183,7 @@ impl Workloads {
         self.next_key += 1;
         let (timeout_ms, effect) = match kind {
             OperationKind::Start => (spec.start_timeout_ms, Effect::Runs),
+            OperationKind::Receive => (spec.migrate_timeout_ms, Effect::Runs),
             OperationKind::Stop => (spec.stop_timeout_ms, Effect::Stops),
             OperationKind::Probe => (spec.monitor_timeout_ms, Effect::Looks),
             OperationKind::Migrate => (spec.migrate_timeout_ms, Effect::Sends),
@@ -267,7 +268,7 @@ impl Workloads {
         let op = self.operations.remove(&key)?;
         let end = match op.kind {
             OperationKind::Probe => End::Probed(op.id, op.found),
-            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate => {
+            OperationKind::Start | OperationKind::Stop | OperationKind::Migrate | OperationKind::Receive => {
                 End::Ended(op.id, op.kind, op.outcome)
             }
         };

@@ -127,3 +127,42 @@ fn a_change_in_mid_move_leaves_both_owners() {
     log.must(Command::SetResource { name: web(), spec: Some(live()), requested: Requested::Stopped });
     assert_eq!(log.phase().second_owner(), Some(&member("b")));
 }
+
+/// Its part of the move to b is done at a.
+fn arriving() -> Log {
+    let mut log = Log::agent_sent(Rules::ALL, "a", "b");
+    log.must(log.arrive(1));
+    log
+}
+
+#[test]
+fn what_arrives_belongs_to_its_target_alone_which_has_to_finish_the_move() {
+    let mut log = Log::agent(Rules::ALL, "a");
+    assert_eq!(log.void(log.arrive(1)), Void::Outdated, "it doesn't move");
+    let mut log = Log::agent_sent(Rules::ALL, "a", "b");
+    assert_eq!(log.void(log.arrive(2)), Void::Outdated, "another life");
+    log.must(log.arrive(1));
+    assert_eq!(log.phase(), &placed_on("b"));
+    assert!(!log.phase().is_owned_by(&member("a")));
+    assert_eq!(log.web().arriving, Some(member("a")));
+    assert!(log.state.is_busy(), "nobody disarms meanwhile");
+    log.must(log.go());
+    assert_eq!((log.phase(), &log.web().arriving), (&placed_on("b"), &None));
+    assert!(!log.state.is_busy());
+    assert_eq!(log.void(log.go()), Void::Outdated, "once");
+}
+
+#[test]
+fn what_is_decided_otherwise_meanwhile_arrives_nowhere() {
+    let mut set = arriving();
+    set.must(Log::set_web(Requested::Stopped));
+    let mut released = arriving();
+    released.must(released.release(Some("a"), MoveReason::Asked));
+    released.must(released.assign("a", 1));
+    let mut fenced = arriving();
+    fenced.must(Log::fence("b", 1));
+    fenced.must(Log::fenced(1));
+    for log in [set, released, fenced] {
+        assert_eq!(log.web().arriving, None, "{:?}", log.phase());
+    }
+}

@@ -305,3 +305,65 @@ fn what_cant_move_live_before_its_node_goes_is_stopped_here_and_started_there() 
         "{commands:?}"
     );
 }
+
+#[test]
+fn a_move_by_an_agent_is_finished_at_its_target_before_it_is_over() {
+    let mut lead = Lead::new(Log::agent_sent(Rules::ALL, "a", "b"));
+    tell(&mut lead, Observed::Moving, Observed::Stopped);
+    assert!(is_moving(&lead));
+    tell(&mut lead, Observed::Sent, Observed::Stopped);
+    assert_eq!(
+        lead.obey(),
+        [Command::Arrive { generation: lead.log.web().generation - 1, resource: web(), incarnation: 1 }]
+    );
+    for unfinished in [Observed::Stopped, Observed::Starting] {
+        tell(&mut lead, Observed::Stopped, unfinished.clone());
+        assert_eq!(lead.proposals(), [], "{unfinished:?}");
+        assert!(matches!(lead.why(), Why::AtWork { .. }));
+    }
+    tell(&mut lead, Observed::Stopped, Observed::Running);
+    assert_eq!(lead.obey(), [Command::Go { generation: lead.log.web().generation - 1, resource: web() }]);
+    tell(&mut lead, Observed::Stopping, Observed::Running);
+    assert_eq!((lead.proposals(), lead.why()), (vec![], Why::Runs));
+}
+
+#[test]
+fn what_stopped_at_its_source_without_a_move_that_succeeded_is_started_at_its_target() {
+    let mut lead = Lead::new(Log::agent_sent(Rules::ALL, "a", "b"));
+    tell(&mut lead, Observed::Stopped, Observed::Stopped);
+    assert_eq!(lead.proposals(), [lead.log.assign("b", 1)]);
+    // A plain command has done all of it at the source.
+    let mut lead = sent();
+    tell(&mut lead, Observed::Sent, Observed::Running);
+    assert_eq!(lead.proposals(), [lead.log.assign("b", 1)]);
+}
+
+#[test]
+fn a_move_that_cant_be_finished_ends_as_any_start_that_fails() {
+    let mut lead = Lead::new(Log::agent_sent(Rules::ALL, "a", "b"));
+    tell(&mut lead, Observed::Sent, Observed::Stopped);
+    lead.obey();
+    tell(&mut lead, Observed::Stopped, Observed::Failed { why: "it doesn't start".into() });
+    assert!(matches!(lead.proposals().as_slice(), [Command::Release { .. }]), "{:?}", lead.proposals());
+}
+
+#[test]
+fn nothing_is_sent_to_where_a_stop_still_tidies_up() {
+    let mut lead = moving();
+    tell(&mut lead, Observed::Running, Observed::Stopping);
+    assert!(is_moving(&lead));
+    tell(&mut lead, Observed::Running, Observed::Stopped);
+    assert_eq!(lead.proposals(), [lead.log.go()]);
+}
+
+#[test]
+fn disarming_waits_for_the_end_of_a_move() {
+    let mut lead = Lead::new(Log::agent_sent(Rules::ALL, "a", "b"));
+    tell(&mut lead, Observed::Sent, Observed::Stopped);
+    lead.obey();
+    lead.log.must(Command::Disarm { mode: crate::state::DisarmMode::Freeze });
+    tell(&mut lead, Observed::Stopped, Observed::Running);
+    assert_eq!(lead.obey(), [Command::Go { generation: lead.log.web().generation - 1, resource: web() }]);
+    tell(&mut lead, Observed::Stopped, Observed::Running);
+    assert_eq!(lead.proposals(), [Command::Disarmed]);
+}

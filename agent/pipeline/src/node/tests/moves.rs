@@ -65,7 +65,7 @@ fn a_move_counts_as_running_until_the_probe_after_it() {
     assert_eq!(a.observed(), Observed::Moving, "an exit code says nothing of what runs");
     let probe = a.begun(OperationKind::Probe);
     a.probe(probe, Found::Stopped);
-    assert_eq!(a.observed(), Observed::Stopped);
+    assert_eq!(a.observed(), Observed::Sent);
     assert_eq!(a.find(OperationKind::Start), None, "it left, it didn't die");
 }
 
