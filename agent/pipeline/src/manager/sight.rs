@@ -66,6 +66,9 @@ impl View<'_> {
         if !self.leases.is_heard(self.state, node, self.now) {
             return Err(format!("{node} is not heard"));
         }
+        if let Some(index) = self.leases.diverged(node) {
+            return Err(format!("the state of {node} differs from the majority's at log index {index}"));
+        }
         if state.maintenance {
             return Err(format!("{node} is in maintenance"));
         }

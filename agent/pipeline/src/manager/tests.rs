@@ -1,5 +1,6 @@
 mod arming;
 mod leaving;
+mod level;
 mod moves;
 mod order;
 mod outlook;
