@@ -44,7 +44,7 @@ impl View<'_> {
                     cpu_milli: resource.spec.milli_cpus.and_then(|milli| u32::try_from(milli).ok()),
                     measured,
                     only_on: resource.spec.only_on.clone(),
-                    may_balance: resource.locked.is_none() && matches!(resource.phase, Phase::Placed { .. }),
+                    may_balance: may_balance(resource),
                 };
                 (name.clone(), view)
             })
@@ -81,6 +81,14 @@ impl View<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What may be moved to even out the load: what moves live, since nothing that runs is stopped for that; and neither what
+/// is on its way home, nor what has just refused to move.
+fn may_balance(resource: &Resource) -> bool {
+    let at_home = resource.home.is_none() && resource.moves_failed.is_none();
+    let settled = matches!(resource.phase, Phase::Placed { .. }) && resource.locked.is_none() && !resource.held;
+    resource.requested == Requested::Started && resource.spec.live && at_home && settled
 }
 
 /// Where a resource counts: what isn't to run needs no room.

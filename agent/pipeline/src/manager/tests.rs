@@ -1,4 +1,5 @@
 mod arming;
+mod balance;
 mod leaving;
 mod level;
 mod moves;
