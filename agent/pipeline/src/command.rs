@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fence::{Evidence, FenceId, FenceReason};
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName, RuleName};
 use crate::placement::rule::PlacementRule;
 use crate::placement::score::Scoring;
@@ -44,6 +45,13 @@ pub enum Command {
         addresses: Vec<String>,
         /// SHA-256 of its public key, in hex: the only key that speaks for this name from now on.
         key: String,
+    },
+    /// Every admitted member knows a higher feature level: it holds from here on.
+    RaiseLevel {
+        /// The level that was committed when that was decided.
+        from: Level,
+        /// The new one.
+        to: Level,
     },
     /// A member leaves; its certificate is refused from now on.
     RemoveMember {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Setting;
 use crate::fence::{Evidence, FenceId, FenceReason};
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName, RuleName};
 use crate::profile::Profile;
 use crate::report::Leave;
@@ -31,6 +32,11 @@ pub enum Decision {
     Joined {
         /// Who.
         name: MemberName,
+    },
+    /// Every member knows a higher feature level, which holds from then on.
+    LevelRaised {
+        /// Which.
+        level: Level,
     },
     /// A member left.
     Removed {
@@ -245,6 +251,7 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Joined { name } => write!(f, "{name} joined"),
+            Self::LevelRaised { level } => write!(f, "the feature level is {level}: every member knows it"),
             Self::Removed { name } => write!(f, "{name} was removed"),
             Self::OperatorAdded { name } => write!(f, "operator {name} was admitted"),
             Self::OperatorRemoved { name } => write!(f, "operator {name} was removed"),

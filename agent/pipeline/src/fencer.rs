@@ -165,6 +165,14 @@ impl Fencer {
         self.jobs.values().any(|job| job.node == *node)
     }
 
+    /// Nothing may be decided by the state at the moment: every fence is begun afresh later, and commands that were given
+    /// up to the entry at `applied` count as unanswered.
+    pub fn stand_down(&mut self, applied: u64) {
+        self.jobs.clear();
+        self.actions.clear();
+        self.inherited = self.inherited.max(applied);
+    }
+
     /// Takes an event.
     pub fn handle(&mut self, now: Reading, state: &State, event: Event) {
         match event {

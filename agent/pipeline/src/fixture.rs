@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::command::{Command, ENTRY_VERSION, Entry, Void};
 use crate::fence::{Evidence, FenceId, FenceReason};
 use crate::leader::Leases;
+use crate::level::Level;
 use crate::manager::{Memory, Plan, View, Why, manage};
 use crate::name::{ClusterName, MemberName, ResourceName};
 use crate::report::{Capacity, LeaseVerdict, Leave, Observed, Renew, Report, Trust, WatchdogPromise};
@@ -288,6 +289,7 @@ pub(crate) fn renewal(incarnation: u64, boot: &str, seq: u64, report: Report) ->
         machine: None,
         capacity: Capacity::default(),
         booted_in_ms: None,
+        level: Level::KNOWN,
         report,
     }
 }

@@ -30,6 +30,14 @@ impl State {
         let at = entry.at_ms;
         match entry.command {
             Command::AddMember { name, role, addresses, key } => self.add_member(at, name, role, addresses, key),
+            Command::RaiseLevel { from, to } => {
+                if from != self.level || to <= from {
+                    return Err(Void::Outdated);
+                }
+                self.level = to;
+                self.say(at, Decision::LevelRaised { level: to });
+                Ok(())
+            }
             Command::RemoveMember { name, raft_id } => self.remove_member(at, &name, raft_id),
             Command::AddOperator { name, key } => self.add_operator(at, name, key),
             Command::RemoveOperator { name } => {

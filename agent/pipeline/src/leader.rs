@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fence::FenceId;
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
 use crate::profile::silence_after_lease;
 use crate::report::{Answer, Capacity, LeaseVerdict, Refusal, Renew, Report, WatchdogPromise};
@@ -53,6 +54,8 @@ pub struct Newest {
     pub capacity: Capacity,
     /// How long its machine took to boot, if this agent is the first of its boot.
     pub booted_in_ms: Option<u64>,
+    /// The highest feature level that its program knows.
+    pub level: Level,
     /// The report.
     pub report: Report,
 }
@@ -67,6 +70,8 @@ pub struct Leases {
     condemned: BTreeMap<MemberName, (u64, Reading)>,
     /// Fences whose device reads off.
     claims: BTreeMap<FenceId, Claim>,
+    /// Members whose copy of the state differs from the majority's, with the log index where that was seen.
+    diverged: BTreeMap<MemberName, u64>,
     /// Since when each resource is reported to run.
     up: BTreeMap<ResourceName, Reading>,
     /// When the last grant of each length ends: at most one line per profile.
@@ -88,6 +93,7 @@ impl Leases {
             nodes: BTreeMap::new(),
             condemned: BTreeMap::new(),
             claims: BTreeMap::new(),
+            diverged: BTreeMap::new(),
             up: BTreeMap::new(),
             lengths,
             rules: state.rules,
@@ -150,9 +156,26 @@ impl Leases {
         }
     }
 
+    /// Whose copy of the state differs from the majority's: they get no grant, and nothing is decided by their word, since
+    /// they may not even know what they should look at.
+    pub fn distrust(&mut self, diverged: &BTreeMap<MemberName, u64>) {
+        if self.diverged != *diverged {
+            self.diverged.clone_from(diverged);
+        }
+    }
+
+    /// Whether a member's copy of the state is known to differ, and where that was seen.
+    #[must_use]
+    pub fn diverged(&self, name: &MemberName) -> Option<u64> {
+        self.diverged.get(name).copied()
+    }
+
     /// The newest report of a node's admitted life.
     #[must_use]
     pub fn report<'a>(&'a self, state: &State, name: &MemberName) -> Option<&'a Report> {
+        if self.diverged.contains_key(name) {
+            return None;
+        }
         let life = state.life(name)?;
         let newest = self.nodes.get(name)?.newest.as_ref()?;
         (newest.incarnation == life.incarnation).then_some(&newest.report)
@@ -275,7 +298,7 @@ impl Leases {
         }
         let newer =
             view.newest.as_ref().is_none_or(|newest| (renew.incarnation, renew.seq) > (newest.incarnation, newest.seq));
-        let incarnation = renew.incarnation;
+        let (incarnation, level) = (renew.incarnation, renew.level);
         if newer || !self.rules.reports_are_ordered() {
             view.heard = now;
             view.heard_once = true;
@@ -287,6 +310,7 @@ impl Leases {
                 machine: renew.machine,
                 capacity: renew.capacity,
                 booted_in_ms: renew.booted_in_ms,
+                level: renew.level,
                 report: renew.report,
             });
         }
@@ -297,6 +321,12 @@ impl Leases {
         }
         if !in_quorum && self.rules.grants_need_the_quorum_lease() {
             return Err(Refusal::NoQuorumLease);
+        }
+        if let Some(index) = self.diverged(name) {
+            return Err(Refusal::Diverged { index });
+        }
+        if level < state.level {
+            return Err(Refusal::TooOld { committed: state.level, known: level });
         }
         match life {
             Some(life) if life.incarnation == incarnation => Ok(()),

@@ -15,6 +15,7 @@ pub mod fencer;
 mod fixture;
 mod judge;
 pub mod leader;
+pub mod level;
 pub mod manager;
 pub mod name;
 pub mod node;

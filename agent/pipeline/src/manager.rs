@@ -2,6 +2,7 @@
 //! its quorum lease, and gives proposals; what it waits for, it says as data.
 
 mod asked;
+mod balance;
 mod disarming;
 mod memory;
 mod nodes;
@@ -109,12 +110,15 @@ pub enum Why {
         why: String,
     },
     /// It moves live.
-    #[error("it moves live from {from} to {to}")]
+    #[error("it moves live from {from} to {to}: {why}")]
     Moving {
         /// From where.
         from: MemberName,
         /// To where.
         to: MemberName,
+        /// Why.
+        #[serde(default)]
+        why: String,
     },
     /// It runs, and shall move as soon as that is possible.
     #[error("it runs, and shall move: {why}")]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fence::{FenceId, Progress};
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
 use crate::profile::{RENEW_EVERY, RENEW_RETRY};
 use crate::report::{Answer, Capacity, LeaseVerdict, Leave, Observed, Refusal, Renew, Report, Usage, WatchdogPromise};
@@ -210,6 +211,8 @@ pub struct NodeConfig {
 #[derive(Clone, Debug)]
 pub struct Node {
     config: NodeConfig,
+    /// What it tells of the feature levels that it knows.
+    level: Level,
     seq: u64,
     sent: BTreeMap<u64, Reading>,
     renew_at: Reading,
@@ -252,6 +255,7 @@ impl Node {
         Self {
             knows_all: !config.armed,
             config,
+            level: Level::KNOWN,
             seq: 0,
             sent: BTreeMap::new(),
             renew_at: now,
@@ -279,6 +283,13 @@ impl Node {
             adopt_until: now,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The same with another highest feature level: that of an older or newer version.
+    #[must_use]
+    pub fn knowing(mut self, level: Level) -> Self {
+        self.level = level;
+        self
     }
 
     /// The end of the lease, if there ever was one.
@@ -526,6 +537,7 @@ impl Node {
             machine: self.config.machine.clone(),
             capacity: self.config.capacity,
             booted_in_ms: self.config.booted_in_ms,
+            level: self.level,
             report: self.report(state),
         };
         self.sent.insert(self.seq, now);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
 
 /// How far a watchdog may be believed.
@@ -219,6 +220,9 @@ pub struct Renew {
     /// Milliseconds from this boot's power-on to its first agent, where this agent is that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booted_in_ms: Option<u64>,
+    /// The highest feature level that the node's program knows.
+    #[serde(default, skip_serializing_if = "Level::is_first")]
+    pub level: Level,
     /// What the node sees.
     pub report: Report,
 }
@@ -281,6 +285,25 @@ pub enum Refusal {
          that one is fenced"
     )]
     Twin,
+    /// Its program is older than what the cluster has agreed on.
+    #[error(
+        "the cluster has committed the feature level {committed}, and this node's program knows {known} at most: update it"
+    )]
+    TooOld {
+        /// What the cluster has committed.
+        committed: Level,
+        /// What the node knows.
+        known: Level,
+    },
+    /// Its copy of the replicated state is not that of the majority.
+    #[error(
+        "this node's copy of the cluster's state differs from the majority's at log index {index}: nothing that it would do \
+         by it can be trusted"
+    )]
+    Diverged {
+        /// Where that was seen.
+        index: u64,
+    },
     /// Not a member of the cluster.
     #[error("this node is not a member of the cluster any more")]
     NotAMember,

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision::{Decision, LogLine};
 use crate::fence::{Fence, FenceId};
+use crate::level::Level;
 use crate::name::{ClusterName, MemberName, ResourceName};
 use crate::placement::rule::PlacementRules;
 use crate::placement::score::Scoring;
@@ -338,6 +339,9 @@ impl Settings {
 pub struct State {
     /// [`STATE_VERSION`].
     pub version: u32,
+    /// The feature level that the members have agreed on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub level: Level,
     /// The cluster.
     pub cluster: ClusterName,
     /// The log index that this state stands at.
@@ -403,6 +407,7 @@ impl State {
         let member = Member { raft_id: 1, role: Role::Appliance, addresses, key };
         Self {
             version: STATE_VERSION,
+            level: Level::KNOWN,
             cluster,
             applied: 0,
             newest_ms: 0,
@@ -462,6 +467,16 @@ impl State {
             return Err(StateError::Version { found: state.version });
         }
         Ok(state)
+    }
+
+    /// Part of the SHA-256 over what decides, which is all but the timeline: equal on all members that stand at the same
+    /// index, if each made the same of the log.
+    #[must_use]
+    pub fn mark(&mut self) -> u64 {
+        let log = std::mem::take(&mut self.log);
+        let digest = self.digest();
+        self.log = log;
+        u64::from_be_bytes(*digest.first_chunk().expect("a digest is longer than that"))
     }
 
     /// SHA-256 over the encoded state: equal on all members that stand at the same index.

@@ -1,7 +1,7 @@
 //! After everything has healed the cluster must get well by itself, within a bounded time.
 
 use tiebreaker_consensus::Role as RaftRole;
-use tiebreaker_member::core::Request;
+use tiebreaker_member::core::{Core, Request};
 use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::resource::{Phase, Requested};
 use tiebreaker_pipeline::state::Arming;
@@ -101,6 +101,10 @@ impl Run {
             } else if self.world.fences() > 0 {
                 self.world.violated("nothing is fenced needlessly", "a fence by one cut link".into());
             }
+        }
+        let doubts = self.world.machines().iter().find(|machine| machine.core().is_some_and(Core::is_doubtful));
+        if let Some(name) = doubts.map(|machine| machine.name().clone()) {
+            self.world.violated("replicas", format!("{name} doubts a copy of the state, and all are the same"));
         }
         let mut digests = self.world.machines().iter().filter_map(|machine| {
             let (name, state) = (machine.name(), machine.core()?.state());

@@ -109,6 +109,7 @@ pub fn of(state: &State, doing: &[String]) -> Value {
         "profile": state.settings.profile.to_string(),
         "appliance": state.appliance().is_some(),
         "placement": state.settings.placement.to_string(),
+        "rebalance": state.settings.rebalance,
         "shutdown_policy": state.settings.shutdown.word(),
         "duration": format!("{}s", last + WATCHED_S),
         "node": nodes,

@@ -65,6 +65,7 @@ enum Subject {
     Going(MemberName, u64, bool),
     Arming,
     Votes,
+    Level,
 }
 
 /// A leader's memory of one term.
@@ -135,6 +136,7 @@ fn subject(command: &Command) -> Option<Subject> {
         | Command::Armed { .. }
         | Command::ArmingFailed { .. } => Subject::Arming,
         Command::Set(Setting::FewerVotes(None)) => Subject::Votes,
+        Command::RaiseLevel { .. } => Subject::Level,
         Command::AddMember { .. }
         | Command::RemoveMember { .. }
         | Command::AddOperator { .. }
@@ -180,6 +182,10 @@ impl Core {
         if !in_quorum && self.rules.grants_need_the_quorum_lease() {
             return false;
         }
+        if self.replicas.odd(&self.name).is_some() || self.replicas.is_split() {
+            leading.plan = Plan::default();
+            return false;
+        }
         let memory = std::mem::take(&mut leading.plan.memory);
         let view = View {
             state: &self.state,
@@ -210,7 +216,8 @@ impl Core {
                 leading.outlook = Some((planned, appliance_is_up, outlook));
             }
         }
-        let proposals = std::mem::take(&mut leading.plan.proposals);
+        let mut proposals = std::mem::take(&mut leading.plan.proposals);
+        proposals.extend(view.raised_level(&self.name, self.level));
         let mut busy = false;
         for command in proposals {
             let Some(leading) = &mut self.leading else { break };
@@ -288,7 +295,7 @@ impl Core {
         let busy = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
         let id = self.state.members.get(&appliance).map(|member| (member.role, RaftId(member.raft_id)));
         let Some((Role::Appliance, id)) = id else { return };
-        let well = self.hears.contains(&appliance);
+        let well = self.hears.contains(&appliance) && self.replicas.odd(&appliance).is_none();
         let takeback = self.state.settings.takeback();
         let Some(leading) = &mut self.leading else { return };
         if is_me || !well {

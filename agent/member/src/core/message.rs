@@ -57,6 +57,13 @@ pub enum Message {
         /// The greatest promise heard from the asking member since this one started.
         promise: Option<consensus::Promise>,
     },
+    /// What the sender's copy of the replicated state comes to. From the first counted feature level on.
+    Mark {
+        /// At this log index.
+        index: u64,
+        /// Part of its digest.
+        digest: u64,
+    },
     /// The sender's disk is full.
     Trouble {
         /// What is wrong, and the way out, in words for an operator.
@@ -75,6 +82,7 @@ impl Message {
             | Self::Ask { .. }
             | Self::Told { .. }
             | Self::Recalled { .. }
+            | Self::Mark { .. }
             | Self::Trouble { .. } => None,
         }
     }
@@ -220,6 +228,7 @@ impl Request {
                 | Command::FenceFailed { .. }
                 | Command::Closed { .. } => true,
                 Command::RemoveMember { .. }
+                | Command::RaiseLevel { .. }
                 | Command::Admit { .. }
                 | Command::Release { .. }
                 | Command::Assign { .. }
@@ -348,6 +357,7 @@ mod tests {
             Message::Recalled { id: 8, promise: Some(promise) },
             Message::Recalled { id: 8, promise: None },
             Message::Trouble { what: "no space".into() },
+            Message::Mark { index: 640, digest: 0x0123_4567_89ab_cdef },
         ];
         let mut found = String::new();
         for message in messages {

@@ -8,6 +8,7 @@ mod leading;
 mod message;
 mod parting;
 mod recall;
+mod replicas;
 mod requests;
 mod status;
 mod trouble;
@@ -22,9 +23,10 @@ use tiebreaker_consensus::{
 use tiebreaker_pipeline::command::{Command, Entry};
 use tiebreaker_pipeline::fencer::{self, Fencer};
 use tiebreaker_pipeline::leader::Leases;
+use tiebreaker_pipeline::level::{Level, TooOld};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node::{self, Node};
-use tiebreaker_pipeline::report::{Answer, LeaseVerdict, Renew};
+use tiebreaker_pipeline::report::{Answer, LeaseVerdict, Refusal, Renew};
 use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
@@ -34,6 +36,7 @@ pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
 use recall::Recall;
+use replicas::Replicas;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status};
 use trouble::Troubles;
 
@@ -176,6 +179,9 @@ pub struct Core {
     /// Reads of the fencer that wait until an index is applied.
     read_waits: Vec<(u64, u64)>,
     recall: Recall,
+    replicas: Replicas,
+    /// The highest feature level that this program knows.
+    level: Level,
     /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
@@ -223,6 +229,8 @@ impl Core {
             next_read: 1,
             read_waits: Vec::new(),
             recall: Recall::start(moment.now, first),
+            replicas: Replicas::default(),
+            level: Level::KNOWN,
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
             journal: Journal::default(),
@@ -241,6 +249,13 @@ impl Core {
         core.follow_settings();
         core.advance(moment);
         core
+    }
+
+    /// The same with another highest feature level, that of an older or newer version. What its node tells is the node's.
+    #[must_use]
+    pub const fn knowing(mut self, level: Level) -> Self {
+        self.level = level;
+        self
     }
 
     /// This member's name.
@@ -320,6 +335,7 @@ impl Core {
             }
             Message::Recalled { id, promise } => self.recalled(from, id, promise),
             Message::Trouble { what } => self.trouble(moment, from, &what),
+            Message::Mark { index, digest } => self.marked(from, index, digest),
             Message::Renew(renew) => {
                 let leadership = self.raft.leadership(moment.now);
                 self.follow_leadership(moment, &leadership);
@@ -487,8 +503,19 @@ impl Core {
         }
     }
 
+    /// A program that doesn't know what the others make of the log must not go on with it.
+    fn mind_level(&mut self) {
+        let (committed, known) = (self.state.level, self.level);
+        if committed > known && !self.stopped {
+            self.stopped = true;
+            let why = TooOld { committed, known }.to_string();
+            self.actions.push_back(Action::Stop { why, forgot: false });
+        }
+    }
+
     /// Carries out what consensus asks for and lets every part look at the result, until nothing is left to do.
     fn settle(&mut self, moment: Moment) {
+        self.mind_level();
         if self.stopped {
             return;
         }
@@ -504,14 +531,20 @@ impl Core {
                 node.saw_term(leadership.term);
                 node.look(moment.now, &self.state);
             }
+            let doubtful = self.is_doubtful();
             if let Some(fencer) = &mut self.fencer {
-                fencer.advance(moment.now, &self.state);
+                if doubtful {
+                    fencer.stand_down(self.state.applied);
+                } else {
+                    fencer.advance(moment.now, &self.state);
+                }
             }
             let busy = self.drain_node(moment, &leadership);
             let busy = self.drain_fencer(moment) || busy;
             let busy = self.lead(moment) || busy;
             self.give_up_waiting(moment);
             self.mind_full_disk(moment);
+            self.mind_replicas(moment);
             if !busy {
                 break;
             }
@@ -568,6 +601,11 @@ impl Core {
                 Payload::Command(bytes) => self.apply_command(moment, index, &bytes),
             }
             self.raft.applied(index);
+            self.mind_level();
+            if self.stopped {
+                return;
+            }
+            self.mark_now_and_then();
             // Each part sees every state that the log went through: a fence must not hide behind its own end.
             if let Some(node) = &mut self.node {
                 node.advance(moment.now, &self.state);
@@ -626,6 +664,7 @@ impl Core {
                 self.state = state.with_rules(self.rules);
                 self.state.applied = snapshot.index;
                 self.compacted = snapshot.index;
+                self.forget_own_marks();
                 self.after_change(moment);
             }
             Err(error) => {
@@ -755,8 +794,9 @@ impl Core {
     fn answer(&mut self, moment: Moment, from: &MemberName, renew: Renew) -> Answer {
         let leadership = self.raft.leadership(moment.now);
         let leads = matches!(leadership.role, RaftRole::Leader { .. });
+        let odd = self.is_odd();
         match (&mut self.leading, leadership.role) {
-            (Some(leading), RaftRole::Leader { lease_until }) if leading.leases.term() == leadership.term => {
+            (Some(leading), RaftRole::Leader { lease_until }) if leading.leases.term() == leadership.term && !odd => {
                 leading.leases.renew(moment.now, &self.state, lease_until, leadership.commit, from, renew)
             }
             (_, role) => {
@@ -771,7 +811,13 @@ impl Core {
         }
     }
 
-    fn answered(&mut self, moment: Moment, answer: Answer) {
+    fn answered(&mut self, moment: Moment, mut answer: Answer) {
+        // Whoever leads may not know yet.
+        if let Some(index) = self.replicas.odd(&self.name)
+            && let LeaseVerdict::Granted { .. } = answer.verdict
+        {
+            answer.verdict = LeaseVerdict::Refused { why: Refusal::Diverged { index } };
+        }
         if let Some(node) = &mut self.node {
             node.handle(moment.now, &self.state, node::Event::Answered(answer));
         }

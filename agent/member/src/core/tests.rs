@@ -1,5 +1,7 @@
+mod replicas;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tiebreaker_pipeline::command::{ENTRY_VERSION, Void};
+use tiebreaker_pipeline::command::{ENTRY_VERSION, Setting, Void};
 
 use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
@@ -18,6 +20,10 @@ struct Net {
     now: u64,
     replies: Vec<(RequestId, Reply)>,
     stops: Vec<(MemberName, String)>,
+    /// What goes over every path arrives by two of them.
+    twice: bool,
+    /// How often each agent has been started.
+    starts: BTreeMap<MemberName, u64>,
     /// Whose store must not be used again.
     set_aside: BTreeSet<MemberName>,
     /// Whose agent may go.
@@ -38,6 +44,11 @@ fn change(profile: Profile) -> Request {
 impl Net {
     /// `pi` and these nodes, of whom all vote if there are two or more. Nobody is up yet.
     fn new(nodes: &[&str]) -> Self {
+        Self::of_level(nodes, Level::KNOWN)
+    }
+
+    /// The same with a cluster of this feature level.
+    fn of_level(nodes: &[&str], level: Level) -> Self {
         let mut state = State::new(ClusterName::new("home").unwrap(), name("pi"), vec!["pi:5404".into()], "00".into());
         for node in nodes {
             let command = Command::AddMember {
@@ -52,6 +63,7 @@ impl Net {
         let voters = if nodes.len() < 2 { BTreeSet::from([1]) } else { all.clone() };
         state.apply_voters(1, voters.clone());
         let learners = all.difference(&voters).map(|id| RaftId(*id)).collect();
+        state.level = level;
         let first =
             bootstrap(Membership { voters: voters.into_iter().map(RaftId).collect(), learners }, state.encode());
         let (cores, disks) = (BTreeMap::new(), BTreeMap::new());
@@ -63,6 +75,8 @@ impl Net {
             now: 1_000,
             replies: Vec::new(),
             stops: Vec::new(),
+            twice: false,
+            starts: BTreeMap::new(),
             set_aside: BTreeSet::new(),
             let_go: BTreeSet::new(),
             stalled: None,
@@ -85,6 +99,11 @@ impl Net {
 
     /// Starts a member from what is on its disk.
     fn start(&mut self, text: &str) {
+        self.start_knowing(text, Level::KNOWN);
+    }
+
+    /// The same with a program of another version.
+    fn start_knowing(&mut self, text: &str, level: Level) {
         let member = name(text);
         let stored = self.disks.entry(member.clone()).or_insert_with(|| self.first.clone()).clone();
         let raft_id = RaftId(self.state.members[&member].raft_id);
@@ -99,7 +118,7 @@ impl Net {
             let watchdog = WatchdogPromise { driver: "iTCO_wdt".into(), promised_ms: 10_000, trust: Trust::Drilled };
             let config = NodeConfig {
                 name: member.clone(),
-                incarnation: 1,
+                incarnation: *self.starts.entry(member.clone()).and_modify(|starts| *starts += 1).or_insert(1),
                 boot: format!("boot of {text}"),
                 watchdog: Some(watchdog),
                 machine: None,
@@ -108,11 +127,11 @@ impl Net {
                 booted_in_ms: None,
                 rules: Rules::ALL,
             };
-            Node::new(moment.now, config)
+            Node::new(moment.now, config).knowing(level)
         });
         let config =
             CoreConfig { name: member.clone(), raft_id, raft, state, last_index, node, fences, rules: Rules::ALL };
-        self.cores.insert(member, Core::new(moment, config));
+        self.cores.insert(member, Core::new(moment, config).knowing(level));
         self.settle();
     }
 
@@ -177,7 +196,12 @@ impl Net {
             for (from, core) in &mut self.cores {
                 while let Some(action) = core.poll_action() {
                     match action {
-                        Action::Send { to, message, .. } => mail.push_back((from.clone(), to, message)),
+                        Action::Send { to, message, everywhere } => {
+                            if everywhere && self.twice {
+                                mail.push_back((from.clone(), to.clone(), message.clone()));
+                            }
+                            mail.push_back((from.clone(), to, message));
+                        }
                         Action::Persist(batch) if self.stalled.as_ref() == Some(from) => self.waiting.push(batch),
                         Action::Persist(batch) => {
                             if let Some(disk) = self.disks.get_mut(from) {
@@ -261,6 +285,34 @@ fn a_request_to_a_follower_is_decided_by_the_leader_and_answered_where_it_was_as
     }
     let status = net.status("a");
     assert_eq!(status.answered_by, name("pi"), "what only the leader knows comes from it");
+}
+
+#[test]
+fn a_request_that_comes_by_two_paths_is_dealt_with_once() {
+    let mut net = Net::up(&["a", "b"]);
+    net.twice = true;
+    let applied = |net: &Net| net.cores[&name("pi")].state().applied;
+    let even_out = Request::Propose(Command::Set(Setting::Rebalance(true)));
+    let before = applied(&net);
+    assert!(matches!(net.ask("b", even_out, 1_000), Some(Reply::Done { .. })));
+    net.pass(1_000);
+    assert_eq!(applied(&net), before + 1, "a second entry would be void, and its refusal could come first");
+
+    // Another member's number means nothing, and a later use of the same one is another request.
+    let ask = |net: &mut Net, from: &str, id| {
+        let moment = net.moment();
+        let request = Request::Propose(Command::RemoveOperator { name: "nobody".into() });
+        net.cores.get_mut(&name("pi")).unwrap().message(moment, &name(from), Message::Ask { id, request });
+        net.settle();
+        net.pass(1_000);
+        applied(net) - before
+    };
+    assert_eq!(ask(&mut net, "a", 9), 2);
+    assert_eq!(ask(&mut net, "a", 9), 2);
+    assert_eq!(ask(&mut net, "b", 9), 3);
+    assert_eq!(ask(&mut net, "a", 10), 4);
+    net.pass(5_000);
+    assert_eq!(ask(&mut net, "a", 9), 5, "its sender may have started again");
 }
 
 fn journal(net: &mut Net, asked: &str, of: &str) -> Option<Reply> {

@@ -103,12 +103,14 @@ impl Core {
 
     /// Hands the lead to the voter that is closest to the end of the log, if a majority is well without this one. Else it
     /// is better to lead on: leases are granted without a disk, and nobody else could be elected.
-    fn hand_over(&mut self, moment: Moment) {
+    pub(super) fn hand_over(&mut self, moment: Moment) {
         let voters = &self.raft.membership().voters;
         let is_well = |id: &RaftId| {
             self.state.member_by_id(id.0).is_some_and(|(name, _)| {
                 let troubled = self.troubles.others.get(name);
-                self.hears.contains(name) && troubled.is_none_or(|(_, until)| moment.now.reached_on_either(*until))
+                self.hears.contains(name)
+                    && self.replicas.odd(name).is_none()
+                    && troubled.is_none_or(|(_, until)| moment.now.reached_on_either(*until))
             })
         };
         let well: Vec<RaftId> = voters.iter().filter(|id| **id != self.raft_id && is_well(id)).copied().collect();

@@ -545,7 +545,7 @@ fn is_urgent(message: &Message) -> bool {
             | Body::TimeoutNow
             | Body::Ack { .. } => true,
         },
-        Message::Ask { .. } | Message::Told { .. } | Message::Trouble { .. } => false,
+        Message::Ask { .. } | Message::Told { .. } | Message::Trouble { .. } | Message::Mark { .. } => false,
     }
 }
 

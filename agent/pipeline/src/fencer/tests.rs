@@ -472,6 +472,27 @@ fn a_fence_that_began_after_the_start_inherits_nothing() {
 }
 
 #[test]
+fn who_stood_down_begins_afresh_and_counts_what_it_had_asked_for_as_unanswered() {
+    let mut pi = Appliance::new(&["bmc"]);
+    pi.looks("bmc", ON);
+    pi.read();
+    let (late, _, _) = pi.asked.pop_front().expect("an off is under way");
+    pi.fencer.stand_down(pi.log.state.applied);
+    assert_eq!(pi.fencer.poll_action(), None);
+    pi.look();
+    pi.fencer.handle(pi.now, &pi.log.state, Event::CommandDone(late, OFF));
+    let again = pi.now;
+    pi.looks("bmc", OFF);
+    pi.pass(LOOK_EVERY);
+    pi.looks("bmc", OFF);
+    assert_eq!(pi.proposed(), by("bmc"), "two fresh reads of its own");
+    pi.apply(by("bmc"));
+    pi.now = again.after(LANDS_WITHIN - ms(1));
+    pi.look();
+    assert!(pi.is_idle(), "the off that it forgot may still land");
+}
+
+#[test]
 fn a_late_answer_of_a_finished_job_changes_nothing() {
     let mut pi = Appliance::new(&["bmc"]);
     let (token, ..) = pi.asked.pop_front().unwrap();

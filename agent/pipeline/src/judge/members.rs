@@ -2,6 +2,7 @@
 
 use crate::command::Void;
 use crate::decision::Decision;
+use crate::level::Level;
 use crate::name::MemberName;
 use crate::report::{Capacity, Leave};
 use crate::resource::{Phase, Requested, Resource};
@@ -53,6 +54,7 @@ impl State {
         }
         // Only the appliance knows whether a command of a fence can still land, and only it can say that none can.
         if member.role == Role::Appliance
+            && self.level >= Level::FAILED_MOVES_COUNT
             && let Some((id, fence)) = self.fences.iter().find(|(_, fence)| fence.is_open())
         {
             return Err(Void::FenceOpen { id: *id, node: fence.node.clone() });

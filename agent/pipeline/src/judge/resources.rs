@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::command::Void;
 use crate::decision::Decision;
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
 use crate::resource::{Class, FailedMoves, MoveReason, Phase, Requested, Resource, ResourceSpec};
 use crate::state::{Arming, DisarmMode, RESOURCES_MAX, State};
@@ -352,7 +353,8 @@ impl State {
         if self.goes(&to) && !resource.phase.is_owned_by(&to) {
             return Err(Void::Outdated);
         }
-        let failed = failed_move(resource, &to, at);
+        let counted = self.level >= Level::FAILED_MOVES_COUNT;
+        let failed = failed_move(resource, &to, at).filter(|_| counted);
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.held = false;
             resource.first = None;

@@ -6,8 +6,10 @@ mod property;
 use std::collections::BTreeSet;
 
 use crate::command::{Command, ENTRY_VERSION, Entry, Void};
+use crate::decision::Decision;
 use crate::fence::{FenceId, Progress};
 use crate::fixture::{Log, driver, lost, member, promise, proven, spec, web, word};
+use crate::level::Level;
 use crate::name::ResourceName;
 use crate::profile::Profile;
 use crate::report::Capacity;
@@ -640,4 +642,56 @@ fn row_32_the_fence_of_one_end_leaves_the_other_and_frees_nothing() {
         log.must(Log::fenced(1));
         assert_eq!(*log.phase(), Phase::Placed { node: member(left) });
     }
+}
+
+// Feature levels.
+
+fn raise(from: Level, to: Level) -> Command {
+    Command::RaiseLevel { from, to }
+}
+
+/// `web` has tried to move live from a to b and has stayed, in a cluster of this level.
+fn stayed(level: Level) -> Log {
+    let mut log = Log::live(Rules::ALL);
+    log.state.level = level;
+    fail_to_move(&mut log);
+    log
+}
+
+fn fail_to_move(log: &mut Log) {
+    log.must(log.migrate("b", 1));
+    log.must(log.go());
+    let generation = log.web().generation;
+    log.must(Command::CallOff { resource: web(), generation, why: "the link broke".into() });
+    log.must(log.assign("a", 1));
+}
+
+#[test]
+fn row_34_a_level_is_raised_from_the_one_that_holds_and_never_lowered() {
+    let mut log = placed();
+    log.state.level = Level::FIRST;
+    log.must(raise(Level::FIRST, Level::new(7)));
+    assert_eq!(log.state.level, Level::new(7), "whatever this program knows itself");
+    assert_eq!(log.void(raise(Level::FIRST, Level::new(9))), Void::Outdated, "another level holds by now");
+    assert_eq!(log.void(raise(Level::new(7), Level::new(7))), Void::Outdated);
+    assert_eq!(log.void(raise(Level::new(7), Level::FIRST)), Void::Outdated);
+}
+
+#[test]
+fn row_34_what_a_newer_version_does_differently_waits_for_its_level() {
+    let mut old = stayed(Level::FIRST);
+    assert_eq!(old.web().moves_failed, None, "an older version knows of no such thing");
+    let says = |log: &Log| log.state.log.iter().any(|line| matches!(line.decision, Decision::MoveFailed { .. }));
+    assert!(!says(&old));
+    old.must(raise(Level::FIRST, Level::FAILED_MOVES_COUNT));
+    fail_to_move(&mut old);
+    assert_eq!(old.web().moves_failed.as_ref().map(|failed| failed.times), Some(1));
+    assert!(says(&old));
+
+    let remove = || Command::RemoveMember { name: member("pi"), raft_id: 1 };
+    let mut fencing = placed();
+    fencing.must(Log::fence("a", 1));
+    fencing.void(remove());
+    fencing.state.level = Level::FIRST;
+    fencing.must(remove());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::balance::Rounds;
 use crate::name::ResourceName;
 use crate::time::Reading;
 
@@ -11,6 +12,7 @@ use crate::time::Reading;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Memory {
     waits: BTreeMap<ResourceName, Wait>,
+    pub(super) rounds: Rounds,
 }
 
 /// Since when something has been waited for that the same decision about a resource rests on.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{BOOT_GRACE, Plan, View};
 use crate::command::Command;
 use crate::fence::{Evidence, Fence, FenceReason, Progress};
+use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
 use crate::report::{Leave, Trust};
 use crate::resource::Resource;
@@ -48,6 +49,9 @@ impl View<'_> {
         let Some(newest) = &view.newest else {
             return;
         };
+        if newest.level < self.state.level || self.leases.diverged(node).is_some() {
+            return;
+        }
         if newest.incarnation <= state.last_incarnation || !self.leases.is_heard(self.state, node, self.now) {
             return;
         }
@@ -183,7 +187,7 @@ impl View<'_> {
     /// Evidence that needs no device: a new boot that reports in, or the watchdog's time.
     fn evidence(&self, node: &MemberName, fence: &Fence) -> Option<Evidence> {
         let view = self.leases.node(node)?;
-        if let Some(newest) = &view.newest {
+        if let Some(newest) = view.newest.as_ref().filter(|_| self.leases.diverged(node).is_none()) {
             let rules = self.state.rules;
             let life = self.state.life(node);
             let elsewhere = life.is_some_and(|life| life.is_of_another(newest.machine.as_ref()));
@@ -255,6 +259,27 @@ impl View<'_> {
         if all {
             plan.proposals.push(Command::Armed { since });
         }
+    }
+
+    /// The feature level that is to be committed: the lowest of what all admitted members know, this leader's own among
+    /// them, once it is higher than what holds. A member that isn't admitted and knows less stops when it learns of it.
+    ///
+    /// An appliance tells its level by leading: while it doesn't, none is raised.
+    #[must_use]
+    pub fn raised_level(&self, leader: &MemberName, known: Level) -> Option<Command> {
+        if self.state.appliance().is_some_and(|appliance| appliance != leader) {
+            return None;
+        }
+        let mut lowest = known;
+        for (node, state) in &self.state.nodes {
+            let Some(life) = &state.life else { continue };
+            let newest = self.leases.node(node)?.newest.as_ref()?;
+            if newest.incarnation != life.incarnation {
+                return None;
+            }
+            lowest = lowest.min(newest.level);
+        }
+        (lowest > self.state.level).then_some(Command::RaiseLevel { from: self.state.level, to: lowest })
     }
 
     /// Votes that were left out for a while are expected again when that is over.

@@ -210,8 +210,12 @@ impl View<'_> {
         // What is void changes nothing, and says so by itself.
         after.apply(self.state.applied + 1, entry).ok()?;
         let then = View { state: &after, ..*self };
-        match what_if(&self.planned(), &then.planned(), goal, BUDGET) {
-            Ok(effect) => effect.is_refusal().then(|| effect.to_string()),
+        let (before, planned) = (self.planned(), then.planned());
+        match what_if(&before, &planned, goal, BUDGET) {
+            Ok(effect) => effect.is_refusal().then(|| match too_few(command, &before, &planned, goal) {
+                Some(few) => format!("{few} ({effect})"),
+                None => effect.to_string(),
+            }),
             Err(error) => Some(error.to_string()),
         }
     }
@@ -271,6 +275,19 @@ impl View<'_> {
         let at_once = state.settings.moves.unwrap_or(crate::state::MOVES);
         Drain { node: node.clone(), moves, at_once, conflicts }
     }
+}
+
+/// What to say of maintenance that leaves too few nodes for the goal, whatever runs where.
+fn too_few(command: &Command, before: &Cluster, then: &Cluster, goal: usize) -> Option<String> {
+    let Command::SetMaintenance { node, on: true } = command else { return None };
+    let count = |cluster: &Cluster| cluster.nodes.iter().filter(|node| node.in_service).count();
+    let (has, left) = (count(before), count(then));
+    (left <= goal && goal < has).then(|| {
+        format!(
+            "of {has} nodes in service {left} would be left while {node} is in maintenance, and the {goal} node failure(s) that \
+             shall be tolerable are not tolerable then: that is so for every maintenance here, and over when it ends"
+        )
+    })
 }
 
 fn limit(planned: &Tolerance) -> String {

@@ -63,6 +63,7 @@ impl<'a> Round<'a> {
             }
             self.plan.why.insert(name.clone(), why);
         }
+        view.even_out(&self.picture, &self.rules, self.plan);
     }
 
     /// The rank of a resource that is about to run, so that what comes after it waits.
@@ -682,6 +683,7 @@ impl<'a> Round<'a> {
         why: &MoveReason,
     ) -> Why {
         let view = self.view;
+        let moving = || Why::Moving { from: from.clone(), to: to.clone(), why: why.to_string() };
         for node in [from, to] {
             if let Some(why) = view.absent(node, self.plan) {
                 return why;
@@ -697,7 +699,7 @@ impl<'a> Round<'a> {
         if called_off && resource.held {
             // Nothing begins any more; what is under way is waited for, and then the target looks afresh.
             if at_source.is_in_flight() {
-                return Why::Moving { from: from.clone(), to: to.clone() };
+                return moving();
             }
             self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
             return Why::Deciding;
@@ -724,7 +726,7 @@ impl<'a> Round<'a> {
                 let within = ARMS_WITHIN.as_secs();
                 return self.call_off(name, resource, format!("{to} has not armed its watchdog within {within} s"));
             }
-            return Why::Moving { from: from.clone(), to: to.clone() };
+            return moving();
         }
         let strict = view.state.rules.a_failed_move_ends_on_a_fresh_look();
         let end = if at_source.is_stopped() && (at_target.is_running() || at_target.is_stopped()) {
@@ -759,7 +761,7 @@ impl<'a> Round<'a> {
                 self.arrive(name, resource, to)
             }
             Some(end) => self.assign(name, resource, end),
-            None => Why::Moving { from: from.clone(), to: to.clone() },
+            None => moving(),
         }
     }
 

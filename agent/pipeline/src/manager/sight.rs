@@ -44,7 +44,7 @@ impl View<'_> {
                     cpu_milli: resource.spec.milli_cpus.and_then(|milli| u32::try_from(milli).ok()),
                     measured,
                     only_on: resource.spec.only_on.clone(),
-                    may_balance: resource.locked.is_none() && matches!(resource.phase, Phase::Placed { .. }),
+                    may_balance: may_balance(resource),
                 };
                 (name.clone(), view)
             })
@@ -65,6 +65,9 @@ impl View<'_> {
         }
         if !self.leases.is_heard(self.state, node, self.now) {
             return Err(TakesNothing::NotHeard(node));
+        }
+        if let Some(index) = self.leases.diverged(node) {
+            return Err(TakesNothing::Diverged(node, index));
         }
         if state.maintenance {
             return Err(TakesNothing::Maintenance(node));
@@ -89,12 +92,22 @@ pub(super) enum TakesNothing<'a> {
     NotInService(&'a MemberName),
     #[error("{0} is not heard")]
     NotHeard(&'a MemberName),
+    #[error("the state of {0} differs from the majority's at log index {1}")]
+    Diverged(&'a MemberName, u64),
     #[error("{0} is in maintenance")]
     Maintenance(&'a MemberName),
     #[error("{0} is about to go")]
     Goes(&'a MemberName),
     #[error("{0}: {1}")]
     Unprotectable(&'a MemberName, String),
+}
+
+/// What may be moved to even out the load: what moves live, since nothing that runs is stopped for that; and neither what
+/// is on its way home, nor what has just refused to move.
+fn may_balance(resource: &Resource) -> bool {
+    let at_home = resource.home.is_none() && resource.moves_failed.is_none();
+    let settled = matches!(resource.phase, Phase::Placed { .. }) && resource.locked.is_none() && !resource.held;
+    resource.requested == Requested::Started && resource.spec.live && at_home && settled
 }
 
 /// Where a resource counts: what isn't to run needs no room.

@@ -1,5 +1,7 @@
 mod arming;
+mod balance;
 mod leaving;
+mod level;
 mod moves;
 mod order;
 mod outlook;

@@ -53,7 +53,7 @@ pub struct Rebalance {
     pub threshold: f64,
     /// For how many rounds it was exceeded.
     pub rounds: u32,
-    /// How many moves the rules and the memory allow, this one among them. None of them is better.
+    /// How many moves the rules and the memory allow, this one among them. None that the caller allows is better.
     pub considered: usize,
 }
 
@@ -77,7 +77,11 @@ struct Candidate<'a> {
     to: MemberName,
 }
 
-/// Looks for the move that brings the loads closest together. Call it once a round, while no fence or recovery is open.
+/// Moves that are asked about at most in one round, the best ones.
+const ASKED_MAX: usize = 8;
+
+/// Looks for the move that brings the loads closest together, of those that `may_move` allows. Call it once a round, while
+/// no fence or recovery is open.
 ///
 /// Nothing is moved by [`Scoring::Basic`], while anything moves, and where a node's processors or memory aren't known.
 pub fn rebalance(
@@ -86,6 +90,7 @@ pub fn rebalance(
     scoring: Scoring,
     settings: &BalanceSettings,
     hold: &mut BalanceHold,
+    may_move: &mut dyn FnMut(&BTreeSet<ResourceName>, &MemberName) -> bool,
 ) -> Option<Rebalance> {
     let unsettled = picture.resources().values().any(|view| matches!(view.seat, Seat::Moving { .. }));
     let loads = match scoring {
@@ -111,17 +116,18 @@ pub fn rebalance(
         .collect();
     scored.sort_by(|(one, first), (two, second)| one.total_cmp(two).then_with(|| first.cmp(second)));
     let considered = scored.len();
-    let (after, best) = scored.into_iter().next()?;
-    if before - after < settings.margin * before {
-        return None;
-    }
+    let moved = |candidate: &Candidate<'_>| -> BTreeSet<ResourceName> {
+        let bundle = rules.bundle(candidate.lead).into_iter();
+        bundle.filter(|resource| picture.resources().contains_key(*resource)).cloned().collect()
+    };
+    let (after, best, resources) = scored
+        .into_iter()
+        .take_while(|(after, _)| before - after >= settings.margin * before)
+        .take(ASKED_MAX)
+        .map(|(after, candidate)| (after, moved(&candidate), candidate))
+        .find_map(|(after, resources, best)| may_move(&resources, &best.to).then_some((after, best, resources)))?;
     Some(Rebalance {
-        resources: rules
-            .bundle(best.lead)
-            .into_iter()
-            .filter(|r| picture.resources().contains_key(*r))
-            .cloned()
-            .collect(),
+        resources,
         from: best.from.clone(),
         to: best.to,
         before,

@@ -1,8 +1,8 @@
 use super::*;
-use crate::command::{Command, ENTRY_VERSION, Entry};
+use crate::command::{Command, ENTRY_VERSION, Entry, Setting};
 use crate::fence::{Evidence, FenceReason};
 use crate::fixture::{Log, member, promise, proven, report, spec, web};
-use crate::report::{Answer, Capacity, LeaseVerdict, Observed, Refusal, Renew};
+use crate::report::{Answer, Capacity, LeaseVerdict, Leave, Observed, Refusal, Renew};
 use crate::resource::{Driver, MoveReason, Phase, Requested, ResourceSpec};
 
 fn hex(bytes: &[u8]) -> String {
@@ -83,12 +83,91 @@ fn commands() -> Vec<Command> {
 
 fn everything() -> State {
     let mut log = Log::joined(Rules::ALL, &["a", "b"]);
+    // From before levels were counted.
+    log.state.level = Level::FIRST;
     let index = log.state.applied + 1;
     log.state.apply_voters(index, BTreeSet::from([1]));
     for command in commands() {
         log.must(command);
     }
     log.state
+}
+
+/// One of every command that came after those, in an order in which none is void, and what they make of a cluster.
+fn later_commands() -> (Vec<Command>, State) {
+    let mut log = Log::live(Rules::ALL);
+    log.state.level = Level::FIRST;
+    let mut all = Vec::new();
+    let mut must = |log: &mut Log, command: Command| {
+        log.must(command.clone());
+        all.push(command);
+    };
+    must(&mut log, Command::RaiseLevel { from: Level::FIRST, to: Level::FAILED_MOVES_COUNT });
+    must(&mut log, Command::SetLock { resource: web(), reason: Some("backup".into()) });
+    must(&mut log, Command::SetLock { resource: web(), reason: None });
+    let migrate = log.migrate("b", 1);
+    must(&mut log, migrate);
+    let go = log.go();
+    must(&mut log, go);
+    let generation = log.web().generation;
+    must(&mut log, Command::CallOff { resource: web(), generation, why: "the link broke".into() });
+    let end = log.assign("a", 1);
+    must(&mut log, end);
+    must(&mut log, Command::AddOperator { name: "bob".into(), key: "bb".into() });
+    must(&mut log, Command::RemoveOperator { name: "bob".into() });
+    must(&mut log, Command::SetTakeback { seconds: 90 });
+    must(&mut log, Command::Forced { by: "alice".into(), done: "b was removed".into(), breaks: "the plan".into() });
+    must(&mut log, Command::Disarm { mode: DisarmMode::Freeze });
+    must(&mut log, Command::Disarmed);
+    must(&mut log, Command::Arm);
+    let since = log.state.applied;
+    must(&mut log, Command::ArmingFailed { since, why: "b is not heard".into() });
+    must(&mut log, Command::Arm);
+    let since = log.state.applied;
+    for node in ["a", "b"] {
+        must(&mut log, Command::Bind { node: member(node), incarnation: 1, since });
+    }
+    must(&mut log, Command::Armed { since });
+    must(&mut log, Command::Set(Setting::Rebalance(true)));
+    must(&mut log, Command::SetMaintenance { node: member("b"), on: true });
+    must(&mut log, Log::leave("b", Leave::Reboot));
+    let left = log.left("b");
+    must(&mut log, left);
+    (all, log.state)
+}
+
+#[test]
+fn the_state_and_the_entries_of_the_first_counted_level_are_pinned() {
+    let (commands, state) = later_commands();
+    assert!(state.resources[&web()].moves_failed.is_some(), "a failed move is remembered");
+    let text = pinned("state-level1.hex", &hex(&state.encode()));
+    assert_eq!(State::decode(&unhex(&text)).unwrap(), state);
+    let entries = commands.into_iter().map(|command| Entry { version: ENTRY_VERSION, ticket: 7, at_ms: 8, command });
+    let found: String = entries.clone().map(|entry| hex(&bytes(&entry)) + "\n").collect();
+    let text = pinned("entries-level1.hex", &found);
+    for (block, entry) in text.split("\n\n").zip(entries) {
+        let read: Entry = ciborium::from_reader(&unhex(block)[..]).unwrap();
+        assert_eq!(read, entry);
+    }
+}
+
+#[test]
+fn a_state_from_before_levels_is_at_the_first_and_its_encoding_is_what_it_was() {
+    let state = everything();
+    let fields: BTreeMap<String, ciborium::Value> = ciborium::from_reader(&state.encode()[..]).unwrap();
+    assert!(!fields.contains_key("level"));
+    assert_eq!(State::decode(&state.encode()).unwrap().level, Level::FIRST);
+}
+
+#[test]
+fn a_mark_tells_states_apart_by_what_decides_and_leaves_the_timeline_alone() {
+    let (mut one, mut other) = (everything(), everything());
+    assert_eq!(one.mark(), other.mark());
+    assert_eq!(one, everything(), "marking changes nothing");
+    other.log.clear();
+    assert_eq!(one.mark(), other.mark(), "the timeline decides nothing");
+    other.settings.takeback_s = Some(61);
+    assert_ne!(one.mark(), other.mark());
 }
 
 #[test]
@@ -130,6 +209,7 @@ fn renewals_and_answers_are_pinned() {
         machine: Some("4c4c4544-0042-3510-8054-b4c04f4d3132".into()),
         capacity: Capacity::default(),
         booted_in_ms: None,
+        level: Level::FIRST,
         report: report(4, Some(seen)),
     });
     let refusals = [
@@ -149,6 +229,16 @@ fn renewals_and_answers_are_pinned() {
     let found: String =
         renews.iter().map(|renew| hex(&bytes(renew))).chain(answers.map(|answer| hex(&bytes(&answer)))).collect();
     pinned("leases-v1.hex", &found);
+    let Some(mut renew) = renews.into_iter().next() else { panic!("a renewal") };
+    renew.level = Level::FAILED_MOVES_COUNT;
+    let refusals = [
+        Refusal::TooOld { committed: Level::FAILED_MOVES_COUNT, known: Level::FIRST },
+        Refusal::Diverged { index: 640 },
+    ];
+    let answers =
+        refusals.map(|why| Answer { seq: 1, incarnation: 3, term: 2, verdict: LeaseVerdict::Refused { why } });
+    let found = hex(&bytes(&renew)) + &answers.map(|answer| hex(&bytes(&answer))).concat();
+    pinned("leases-level1.hex", &found);
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn state(scenario: &Scenario) -> State {
         Placement::Static => Scoring::Static,
         Placement::Dynamic => Scoring::Dynamic,
     };
+    state.settings.rebalance = scenario.rebalance;
     state.settings.shutdown = match scenario.shutdown_policy {
         ShutdownPolicy::Conditional => state::ShutdownPolicy::Conditional,
         ShutdownPolicy::Freeze => state::ShutdownPolicy::Freeze,

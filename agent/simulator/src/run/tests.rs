@@ -352,6 +352,29 @@ fn a_live_move_that_always_fails_is_given_up_and_one_that_fails_twice_is_made() 
 }
 
 #[test]
+fn the_load_is_evened_out_by_itself_and_each_move_is_explained() {
+    for placement in ["static", "dynamic"] {
+        let node = |name: &str| format!("[[node]]\nname = \"{name}\"\nmemory = \"32GiB\"\ncpus = 16\n");
+        let vm = |nth: u32| format!("[[resource]]\nid = \"vm:{nth}\"\nnode = \"node1\"\nmemory = \"4GiB\"\n");
+        let text = format!(
+            "duration = \"1200s\"\nplacement = \"{placement}\"\nrebalance = true\n{}{}{}",
+            node("node1"),
+            node("node2"),
+            (1..=4).map(vm).collect::<String>()
+        );
+        let document = run(&text);
+        let on = |node: &str| document.resources.values().filter(|end| end.running_on == [node]).count();
+        assert_eq!((on("node1"), on("node2")), (2, 2), "{placement}");
+        let told = document.to_string();
+        let moves: Vec<&str> = told.lines().filter(|line| line.contains("moves live from")).collect();
+        assert_eq!(moves.len(), 2, "{placement}: nothing moves to and fro: {moves:?}");
+        assert!(moves.iter().all(|line| line.contains("the imbalance has been above 0.3 for 3 rounds")), "{moves:?}");
+        let still = run(&text.replace("rebalance = true", "rebalance = false"));
+        assert!(still.resources.values().all(|end| end.running_on == ["node1"]), "{placement}");
+    }
+}
+
+#[test]
 fn what_is_locked_is_left_alone() {
     let document = run(&format!(
         "{CLUSTER}{}",

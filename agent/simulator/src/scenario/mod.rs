@@ -38,6 +38,8 @@ pub struct Scenario {
     pub appliance: bool,
     /// How nodes are chosen.
     pub placement: Placement,
+    /// Resources that move live are moved by themselves to even out the load.
+    pub rebalance: bool,
     /// What a planned shutdown of a node means for its resources.
     pub shutdown_policy: ShutdownPolicy,
     /// How long it lasts.

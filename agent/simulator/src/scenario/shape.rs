@@ -18,8 +18,18 @@ use super::{
 };
 
 /// The keys of each table.
-pub(super) const SCENARIO: [&str; 9] =
-    ["profile", "appliance", "placement", "shutdown_policy", "duration", "node", "resource", "rule", "event"];
+pub(super) const SCENARIO: [&str; 10] = [
+    "profile",
+    "appliance",
+    "placement",
+    "rebalance",
+    "shutdown_policy",
+    "duration",
+    "node",
+    "resource",
+    "rule",
+    "event",
+];
 pub(super) const NODE: [&str; 8] = ["name", "power", "memory", "cpus", "bmc", "watchdog", "after_reset", "boot"];
 pub(super) const RESOURCE: [&str; 10] =
     ["id", "node", "state", "class", "order", "memory", "max_restart", "max_relocate", "failback", "fails"];
@@ -107,6 +117,7 @@ pub(super) fn shape(source: &str, tree: &Tree, report: &mut Report) -> Shape {
             profile: Profile::default(),
             appliance: true,
             placement: Placement::default(),
+            rebalance: false,
             shutdown_policy: ShutdownPolicy::default(),
             duration: DURATION,
             nodes: Vec::new(),
@@ -125,6 +136,7 @@ pub(super) fn shape(source: &str, tree: &Tree, report: &mut Report) -> Shape {
     scenario.profile = table.read("profile", Profile::default(), report, word(&PROFILES));
     scenario.appliance = table.read("appliance", true, report, truth);
     scenario.placement = table.read("placement", Placement::default(), report, word(&PLACEMENTS));
+    scenario.rebalance = table.read("rebalance", false, report, truth);
     scenario.shutdown_policy =
         table.read("shutdown_policy", ShutdownPolicy::default(), report, word(&SHUTDOWN_POLICIES));
     scenario.duration = table.read("duration", DURATION, report, span());

@@ -48,6 +48,7 @@ fn what_is_not_written_has_its_documented_default() {
             profile: Profile::Balanced,
             appliance: true,
             placement: Placement::Basic,
+            rebalance: false,
             shutdown_policy: ShutdownPolicy::Conditional,
             duration: Duration::from_secs(1500),
             nodes: vec![NodeSetup {

@@ -100,7 +100,9 @@ fn one_failure_of_two_nodes_is_survived_with_the_appliances_vote_alone() {
 #[test]
 fn what_would_break_the_goal_is_named_and_what_wouldnt_passes() {
     let mut lead = guarded();
-    assert!(lead.view().breaks(&maintenance("b", true)).is_some(), "a would have nobody left");
+    let breaks = lead.view().breaks(&maintenance("b", true)).expect("a would have nobody left");
+    assert!(breaks.contains("of 2 nodes in service 1 would be left while b is in maintenance"), "{breaks}");
+    assert!(breaks.contains("so for every maintenance here") && breaks.contains("web"), "{breaks}");
     assert_eq!(lead.view().breaks(&maintenance("b", false)), None);
     assert_eq!(lead.view().breaks(&Log::set_web(Requested::Stopped)), None);
     lead.log.must(Command::Set(Setting::Tolerate(None)));

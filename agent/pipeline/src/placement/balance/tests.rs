@@ -4,7 +4,7 @@ use crate::placement::fixture::{Cluster, GIB, apart, node, on, only_on, together
 const EAGER: BalanceSettings = BalanceSettings { threshold: 0.3, hold_rounds: 1, margin: 0.1 };
 
 fn look(cluster: &Cluster, settings: &BalanceSettings, hold: &mut BalanceHold) -> Option<String> {
-    let found = rebalance(&cluster.picture, &cluster.rules, cluster.scoring, settings, hold)?;
+    let found = rebalance(&cluster.picture, &cluster.rules, cluster.scoring, settings, hold, &mut |_, _| true)?;
     assert!(found.after < found.before);
     let names: Vec<_> = found.resources.iter().map(ToString::to_string).collect();
     Some(format!("{} {} {}", names.join("+"), found.from, found.to))
@@ -13,9 +13,14 @@ fn look(cluster: &Cluster, settings: &BalanceSettings, hold: &mut BalanceHold) -
 /// Moves as long as something is found.
 fn settle(cluster: &mut Cluster) -> Vec<String> {
     let mut done = Vec::new();
-    while let Some(found) =
-        rebalance(&cluster.picture, &cluster.rules, cluster.scoring, &EAGER, &mut BalanceHold::default())
-    {
+    while let Some(found) = rebalance(
+        &cluster.picture,
+        &cluster.rules,
+        cluster.scoring,
+        &EAGER,
+        &mut BalanceHold::default(),
+        &mut |_, _| true,
+    ) {
         for resource in &found.resources {
             cluster.seat(resource.as_str(), Seat::On(found.to.clone()));
         }
@@ -158,7 +163,8 @@ fn what_may_not_be_balanced_or_isnt_measured_or_doesnt_fit_stays() {
 fn it_says_why() {
     let cluster = four_on_one();
     let mut hold = BalanceHold::default();
-    let found = rebalance(&cluster.picture, &cluster.rules, cluster.scoring, &EAGER, &mut hold).unwrap();
+    let found =
+        rebalance(&cluster.picture, &cluster.rules, cluster.scoring, &EAGER, &mut hold, &mut |_, _| true).unwrap();
     assert_eq!(
         found.to_string(),
         "a from n1 to n2: the imbalance has been above 0.3 for 1 rounds, and goes from 1.41 to 0.94, the least of 8 \
@@ -219,4 +225,23 @@ fn the_moves_of_changing_promises_are_those_that_proxmox_publishes() {
     cluster.seat("v5", Seat::On(node("n1")));
     promise(&mut cluster, &["v1", "v2", "v3", "v4", "v5"], 1000, GIB);
     assert_eq!(settle(&mut cluster), ["v6 n3 n2", "v3 n2 n1", "v4 n2 n1"]);
+}
+
+#[test]
+fn the_best_move_that_is_allowed_is_made_and_where_none_is_nothing_moves() {
+    let cluster = four_on_one();
+    let move_with = |may: &mut dyn FnMut(&BTreeSet<ResourceName>, &MemberName) -> bool| {
+        let found =
+            rebalance(&cluster.picture, &cluster.rules, cluster.scoring, &EAGER, &mut BalanceHold::default(), may);
+        found.map(|found| (found.resources.into_iter().next().unwrap().to_string(), found.to.to_string()))
+    };
+    let at = |name: &str, to: &str| Some((name.to_owned(), to.to_owned()));
+    assert_eq!(move_with(&mut |_, _| true), at("a", "n2"));
+    assert_eq!(move_with(&mut |_, to| to.as_str() != "n2"), at("a", "n3"));
+    let mut asked = 0;
+    let none = move_with(&mut |_, _| {
+        asked += 1;
+        false
+    });
+    assert_eq!((none, asked), (None, 8), "the question may be a long one");
 }
