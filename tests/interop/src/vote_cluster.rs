@@ -35,7 +35,8 @@ pub struct VoteCluster {
     pub appliance: Appliance,
     /// What connects them.
     pub network: Network,
-    folder: TempDir,
+    /// Where all their files are.
+    pub folder: TempDir,
 }
 
 impl VoteCluster {
@@ -119,7 +120,10 @@ impl VoteCluster {
     /// # Errors
     /// A Corosync doesn't answer.
     pub fn look(&self, at: impl Fn(&Quorum)) -> Result<()> {
-        self.nodes.iter().try_for_each(|node| Ok(at(&node.quorum()?)))
+        for node in &self.nodes {
+            at(&node.quorum()?);
+        }
+        Ok(())
     }
 
     /// Starts both machines' daemons and waits until they have their vote.

@@ -59,8 +59,9 @@ fn an_invited_node_has_its_vote_by_one_command() {
     let said = node(0, &invite()).done().unwrap();
     assert!(said.contains("has this device already") && said.contains("former certificates"), "{said}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), is);
-    let refused = cluster.appliance.command(&["qdevice", "invite", "work"]).unwrap().refused().unwrap();
-    assert!(refused.contains("[qdevice.clusters.work]"), "{refused}");
+    // All of it is told, and nothing else is.
+    let events = cluster.appliance.command(&["qdevice", "events", "--json"]).unwrap().done().unwrap();
+    assert_eq!(events.matches("\"event\":\"invited\"").count(), 6, "{events}");
     cluster.form().unwrap();
 }
 
