@@ -17,6 +17,7 @@ pub mod join;
 mod link;
 pub mod program;
 pub mod runtime;
+pub mod service_manager;
 pub mod store;
 pub mod takeover;
 mod wire;

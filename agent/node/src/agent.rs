@@ -27,7 +27,6 @@ use tracing::{error, info, warn};
 use crate::config::{Config, WatchdogChoice};
 use crate::errors::chain;
 use crate::executor::Executor;
-use crate::fdstore::{ServiceManager, take_kept};
 use crate::guard::{Guard, GuardConfig};
 use crate::join::{CONFIG_FILE, SOCKET_FILE, STORE_FILE, forget_joining_key};
 use crate::machine;
@@ -35,6 +34,7 @@ use crate::operation::{Operations, OperationsConfig};
 use crate::supervisor::WATCHDOG_VARIABLE;
 use crate::usage;
 use crate::watchdog::{DogError, KEPT_NAME, Realtime, WatchdogSource};
+use tiebreaker_member::service_manager::{MAX_KEPT, ServiceManager, take_kept};
 
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
 /// An agent that is to end waits so long for the cluster to freeze what it leaves running.
@@ -75,8 +75,8 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     }
     let incarnation = machine::next_incarnation(data)?;
     let booted_in_ms = machine::booted_in_ms(&runtime_of_boot, &config.watchdog)?;
-    let mut kept = take_kept().context("taking over what the service manager kept")?;
-    let kept = kept.remove(KEPT_NAME);
+    let kept = take_kept(MAX_KEPT).context("taking over what the service manager kept")?;
+    let kept = kept.into_iter().rev().find(|(name, _)| name == KEPT_NAME).map(|(_, fd)| fd);
     let armed = kept.is_some();
     let (watchdog, guard) = tokio::task::block_in_place(|| watchdog(&config, data, kept))?;
     let acceptor = Acceptor::bind(&config.listen).await?;

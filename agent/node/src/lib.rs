@@ -14,7 +14,6 @@ mod config;
 pub mod drivers;
 mod errors;
 mod executor;
-pub mod fdstore;
 mod guard;
 mod join;
 mod machine;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -32,24 +32,6 @@ pub fn die_with_parent(command: &mut Command, kept: Vec<RawFd>) {
     // SAFETY: the hook runs between fork and exec. It makes system calls only and neither allocates nor locks: the
     // vector it reads was built before the fork, and io::Error from an error number is plain data.
     unsafe { command.pre_exec(hook) };
-}
-
-/// Owns a descriptor that this process was started with.
-///
-/// The caller makes sure that nobody else owns the number, which is so for descriptors handed over by the service
-/// manager that are taken once.
-pub fn adopt_inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: fcntl(F_GETFD) on any number is harmless and fails with EBADF on one that is not open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open, and by this function's contract nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(fd)
 }
 
 /// Puts the calling thread under SCHED_RR at the lowest real-time priority, its children excepted.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tiebreaker_member::ask::{LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
 use tiebreaker_member::core::Reply;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
+use tiebreaker_member::service_manager::{ServiceManager, take_kept};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,8 +22,14 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
-use crate::qdevice::{Engine, Events, Invitations, InvitedAlgorithm, Pki, Questions, serve_metrics};
+use crate::qdevice::{Arrived, Engine, Events, Invitations, InvitedAlgorithm, Pki, Questions, serve_metrics};
 use crate::stopped::StoppedClusters;
+
+/// What a socket unit calls the port of the clusters (`FileDescriptorName=`).
+const CLUSTER_PORT: &str = "cluster";
+
+/// Descriptors that the service manager may hand over: QDevice clients, and a few ports.
+const MOST_KEPT: usize = 20_000;
 
 const NO_QDEVICE: &str = "this appliance serves no QDevice clients: add [qdevice] to server.toml";
 
@@ -49,7 +56,11 @@ pub async fn run(layout: Layout) -> Result<()> {
     let config = Config::load(&layout.config())?;
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
-    let acceptor = Acceptor::bind(&config.listen).await?;
+    let manager = ServiceManager::from_env();
+    let mut kept = take_kept(MOST_KEPT).context("taking over what the service manager kept")?;
+    let arrived = Arrived::take(&mut kept, manager.as_ref());
+    let ports = kept.into_iter().filter(|(name, _)| name == CLUSTER_PORT).map(|(_, fd)| fd.into());
+    let acceptor = Acceptor::bind_or_take(&config.listen, ports.collect()).await?;
     let mut votes = JoinSet::new();
     let mut questions = None;
     let events = Events::new();
@@ -58,7 +69,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         if let Some(ends) = pki.ends() {
             events.certificate(None, None, ends);
         }
-        let (engine, ask) = Engine::bind(settings, &pki, events.clone()).await?;
+        let (engine, ask) = Engine::bind(settings, &pki, events.clone(), arrived).await?;
         for address in &settings.metrics_listen {
             votes.spawn(serve_metrics(*address, ask.clone(), events.clone()).await?);
         }
@@ -104,8 +115,17 @@ pub async fn run(layout: Layout) -> Result<()> {
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
     let (asks, asked) = mpsc::channel(64);
     let serving = tokio::spawn(local::serve(incoming, asks));
+    if let Some(manager) = &manager {
+        manager.ready().context("telling the service manager that the daemon is up")?;
+    }
     let result = daemon.serve(asked).await;
     serving.abort();
+    if let (Ok(()), Some(questions), Some(manager)) = (&result, &daemon.questions, &manager)
+        && let Some(leaving) = questions.hand_over().await
+        && let Err(error) = tokio::task::block_in_place(|| leaving.store(manager))
+    {
+        warn!("QDevice clients will have to come again: {error:#}");
+    }
     drop(socket);
     result
 }

@@ -1,7 +1,7 @@
 //! The appliance: set up by the real command, run as the real daemon.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, OpenOptions},
     io::Write,
     net::SocketAddr,
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tiebreaker_member::ask::LocalRequest;
 
 use crate::{
-    Operator, Program, Ran,
+    Operator, Program, Ran, ServiceManager,
     node::{end, placed, spawn},
     run, until,
 };
@@ -26,6 +26,7 @@ pub struct Appliance {
     address: SocketAddr,
     place: Vec<OsString>,
     child: Option<Child>,
+    manager: Option<ServiceManager>,
 }
 
 impl Appliance {
@@ -35,7 +36,7 @@ impl Appliance {
     /// It can't be set up.
     pub fn init(folder: &Path, address: SocketAddr, place: Vec<OsString>) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let appliance = Self { folder: folder.to_owned(), address, place, child: None };
+        let appliance = Self { folder: folder.to_owned(), address, place, child: None, manager: None };
         let listen = address.to_string();
         appliance.command(&["init", "--name", "pi", "--listen", &listen, "--address", &listen])?.done()?;
         Ok(appliance)
@@ -86,14 +87,31 @@ impl Appliance {
         Ok(self.command(&["token", "create", "--cluster", cluster])?.done()?.trim().to_owned())
     }
 
+    /// From its next start on the daemon has a service manager that keeps descriptors for it.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn manage(&mut self) -> Result<&ServiceManager> {
+        Ok(self.manager.insert(ServiceManager::start(&self.folder)?))
+    }
+
     /// Starts the daemon and waits until it answers.
     ///
     /// # Errors
     /// It doesn't.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = placed(&self.place, Program::Server.path()?.as_os_str());
-        command.arg("run").arg("--data").arg(self.data());
-        let mut child = spawn(command, &self.folder)?;
+        let (program, data) = (Program::Server.path()?, self.data());
+        let args = [OsStr::new("run"), OsStr::new("--data"), data.as_os_str()];
+        let mut child = match &self.manager {
+            Some(manager) => {
+                manager.spawn(&self.place, program.as_os_str(), &args, |command| spawn(command, &self.folder))?
+            }
+            None => {
+                let mut command = placed(&self.place, program.as_os_str());
+                command.args(args);
+                spawn(command, &self.folder)?
+            }
+        };
         let operator = self.operator();
         let up = until("answer of the appliance", Duration::from_secs(30), || match child.try_wait()? {
             Some(status) => Ok(Err(anyhow!("it ended: {status}"))),

@@ -43,11 +43,12 @@ pub struct Quorum {
 }
 
 impl CorosyncNode {
-    /// A machine of a cluster of two, `node1` and `node2` of the network, whose QDevice server is `pi`.
+    /// A machine of a cluster of two, `node1` and `node2` of the network, whose QDevice server is `pi` if there is an
+    /// algorithm; else it has none.
     ///
     /// # Errors
     /// Debian's packages are missing.
-    pub fn new(folder: &Path, network: &Network, host: &str, cluster: &str, algorithm: &str) -> Result<Self> {
+    pub fn new(folder: &Path, network: &Network, host: &str, cluster: &str, algorithm: Option<&str>) -> Result<Self> {
         for (program, package) in [
             ("corosync", "corosync"),
             ("corosync-qdevice", "corosync-qdevice"),
@@ -66,11 +67,17 @@ impl CorosyncNode {
             nodes.push_str(&format!("  node {{\n    ring0_addr: {ip}\n    nodeid: {id}\n    name: {node}\n  }}\n"));
         }
         let server = network.ip("pi")?;
+        let device = algorithm.map(|algorithm| {
+            format!(
+                "  device {{\n    model: net\n    votes: 1\n    net {{\n      host: {server}\n      algorithm: {algorithm}\n      \
+                 tls: on\n    }}\n  }}\n"
+            )
+        });
+        let device = device.unwrap_or_default();
         let config = format!(
             "totem {{\n  version: 2\n  cluster_name: {cluster}\n  transport: udpu\n}}\n\
              nodelist {{\n{nodes}}}\n\
-             quorum {{\n  provider: corosync_votequorum\n  device {{\n    model: net\n    votes: 1\n    net {{\n      \
-             host: {server}\n      algorithm: {algorithm}\n      tls: on\n    }}\n  }}\n}}\n\
+             quorum {{\n  provider: corosync_votequorum\n{device}}}\n\
              logging {{\n  to_stderr: yes\n  to_syslog: no\n}}\n"
         );
         fs::write(folder.join("etc/corosync.conf"), config)?;

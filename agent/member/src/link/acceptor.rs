@@ -81,11 +81,28 @@ impl Acceptor {
     /// # Errors
     /// When an address is taken or not this machine's.
     pub async fn bind(addrs: &[SocketAddr]) -> Result<Self, LinkError> {
+        Self::bind_or_take(addrs, Vec::new()).await
+    }
+
+    /// The same, but takes an open listener for an address where there is one, as a service manager hands them over. The
+    /// others are closed.
+    ///
+    /// # Errors
+    /// As [`Acceptor::bind`].
+    pub async fn bind_or_take(addrs: &[SocketAddr], mut open: Vec<std::net::TcpListener>) -> Result<Self, LinkError> {
         let mut listeners = Vec::new();
         let mut bound = Vec::new();
         for addr in addrs {
             let failed = |source| LinkError::Bind { addr: *addr, source };
-            let listener = TcpListener::bind(addr).await.map_err(failed)?;
+            let taken = open.iter().position(|open| open.local_addr().is_ok_and(|local| local == *addr));
+            let listener = match taken {
+                Some(at) => {
+                    let open = open.swap_remove(at);
+                    open.set_nonblocking(true).map_err(failed)?;
+                    TcpListener::from_std(open).map_err(failed)?
+                }
+                None => TcpListener::bind(addr).await.map_err(failed)?,
+            };
             bound.push(listener.local_addr().map_err(failed)?);
             listeners.push(listener);
         }

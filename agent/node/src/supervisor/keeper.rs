@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
-use crate::fdstore::{MAX_KEPT, check_name};
+use tiebreaker_member::service_manager::{MAX_KEPT, check_name};
 
 /// Longer messages are dropped whole.
 const MESSAGE_MAX: usize = 4096;

@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use super::config::{BOOT_ID_VARIABLE, GOING_VARIABLE, SupervisorConfig, SupervisorError, WATCHDOG_VARIABLE};
 use super::device::SimulatedDevice;
 use super::keeper::{Keeper, receive};
-use crate::fdstore::SUPERVISOR_VARIABLE;
 use crate::processes::kill_descendants;
+use crate::sys;
 use crate::watchdog::{Reply, Request};
-use crate::{fdstore, sys};
+use tiebreaker_member::service_manager as fdstore;
+use tiebreaker_member::service_manager::SUPERVISOR_VARIABLE;
 
 /// An agent that lives this long is well: the next restart is quick again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use tiebreaker_firmware::{Capabilities, LinuxWatchdog, LinuxWatchdogError, Watchdog};
 
 use super::{SimulatedWatchdog, SimulatedWatchdogError};
-use crate::fdstore::{FdStoreError, ServiceManager};
+use tiebreaker_member::service_manager::{FdStoreError, ServiceManager};
 
 /// The name under which the service manager keeps the watchdog's descriptor.
 pub const KEPT_NAME: &str = "watchdog";

@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
-use tiebreaker_qnetd::PeerNames;
+use tiebreaker_qnetd::{ClientId, PeerNames};
 
+use super::handover::KeptConnection;
 use super::tls::{TlsError, TlsServer, TlsStream};
 
 /// Who doesn't take its messages in this time is gone.
@@ -82,6 +83,35 @@ impl Connection {
     /// A connection, on a socket that doesn't block, that does nothing until it is told to.
     pub fn new(socket: TcpStream) -> Self {
         Self { socket, secure: None, outgoing: None, may_read: false }
+    }
+
+    /// One that another process had.
+    ///
+    /// # Errors
+    /// Its keys are unusable.
+    pub fn resume(socket: TcpStream, kept: KeptConnection, now: Instant) -> Result<Self, Over> {
+        let secure = match kept.tls {
+            Some(tls) => {
+                let stream = TlsStream::resume(tls)?;
+                Some(Box::new(Secure { stream, until: None, plain: kept.plain }))
+            }
+            None => None,
+        };
+        let mut connection = Self { socket, secure, outgoing: None, may_read: false };
+        connection.put(kept.outgoing, 0);
+        connection.flush(now)?;
+        Ok(connection)
+    }
+
+    /// Gives it away, for the next process; `None` if that can't be.
+    pub fn into_kept(self, client: ClientId) -> Option<(TcpStream, KeptConnection)> {
+        let (local, peer) = (self.socket.local_addr().ok()?, self.socket.peer_addr().ok()?);
+        let (tls, plain) = match self.secure {
+            Some(secure) => (Some(secure.stream.into_kept()?), secure.plain),
+            None => (None, Vec::new()),
+        };
+        let outgoing = self.outgoing.map(|outgoing| outgoing.bytes).unwrap_or_default();
+        Some((self.socket, KeptConnection { client: client.0, local, peer, tls, plain, outgoing }))
     }
 
     /// Its socket.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
 use tiebreaker_member::ask::{QdeviceCluster, QdeviceHappening};
-use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Server};
+use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Saved, Server};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::consume_budget;
 use tokio::time::sleep_until;
@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, Heard, Over, PORTION};
 use super::events::Events;
+use super::handover::{Arrived, KeptConnection, Leaving};
 use super::pki::Pki;
 use super::poll::Poll;
 use super::settings::Settings;
@@ -59,6 +60,7 @@ pub struct Engine {
     accept_again: Option<Instant>,
     history: Events,
     asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
+    ending: mpsc::Receiver<oneshot::Sender<Leaving>>,
 }
 
 /// A connection, and what the poll and the table of deadlines know of it.
@@ -72,6 +74,7 @@ struct Watched {
 #[derive(Clone)]
 pub struct Questions {
     ask: mpsc::Sender<oneshot::Sender<Vec<QdeviceCluster>>>,
+    end: mpsc::Sender<oneshot::Sender<Leaving>>,
 }
 
 impl Questions {
@@ -81,30 +84,49 @@ impl Questions {
         self.ask.send(answer).await.ok()?;
         answered.await.ok()
     }
+
+    /// Ends the service and gives what goes to the next process; `None` if it has ended already.
+    pub async fn hand_over(&self) -> Option<Leaving> {
+        let (answer, answered) = oneshot::channel();
+        self.end.send(answer).await.ok()?;
+        answered.await.ok()
+    }
 }
 
 impl Engine {
-    /// Opens the ports.
+    /// Opens the ports, or goes on with those of the former process, and with its connections.
     ///
     /// # Errors
     /// When a port is taken, or the authority unusable.
-    pub async fn bind(settings: &Settings, pki: &Pki, history: Events) -> Result<(Self, Questions)> {
+    pub async fn bind(
+        settings: &Settings,
+        pki: &Pki,
+        history: Events,
+        mut arrived: Arrived,
+    ) -> Result<(Self, Questions)> {
         let tls = TlsServer::new(pki)?;
         let poll = Poll::new().context("making an epoll for QDevice clients")?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for (address, number) in settings.listen.iter().zip(LISTENERS..) {
-            let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-                format!("listening for QDevice clients on {address}: does a corosync-qnetd run here?")
-            })?;
-            let listener = listener.into_std().context("taking a listener")?;
+            let listener = match arrived.port(*address) {
+                Some(listener) => listener,
+                None => {
+                    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+                        format!("listening for QDevice clients on {address}: does a corosync-qnetd run here?")
+                    })?;
+                    listener.into_std().context("taking a listener")?
+                }
+            };
+            listener.set_nonblocking(true).context("taking a listener")?;
             addresses.push(listener.local_addr().context("asking for the own address")?);
             poll.add(&listener, number, EventFlags::IN).context("watching a listener")?;
             listeners.push(listener);
         }
         let server = Server::new(settings.votes.clone());
         let (ask, asked) = mpsc::channel(QUESTIONS);
-        let engine = Self {
+        let (end, ending) = mpsc::channel(1);
+        let mut engine = Self {
             server,
             tls,
             poll,
@@ -117,8 +139,13 @@ impl Engine {
             accept_again: None,
             history,
             asked,
+            ending,
         };
-        Ok((engine, Questions { ask }))
+        if let Some((server, connections)) = arrived.service {
+            engine.resume(settings, server, connections);
+        }
+        engine.history.happened(QdeviceHappening::Started { kept: engine.connections.len() });
+        Ok((engine, Questions { ask, end }))
     }
 
     /// Where it listens.
@@ -127,7 +154,7 @@ impl Engine {
         &self.addresses
     }
 
-    /// Serves until it fails.
+    /// Serves until it fails, or is to hand over.
     ///
     /// # Errors
     /// The system's, when it can't wait for sockets any more.
@@ -139,6 +166,11 @@ impl Engine {
             tokio::select! {
                 found = self.poll.ready(&mut ready) => found.context("waiting for QDevice clients")?,
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
+                Some(answer) = self.ending.recv() => {
+                    // Who asked may have gone; then all connections end here.
+                    let _ = answer.send(self.hand_over());
+                    return Ok(());
+                }
                 Some(answer) = self.asked.recv() => {
                     let now = Instant::now();
                     // Who asked may have gone.
@@ -150,6 +182,44 @@ impl Engine {
             self.expire();
             consume_budget().await;
         }
+    }
+
+    /// Between two turns nothing is half done: what has come is dealt with or in the connection, and so is what is to go.
+    fn hand_over(self) -> Leaving {
+        let server = self.server.save(Instant::now());
+        let kept = self.connections.into_iter().filter(|(client, _)| self.server.can_hand_over(*client));
+        let connections = kept.filter_map(|(client, watched)| watched.connection.into_kept(client)).collect();
+        Leaving { server, connections, listeners: self.listeners }
+    }
+
+    /// Goes on with the former process's clients.
+    fn resume(&mut self, settings: &Settings, server: Saved, connections: Vec<(TcpStream, KeptConnection)>) {
+        let now = Instant::now();
+        self.last = server.clients().map(|client| client.0).max().unwrap_or_default();
+        for (socket, kept) in connections {
+            let client = ClientId(kept.client);
+            let flags = EventFlags::IN;
+            let connection = Connection::resume(socket, kept, now).and_then(|connection| {
+                self.poll.add(connection.socket(), client.0, flags)?;
+                Ok(connection)
+            });
+            match connection {
+                Ok(connection) => {
+                    self.connections.insert(client, Watched { connection, flags, deadline: None });
+                    self.busy.push_back(client);
+                }
+                Err(over) => debug!(%client, "a QDevice connection ended with the restart: {over}"),
+            }
+        }
+        let came = self.connections.keys().copied().collect();
+        match Server::restore(settings.votes.clone(), server, &came, now) {
+            Ok(server) => self.server = server,
+            Err(unfit) => {
+                warn!("QDevice clients of the former process are let go, and come again: {unfit}");
+                self.connections.clear();
+            }
+        }
+        self.settle();
     }
 
     fn wake(&self) -> Option<Instant> {

@@ -108,7 +108,8 @@ async fn service() -> (SocketAddr, Questions, tempfile::TempDir) {
         toml::from_str("listen = ['127.0.0.1:0']\n[clusters.plain]\nplain_text = true\n[clusters.secret]").unwrap();
     let settings = Settings::check(&raw).unwrap();
     assert!(settings.serves("secret") && !settings.serves("Secret"));
-    let (engine, questions) = Engine::bind(&settings, &Pki::open(dir.path()).unwrap(), Events::new()).await.unwrap();
+    let (engine, questions) =
+        Engine::bind(&settings, &Pki::open(dir.path()).unwrap(), Events::new(), Arrived::default()).await.unwrap();
     let address = engine.addresses()[0];
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     tokio::spawn(engine.run());

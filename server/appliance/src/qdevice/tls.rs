@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_next::crypto::Identity;
+use rustls_next::enums::ProtocolVersion;
 use rustls_next::server::{InvalidSniPolicy, NoServerSessionStorage, ServerConfig, ServerSide, WebPkiClientVerifier};
 use rustls_next::time_provider::TimeProvider;
 use rustls_next::{Connection, RootCertStore, SliceInput, Tcp};
 use rustls_pki_types::{PrivateKeyDer, UnixTime};
+use serde::{Deserialize, Serialize};
 use tiebreaker_member::EARLIEST_PLAUSIBLE;
 use tiebreaker_qnetd::PeerNames;
 use x509_parser::extensions::GeneralName;
 
 use super::pki::{Pki, PkiError};
+use super::records::{Keys, RecordError, Records};
 
 /// What has come and can't be read yet is never more: a record has 16 kB, a handshake's message the rest.
 const MAX_UNREAD: usize = 64 * 1024;
@@ -38,6 +41,9 @@ pub enum TlsError {
     /// The peer broke the protocol, or its certificate is refused.
     #[error("TLS with the peer failed")]
     Peer(#[source] rustls_next::Error),
+    /// A connection that was handed over can't go on.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The peer sends what never becomes a record.
     #[error("the peer's TLS messages are too long")]
     TooLong,
@@ -86,6 +92,8 @@ impl TlsServer {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets.default = 0;
         config.send_tls13_tickets.max = 0;
+        // At the end of this process its connections go to the next one.
+        config.enable_secret_extraction = true;
         Ok(Self { config: Arc::new(config) })
     }
 
@@ -95,14 +103,35 @@ impl TlsServer {
     /// When the settings don't fit together.
     pub fn accept(&self) -> Result<TlsStream, TlsError> {
         let connection = Connection::<ServerSide, Tcp>::new(Arc::clone(&self.config)).map_err(TlsError::SetUp)?;
-        Ok(TlsStream { connection: Box::new(connection), unread: Vec::new() })
+        Ok(TlsStream { layer: Layer::Library(Box::new(connection)), unread: Vec::new() })
     }
+}
+
+enum Layer {
+    Library(Box<Connection<ServerSide, Tcp>>),
+    /// Another process has shaken hands.
+    Kept(Box<Records>),
 }
 
 /// One connection's encryption.
 pub struct TlsStream {
-    connection: Box<Connection<ServerSide, Tcp>>,
+    layer: Layer,
     unread: Vec<u8>,
+}
+
+/// A connection's encryption on its way to the next process.
+#[derive(Serialize, Deserialize)]
+pub struct KeptTls {
+    receive: Keys,
+    send: Keys,
+    unread: Vec<u8>,
+}
+
+impl std::fmt::Debug for KeptTls {
+    /// Keys are never shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeptTls(..)")
+    }
 }
 
 impl TlsStream {
@@ -117,14 +146,20 @@ impl TlsStream {
             return Err(TlsError::TooLong);
         }
         self.unread.extend_from_slice(bytes);
-        let mut input = SliceInput::new(&mut self.unread);
-        let result = self.connection.read_tls(&mut input, out).handle_all(plain);
-        let used = input.into_used();
-        self.unread.drain(..used.min(self.unread.len()));
+        let result = match &mut self.layer {
+            Layer::Library(connection) => {
+                let mut input = SliceInput::new(&mut self.unread);
+                let result = connection.read_tls(&mut input, out).handle_all(plain);
+                let used = input.into_used();
+                self.unread.drain(..used.min(self.unread.len()));
+                result.map(drop).map_err(TlsError::Peer)
+            }
+            Layer::Kept(records) => records.receive(&mut self.unread, plain).map_err(TlsError::Record),
+        };
         if self.unread.is_empty() {
             self.unread = Vec::new();
         }
-        result.map(drop).map_err(TlsError::Peer)
+        result
     }
 
     /// Encrypts.
@@ -132,12 +167,41 @@ impl TlsStream {
     /// # Errors
     /// When the connection has failed before.
     pub fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
-        self.connection.write(plain.into(), out).map_err(TlsError::Peer)
+        match &mut self.layer {
+            Layer::Library(connection) => connection.write(plain.into(), out).map_err(TlsError::Peer),
+            Layer::Kept(records) => Ok(records.send(plain, out)?),
+        }
+    }
+
+    /// Goes on with what another process has negotiated.
+    ///
+    /// # Errors
+    /// When its keys are unusable.
+    pub fn resume(kept: KeptTls) -> Result<Self, TlsError> {
+        let records = Records::new(kept.receive, kept.send)?;
+        Ok(Self { layer: Layer::Kept(Box::new(records)), unread: kept.unread })
+    }
+
+    /// Gives it away, for the next process. All that it gave to be sent must have been sent, or go along. `None` if that
+    /// can't be: the handshake isn't done, or it isn't TLS 1.3.
+    pub fn into_kept(self) -> Option<KeptTls> {
+        let (receive, send) = match self.layer {
+            Layer::Library(connection) if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
+                let secrets = connection.dangerous_extract_secrets().ok()?;
+                (Keys::new(secrets.rx)?, Keys::new(secrets.tx)?)
+            }
+            Layer::Library(_) => return None,
+            Layer::Kept(records) => records.into_keys(),
+        };
+        Some(KeptTls { receive, send, unread: self.unread })
     }
 
     /// Whether the handshake is still under way.
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        match &self.layer {
+            Layer::Library(connection) => connection.is_handshaking(),
+            Layer::Kept(_) => false,
+        }
     }
 
     /// What the peer's certificate says, which was checked against the authority.
@@ -151,7 +215,8 @@ impl TlsStream {
     }
 
     fn certificate(&self) -> Option<&[u8]> {
-        match self.connection.peer_identity()?.identity() {
+        let Layer::Library(connection) = &self.layer else { return None };
+        match connection.peer_identity()?.identity() {
             Identity::X509(chain) => Some(&chain.end_entity),
             _ => None,
         }
@@ -175,3 +240,6 @@ pub(super) fn names_in(certificate: &[u8]) -> Option<PeerNames> {
     });
     Some(PeerNames { common: common.map(ToOwned::to_owned), dns: dns.collect() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The variable in which systemd 254 and later, and our own supervisor, tell how many descriptors they keep.
-pub(crate) const STORE_VARIABLE: &str = "FDSTORE";
+pub const STORE_VARIABLE: &str = "FDSTORE";
 
 /// How long systemd may take to tell about a unit.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

@@ -1,38 +1,45 @@
-//! Descriptors that outlive the agent: the service manager's file descriptor store.
+//! Descriptors that outlive a daemon: the service manager's file descriptor store.
 //!
-//! The agent's death must neither stop a watchdog nor count as petting it, so somebody else keeps the descriptor open.
-//! Under systemd that is systemd (`FileDescriptorStoreMax=1`, `FileDescriptorStorePreserve=yes` in the unit), spoken
-//! to as in sd_notify(3) and sd_listen_fds(3); on a machine without it our own supervisor speaks the same protocol.
+//! An agent's death must neither stop a watchdog nor count as petting it, and the appliance's clients shall not notice its
+//! restart, so somebody else keeps the descriptors open. Under systemd that is systemd (`FileDescriptorStoreMax=` in the
+//! unit), spoken to as in sd_notify(3) and sd_listen_fds(3); on a machine without it our own supervisor speaks the same
+//! protocol.
 
 mod room;
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::pipe::PipeFlags;
 
-use crate::sys;
-
-pub(crate) use room::STORE_VARIABLE;
+pub use room::STORE_VARIABLE;
 
 /// The variable in which our own supervisor names what it hands over: `NUMBER=NAME`, separated by colons.
-pub(crate) const KEPT_VARIABLE: &str = "TIEBREAKER_KEPT_FDS";
+pub const KEPT_VARIABLE: &str = "TIEBREAKER_KEPT_FDS";
 /// The variable in which our own supervisor tells its process id.
-pub(crate) const SUPERVISOR_VARIABLE: &str = "TIEBREAKER_SUPERVISOR";
+pub const SUPERVISOR_VARIABLE: &str = "TIEBREAKER_SUPERVISOR";
+
+/// Descriptors in one message; the kernel takes 253.
+const AT_ONCE: usize = 250;
+
+/// How long the service manager may take for what it was sent.
+const DEALT_WITH_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The first number that systemd hands over (SD_LISTEN_FDS_START).
 const LISTEN_FDS_START: RawFd = 3;
 
 /// More descriptors than this are never handed over to an agent, which stores one.
-pub(crate) const MAX_KEPT: usize = 8;
+pub const MAX_KEPT: usize = 8;
 
 /// What went wrong between the agent and its service manager.
 #[derive(Debug, thiserror::Error)]
@@ -89,52 +96,92 @@ impl ServiceManager {
         Some(Self { address, store: env::var_os(STORE_VARIABLE) })
     }
 
-    /// One that listens here and has room.
-    #[cfg(test)]
-    pub(crate) fn at(address: &std::path::Path) -> Self {
+    /// One that listens here and has room, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn at(address: &std::path::Path) -> Self {
         Self { address: address.into(), store: Some("1".into()) }
     }
 
     /// Has the service manager keep a copy of `fd` under `name`, across deaths of this process.
     ///
     /// The message survives this process, too: once this returns, the copy is on its way.
+    ///
+    /// # Errors
+    /// When the name is bad, or the message isn't taken.
     pub fn store(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), FdStoreError> {
         check_name(name)?;
         // FDPOLL=0: a watchdog has no hang-up to wait for, and nobody but us decides when it is given up.
-        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(fd))
+        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), &[fd])
+    }
+
+    /// Has the service manager keep copies of sockets under one name. It gives up those whose peers hang up.
+    ///
+    /// # Errors
+    /// When the name is bad, or a message isn't taken.
+    pub fn store_all(&self, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), FdStoreError> {
+        check_name(name)?;
+        let message = format!("FDSTORE=1\nFDNAME={name}");
+        fds.chunks(AT_ONCE).try_for_each(|fds| self.send(&message, fds))
+    }
+
+    /// Waits until the service manager has dealt with all that was sent before, for at most 5 s.
+    ///
+    /// # Errors
+    /// It has not by then.
+    pub fn wait_for_it(&self) -> Result<(), FdStoreError> {
+        let failed = |source: io::Error| FdStoreError::Send { address: self.address.clone(), source };
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        self.send("BARRIER=1", &[theirs.as_fd()])?;
+        drop(theirs);
+        // It closes its copy when it comes to it, and then the pipe has no writer any more.
+        let mut polled = [PollFd::new(&ours, PollFlags::IN)];
+        match poll(&mut polled, Some(&DEALT_WITH_WITHIN)) {
+            Ok(0) => Err(failed(io::ErrorKind::TimedOut.into())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed(error.into())),
+        }
     }
 
     /// Has the service manager give up its copies stored under `name`.
+    ///
+    /// # Errors
+    /// When the name is bad, or the message isn't taken.
     pub fn remove(&self, name: &str) -> Result<(), FdStoreError> {
         check_name(name)?;
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None)
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
     }
 
     /// Proves that the service manager has room for a descriptor, or says why that is not proven: one that has none
     /// drops what it is given without a word. May ask systemd, for at most 5 s.
+    ///
+    /// # Errors
+    /// Why it is not proven.
     pub fn has_room(&self) -> Result<(), String> {
         room::prove(self.store.as_deref())
     }
 
     /// Tells the service manager that this process is up.
+    ///
+    /// # Errors
+    /// When the message isn't taken.
     pub fn ready(&self) -> Result<(), FdStoreError> {
-        self.send("READY=1", None)
+        self.send("READY=1", &[])
     }
 
-    fn send(&self, message: &str, fd: Option<BorrowedFd<'_>>) -> Result<(), FdStoreError> {
-        self.try_send(message, fd).map_err(|source| FdStoreError::Send { address: self.address.clone(), source })
+    fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), FdStoreError> {
+        self.try_send(message, fds).map_err(|source| FdStoreError::Send { address: self.address.clone(), source })
     }
 
-    fn try_send(&self, message: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    fn try_send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let address = match self.address.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddrUnix::new_abstract_name(name)?,
             None => SocketAddrUnix::new(self.address.as_bytes())?,
         };
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let sent = rustix::net::sendmsg_addr(
@@ -148,19 +195,21 @@ impl ServiceManager {
     }
 }
 
-/// The descriptors that the service manager kept for this process, by name. Only the first call in a process finds
-/// any: the descriptors then belong to the caller. Of several with one name the last counts, the others are closed.
-pub fn take_kept() -> Result<BTreeMap<String, OwnedFd>, FdStoreError> {
+/// The descriptors that the service manager kept for this process, with their names; more than `most` are refused. Only
+/// the first call in a process finds any: the descriptors then belong to the caller.
+///
+/// # Errors
+/// When the environment makes no sense, or a descriptor isn't there.
+pub fn take_kept(most: usize) -> Result<Vec<(String, OwnedFd)>, FdStoreError> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::AcqRel) {
-        return Ok(BTreeMap::new());
+        return Ok(Vec::new());
     }
-    let announced = announced(|name| env::var_os(name), std::process::id(), std::os::unix::process::parent_id())?;
-    let mut kept = BTreeMap::new();
+    let announced = announced(|name| env::var_os(name), std::process::id(), std::os::unix::process::parent_id(), most)?;
+    let mut kept = Vec::new();
     for (fd, name) in announced {
-        let owned =
-            sys::adopt_inherited(fd).map_err(|source| FdStoreError::Missing { fd, name: name.clone(), source })?;
-        kept.insert(name, owned);
+        let owned = adopt(fd).map_err(|source| FdStoreError::Missing { fd, name: name.clone(), source })?;
+        kept.push((name, owned));
     }
     Ok(kept)
 }
@@ -171,10 +220,11 @@ fn announced(
     variable: impl Fn(&str) -> Option<OsString>,
     pid: u32,
     parent: u32,
+    most: usize,
 ) -> Result<Vec<(RawFd, String)>, FdStoreError> {
     if number(&variable, "LISTEN_PID")? == Some(pid) {
         let count = number(&variable, "LISTEN_FDS")?.unwrap_or(0) as usize;
-        if count > MAX_KEPT {
+        if count > most {
             return Err(senseless("LISTEN_FDS", count.to_string().into()));
         }
         let names = text(&variable, "LISTEN_FDNAMES")?.unwrap_or_default();
@@ -191,9 +241,25 @@ fn announced(
             .filter(|item| !item.is_empty())
             .map(|item| item.split_once('=').and_then(|(fd, name)| Some((fd.parse().ok()?, name.to_owned()))))
             .collect();
-        return parsed.filter(|list| list.len() <= MAX_KEPT).ok_or_else(|| senseless(KEPT_VARIABLE, list.into()));
+        return parsed.filter(|list| list.len() <= most).ok_or_else(|| senseless(KEPT_VARIABLE, list.into()));
     }
     Ok(Vec::new())
+}
+
+/// Owns a descriptor that this process was started with.
+///
+/// Nobody else owns the number: descriptors of the service manager are taken once.
+#[allow(unsafe_code, reason = "a number has to become a descriptor somewhere")]
+fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    // SAFETY: the borrow ends with this statement, and asking for the flags of a number that is not open fails harmlessly.
+    fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) })?;
+    // SAFETY: the descriptor is open, and by this function's contract nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
 }
 
 fn text(variable: &impl Fn(&str) -> Option<OsString>, name: &'static str) -> Result<Option<String>, FdStoreError> {
@@ -216,7 +282,10 @@ const fn senseless(variable: &'static str, value: OsString) -> FdStoreError {
 }
 
 /// Names travel in lines and in lists separated by colons, so they hold nothing that could end either.
-pub(crate) fn check_name(name: &str) -> Result<(), FdStoreError> {
+///
+/// # Errors
+/// It holds something else.
+pub fn check_name(name: &str) -> Result<(), FdStoreError> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if (1..=64).contains(&name.len()) && name.bytes().all(fine) {
         Ok(())
@@ -232,7 +301,7 @@ mod tests {
     fn look(variables: &[(&str, &str)]) -> Result<Vec<(RawFd, String)>, FdStoreError> {
         let find =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
-        announced(find, 100, 7)
+        announced(find, 100, 7, MAX_KEPT)
     }
 
     #[test]

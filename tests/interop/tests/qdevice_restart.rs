@@ -1,0 +1,67 @@
+//! A restart of the appliance costs no vote: its connections go from process to process, through the service manager.
+//!
+//! Needs root, and the Debian packages corosync, corosync-qdevice, libnss3-tools, bash and iproute2; without them these
+//! tests fail.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tiebreaker_interop::{VoteCluster, alone_with_the_vote, whole};
+
+/// Corosync's timers are the measure, and the machine has few cores.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn joins(cluster: &VoteCluster) -> usize {
+    cluster.appliance.log().matches("has joined from").count()
+}
+
+#[test]
+fn a_restart_of_the_server_costs_no_node_its_vote() {
+    let _turn = one_at_a_time();
+    for algorithm in ["ffsplit", "lms"] {
+        let mut cluster = VoteCluster::managed(algorithm).unwrap();
+        let joined = joins(&cluster);
+        for round in 1..=2 {
+            let begun = Instant::now();
+            cluster.appliance.stop();
+            let stopped = begun.elapsed();
+            // The nodes know of nothing, and neither do they afterwards.
+            cluster.look(|quorum| assert!(whole(quorum), "while the server is down: {quorum:?}")).unwrap();
+            cluster.appliance.start().unwrap();
+            println!("{algorithm}, restart {round}: down after {stopped:?}, up again after {:?}", begun.elapsed());
+            // Longer than a heartbeat: an echo that isn't answered ends a client's patience.
+            let until = Instant::now() + Duration::from_secs(9);
+            let mut looks = 0;
+            while Instant::now() < until {
+                cluster.look(|quorum| assert!(whole(quorum), "after the restart: {quorum:?}")).unwrap();
+                looks += 1;
+            }
+            println!("{algorithm}, restart {round}: {looks} looks, both had their vote in each");
+        }
+        assert_eq!(joins(&cluster), joined, "nobody had to come again: {}", cluster.appliance.log());
+        let status = cluster.appliance.command(&["qdevice", "status"]).unwrap().done().unwrap();
+        assert_eq!(status.matches("ACK for").count(), 2, "{status}");
+        // What was handed over works.
+        cluster.nodes[0].kill().unwrap();
+        cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
+    }
+}
+
+#[test]
+fn who_dies_while_the_server_is_away_is_missed_by_the_next() {
+    let _turn = one_at_a_time();
+    let mut cluster = VoteCluster::managed("ffsplit").unwrap();
+    cluster.appliance.stop();
+    cluster.nodes[0].kill().unwrap();
+    cluster.appliance.start().unwrap();
+    cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
+    cluster.restart(0).unwrap();
+    cluster.both("both with their vote again", whole).unwrap();
+}
