@@ -15,3 +15,4 @@ mod layout;
 mod local;
 mod qdevice;
 mod stopped;
+mod sys;

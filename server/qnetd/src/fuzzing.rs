@@ -2,7 +2,7 @@
 //! of the API.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -49,10 +49,11 @@ pub fn decode(data: &[u8]) {
 }
 
 /// Any bytes as the conversation of three clients with the server. Each step is a byte that says who does what, for
-/// messages followed by a length and bytes.
+/// messages followed by a length and bytes. Handshakes are done at the next step that lets time pass.
 ///
 /// # Panics
-/// When the server talks to who isn't there, or keeps anything of clients that have gone.
+/// When the server talks to who isn't there or shakes hands, reads as plain text what belongs to a handshake, or keeps
+/// anything of clients that have gone.
 pub fn conversation(data: &[u8]) {
     let _said = conversation_with(data, |server, _, _| server);
 }
@@ -70,7 +71,15 @@ pub fn conversation_with(
     let mut config = Config::new(Clusters::Any(mode));
     config.lms_as_original = first & 4 != 0;
     let server = Server::new(config.clone());
-    let mut talk = Talk { server, now: Instant::now(), open: BTreeMap::new(), next: 0, said: Vec::new() };
+    let mut talk = Talk {
+        server,
+        now: Instant::now(),
+        open: BTreeMap::new(),
+        next: 0,
+        starting: BTreeSet::new(),
+        portion: Vec::new(),
+        said: Vec::new(),
+    };
     while let Some((step, after)) = rest.split_first() {
         rest = after;
         let slot = step & 3;
@@ -80,6 +89,7 @@ pub fn conversation_with(
             2 => {
                 talk.now += Duration::from_millis(u64::from(step >> 4) * 400);
                 talk.event(Event::Tick);
+                talk.secure();
             }
             _ => {
                 let Some((length, after)) = rest.split_first() else { break };
@@ -106,6 +116,10 @@ struct Talk {
     now: Instant,
     open: BTreeMap<u8, u64>,
     next: u64,
+    /// Who is in the middle of a handshake.
+    starting: BTreeSet<u64>,
+    /// What came last.
+    portion: Vec<u8>,
     said: Vec<(ClientId, Vec<u8>)>,
 }
 
@@ -126,7 +140,15 @@ impl Talk {
 
     fn receive(&mut self, slot: u8, bytes: &[u8]) {
         if let Some(client) = self.open.get(&slot) {
+            self.portion = bytes.to_vec();
             self.event(Event::Received { client: ClientId(*client), bytes: bytes.to_vec() });
+        }
+    }
+
+    fn secure(&mut self) {
+        for client in std::mem::take(&mut self.starting) {
+            let names = Some(PeerNames { common: Some("home".into()), dns: vec![] });
+            self.event(Event::Secured { client: ClientId(client), names });
         }
     }
 
@@ -141,13 +163,14 @@ impl Talk {
                 Action::Send { client, bytes } => {
                     assert!(self.open.values().any(|open| *open == client.0), "{client} is not there");
                     assert!((6..=MAX_MESSAGE).contains(&bytes.len()), "{} bytes", bytes.len());
+                    assert!(!self.starting.contains(&client.0), "{client} gets plain text in its handshake");
                     self.said.push((client, bytes));
                     self.server.handle(self.now, Event::Sent { client, messages: 1 });
                 }
                 Action::Close { client, .. } => self.open.retain(|_, open| *open != client.0),
-                Action::StartTls { client, .. } => {
-                    let names = Some(PeerNames { common: Some("home".into()), dns: vec![] });
-                    self.server.handle(self.now, Event::Secured { client, names });
+                Action::StartTls { client, rest } => {
+                    assert!(self.portion.ends_with(&rest), "what follows STARTTLS is handed on as it came");
+                    self.starting.insert(client.0);
                 }
                 Action::Read { .. } | Action::Tell(_) => {}
             }
@@ -220,7 +243,39 @@ pub fn conversation_seeds() -> Vec<Vec<u8>> {
         bytes.extend([0b0100, 0xf8, 0xf8]);
         bytes
     });
-    seeds.collect()
+    seeds.chain((0..=starting().len()).map(secured_seed)).collect()
+}
+
+/// STARTTLS, and behind it what a handshake begins with.
+fn starting() -> Vec<u8> {
+    let mut bytes = Message::new(MessageKind::StartTls, vec![Opt::Seq(2)]).encode();
+    bytes.extend([0x16, 3, 1, 2, 0, 1]);
+    bytes
+}
+
+/// Two stock clients with TLS. The first one's STARTTLS and the first bytes of its handshake come in two pieces, cut here.
+fn secured_seed(cut: usize) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 1];
+    let say = |bytes: &mut Vec<u8>, slot: u8, said: &[u8]| {
+        bytes.push(0b1100 | slot);
+        bytes.push(u8::try_from(said.len()).expect("honest messages are short"));
+        bytes.extend(said);
+    };
+    let (one, other) = (honest(1, Algorithm::FfSplit), honest(2, Algorithm::FfSplit));
+    for (number, (one, other)) in one.iter().zip(&other).enumerate() {
+        say(&mut bytes, 0, &one.encode());
+        say(&mut bytes, 1, &other.encode());
+        if number == 0 {
+            let starting = starting();
+            let (head, tail) = starting.split_at(cut);
+            say(&mut bytes, 0, head);
+            say(&mut bytes, 0, tail);
+            say(&mut bytes, 1, &starting);
+            bytes.push(0b1000);
+        }
+    }
+    bytes.extend([0b0100, 0xf8, 0xf8]);
+    bytes
 }
 
 #[cfg(test)]

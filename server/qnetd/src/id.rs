@@ -1,6 +1,6 @@
 //! Names that aren't on the wire, or only as bytes.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,9 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// A cluster's name as its nodes send it: bytes, compared exactly, possibly none.
+/// A cluster's name as its nodes send it: bytes, compared exactly, possibly none. Copies share them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClusterName(Box<[u8]>);
+pub struct ClusterName(Arc<[u8]>);
 
 impl ClusterName {
     /// A name.

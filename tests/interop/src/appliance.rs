@@ -54,6 +54,12 @@ impl Appliance {
         self.folder.join("data")
     }
 
+    /// The daemon's process, while it runs. Commands that become another keep their number.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// An operator on the appliance.
     #[must_use]
     pub fn operator(&self) -> Operator {

@@ -4,8 +4,12 @@
 use std::{
     ffi::OsString,
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +23,18 @@ mount --bind "$dir/etc" /etc/corosync
 mount --bind "$dir/lib" /var/lib/corosync
 mount --bind "$dir/run" /run
 exec "$@""#;
+
+/// A command that sees the folders `etc`, `lib` and `run` of another folder as its `/etc/corosync`, `/var/lib/corosync` and
+/// `/run`. `place`, which is put before it, makes a mount namespace.
+///
+/// # Errors
+/// The place is none.
+pub fn mounted(place: &[OsString], folder: &Path, words: &[&str]) -> Result<Command> {
+    let (program, args) = place.split_first().context("a place has a program")?;
+    let mut command = Command::new(program);
+    command.args(args).args(["sh", "-c", MOUNTED, "sh"]).arg(folder).args(words);
+    Ok(command)
+}
 
 /// A machine of a Corosync cluster.
 #[derive(Debug)]
@@ -40,6 +56,67 @@ pub struct Quorum {
     pub votes: u32,
     /// The device's vote, if it is known.
     pub device: u32,
+}
+
+/// What is printed between two looks.
+const END_OF_LOOK: &str = "----";
+
+/// Looks at a machine's quorum, some thirty in a second. They end when this is dropped.
+#[derive(Debug)]
+pub struct QuorumWatch {
+    child: Child,
+    looks: Receiver<(Instant, Option<Quorum>)>,
+}
+
+impl QuorumWatch {
+    /// Waits, and says when it was seen; `None` if it wasn't. What was seen before now doesn't count.
+    ///
+    /// # Errors
+    /// The looks have ended.
+    pub fn until(&mut self, within: Duration, is: impl Fn(&Quorum) -> bool) -> Result<Option<Instant>> {
+        let begun = Instant::now();
+        loop {
+            let left = within.saturating_sub(begun.elapsed());
+            match self.looks.recv_timeout(left) {
+                Ok((at, Some(quorum))) if at > begun && is(&quorum) => return Ok(Some(at)),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => bail!("nobody looks any more"),
+            }
+        }
+    }
+}
+
+impl Drop for QuorumWatch {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Quorum {
+    /// Reads what `corosync-quorumtool -s` prints.
+    fn read(text: &str) -> Result<Self> {
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).with_context(|| format!("no {name} in {text}"))
+        };
+        // The device is listed among the nodes, as number 0.
+        let device = text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["0", votes, "Qdevice"] => votes.parse().ok(),
+            _ => None,
+        });
+        Ok(Self {
+            quorate: match value("Quorate:")? {
+                "Yes" => true,
+                "No" => false,
+                other => bail!("Quorate: {other}"),
+            },
+            nodes: value("Nodes:")?.parse()?,
+            votes: value("Total votes:")?.split_whitespace().next().unwrap_or_default().parse()?,
+            device: device.unwrap_or(0),
+        })
+    }
 }
 
 impl CorosyncNode {
@@ -85,10 +162,7 @@ impl CorosyncNode {
     }
 
     fn command(&self, words: &[&str]) -> Result<Command> {
-        let (program, args) = self.place.split_first().context("a place has a program")?;
-        let mut command = Command::new(program);
-        command.args(args).args(["sh", "-c", MOUNTED, "sh"]).arg(&self.folder).args(words);
-        Ok(command)
+        mounted(&self.place, &self.folder, words)
     }
 
     /// Runs one of the machine's programs to its end.
@@ -160,26 +234,31 @@ impl CorosyncNode {
     pub fn quorum(&self) -> Result<Quorum> {
         // Its exit code tells whether there is quorum.
         let ran = self.run(&["corosync-quorumtool", "-s"])?;
-        let value = |name: &str| {
-            let line = ran.stdout.lines().find_map(|line| line.strip_prefix(name));
-            line.map(str::trim).with_context(|| format!("no {name} in {}{}", ran.stdout, ran.stderr))
-        };
-        // The device is listed among the nodes, as number 0.
-        let device = ran.stdout.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-            ["0", votes, "Qdevice"] => votes.parse().ok(),
-            _ => None,
+        Quorum::read(&ran.stdout).with_context(|| ran.stderr)
+    }
+
+    /// Looks at it again and again, for who wants to know when it changes.
+    ///
+    /// # Errors
+    /// The looks can't begin.
+    pub fn watch_quorum(&self) -> Result<QuorumWatch> {
+        let looks = format!("while :; do corosync-quorumtool -s 2>&1; echo {END_OF_LOOK}; sleep 0.02; done");
+        let mut command = self.command(&["sh", "-c", &looks])?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting the looks")?;
+        let output = child.stdout.take().context("it is piped")?;
+        let (tell, looks) = channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if line != END_OF_LOOK {
+                    text.push_str(&line);
+                    text.push('\n');
+                } else if tell.send((Instant::now(), Quorum::read(&std::mem::take(&mut text)).ok())).is_err() {
+                    return;
+                }
+            }
         });
-        let device = device.unwrap_or(0);
-        Ok(Quorum {
-            quorate: match value("Quorate:")? {
-                "Yes" => true,
-                "No" => false,
-                other => bail!("Quorate: {other}"),
-            },
-            nodes: value("Nodes:")?.parse()?,
-            votes: value("Total votes:")?.split_whitespace().next().unwrap_or_default().parse()?,
-            device,
-        })
+        Ok(QuorumWatch { child, looks })
     }
 
     /// What its daemons logged.

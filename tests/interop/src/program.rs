@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -47,12 +48,22 @@ impl Program {
     /// # Errors
     /// They can't be built.
     pub fn path(self) -> Result<PathBuf> {
-        static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         let folder = FOLDER.get_or_init(|| build().map_err(|error| format!("{error:#}")));
         match folder {
             Ok(folder) => Ok(folder.join(self.name())),
             Err(why) => bail!("{why}"),
         }
+    }
+
+    /// Takes them from this folder instead, as they are: a benchmark's are built before it, with another profile.
+    ///
+    /// # Errors
+    /// Others are in use already.
+    pub fn use_built(folder: &Path) -> Result<()> {
+        let folder = fs::canonicalize(folder).with_context(|| format!("{}", folder.display()))?;
+        let used = FOLDER.get_or_init(|| Ok(folder.clone()));
+        ensure!(used.as_ref().is_ok_and(|used| *used == folder), "programs of another folder are in use: {used:?}");
+        Ok(())
     }
 
     /// A command that starts it.
@@ -73,6 +84,8 @@ impl Program {
         run(command)
     }
 }
+
+static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
 /// Builds the programs with the profile of this test, and says in which folder they are.
 fn build() -> Result<PathBuf> {

@@ -24,6 +24,7 @@ use super::poll::Poll;
 use super::settings::Settings;
 use super::status;
 use super::tls::TlsServer;
+use crate::sys::give_memory_back;
 
 /// Questions that wait for the engine.
 const QUESTIONS: usize = 8;
@@ -40,6 +41,12 @@ const ACCEPTED: usize = 64;
 /// So long handshakes are worked on before votes have their turn again: when all clients of a cluster farm come back at
 /// once, those that are there already must not wait for them.
 const HANDSHAKES: Duration = Duration::from_millis(2);
+
+/// After so many fewer clients than there were, memory is given back to the system.
+const MANY_FEWER: usize = 256;
+
+/// Those who left all at once mostly come back at once: only then is their memory given back.
+const GIVES_BACK_AFTER: Duration = Duration::from_millis(500);
 
 /// Keys of listeners are from here on; clients count from one.
 const LISTENERS: u64 = 1 << 63;
@@ -59,6 +66,9 @@ pub struct Engine {
     /// When to accept again after an error.
     accept_again: Option<Instant>,
     history: Events,
+    /// The most clients since memory was given back, and when to do that next.
+    most: usize,
+    give_back: Option<Instant>,
     asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
     ending: mpsc::Receiver<oneshot::Sender<Leaving>>,
 }
@@ -138,6 +148,8 @@ impl Engine {
             addresses,
             accept_again: None,
             history,
+            most: 0,
+            give_back: None,
             asked,
             ending,
         };
@@ -224,7 +236,7 @@ impl Engine {
 
     fn wake(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        [self.server.poll_timeout(), deadline, self.accept_again].into_iter().flatten().min()
+        [self.server.poll_timeout(), deadline, self.accept_again, self.give_back].into_iter().flatten().min()
     }
 
     /// Whatever was found ready, votes before newcomers.
@@ -285,6 +297,18 @@ impl Engine {
         }
         self.server.handle(now, Event::Tick);
         self.settle();
+        self.give_back(now);
+    }
+
+    fn give_back(&mut self, now: Instant) {
+        let clients = self.connections.len();
+        self.most = self.most.max(clients);
+        if self.most - clients < MANY_FEWER {
+            self.give_back = None;
+        } else if now >= *self.give_back.get_or_insert(now + GIVES_BACK_AFTER) {
+            (self.most, self.give_back) = (clients, None);
+            give_memory_back();
+        }
     }
 
     fn accept(&mut self, key: u64) {

@@ -30,7 +30,7 @@ impl Partition {
 }
 
 /// The rings that clients are in, in the order of their lowest nodes; who has told none is left out.
-pub(super) fn partitions(members: &BTreeMap<NodeId, Member>) -> Vec<Partition> {
+pub(super) fn partitions(members: &BTreeMap<NodeId, Box<Member>>) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = Vec::new();
     for (node, member) in members.iter().filter(|(_, member)| member.ring.seq != 0) {
         let score = match member.heuristics {
@@ -147,7 +147,7 @@ impl Cluster {
     fn lms_verdicts(&self) -> BTreeMap<NodeId, Verdict> {
         let partitions = partitions(&self.members);
         let winner = self.lms_winner(&partitions);
-        let verdict = |(node, member): (&NodeId, &Member)| {
+        let verdict = |node: &NodeId, member: &Member| {
             let verdict = match self.lms_unsettled(*node, member) {
                 Some(why) => Verdict::Wait(why),
                 None if partitions.len() == 1 => Verdict::Ack(Reason::OnePartition),
@@ -161,7 +161,7 @@ impl Cluster {
             };
             (*node, verdict)
         };
-        self.members.iter().map(verdict).collect()
+        self.members.iter().map(|(node, member)| verdict(node, member)).collect()
     }
 
     fn lms_loser(&self, member: &Member, chosen: &Partition, by: ChosenBy) -> Verdict {

@@ -17,21 +17,29 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct NodeList {
     sent: Box<[NodeId]>,
-    sorted: Box<[NodeId]>,
+    /// Where they were sent in another order: stock clients send them sorted.
+    sorted: Option<Box<[NodeId]>>,
 }
 
 impl PartialEq for NodeList {
     fn eq(&self, other: &Self) -> bool {
-        self.sorted == other.sorted
+        self.sorted() == other.sorted()
     }
 }
 
 impl NodeList {
     pub(crate) fn new(nodes: &[NodeInfo]) -> Self {
         let sent: Box<[NodeId]> = nodes.iter().map(|info| info.node).collect();
-        let mut sorted = sent.clone();
-        sorted.sort_unstable();
+        let sorted = (!sent.is_sorted()).then(|| {
+            let mut sorted = sent.clone();
+            sorted.sort_unstable();
+            sorted
+        });
         Self { sent, sorted }
+    }
+
+    fn sorted(&self) -> &[NodeId] {
+        self.sorted.as_ref().unwrap_or(&self.sent)
     }
 
     /// How many entries, as the original counts: doubled nodes twice.
@@ -44,19 +52,19 @@ impl NodeList {
     }
 
     pub(super) fn contains(&self, node: NodeId) -> bool {
-        self.sorted.binary_search(&node).is_ok()
+        self.sorted().binary_search(&node).is_ok()
     }
 
     pub(super) fn contains_all(&self, other: &Self) -> bool {
-        other.sorted.iter().all(|node| self.contains(*node))
+        other.sorted().iter().all(|node| self.contains(*node))
     }
 
     pub(super) fn lowest(&self) -> Option<NodeId> {
-        self.sorted.first().copied()
+        self.sorted().first().copied()
     }
 
     pub(super) fn highest(&self) -> Option<NodeId> {
-        self.sorted.last().copied()
+        self.sorted().last().copied()
     }
 
     /// In the order in which they were sent.

@@ -51,7 +51,8 @@ enum Phase {
 pub(crate) struct Cluster {
     pub(crate) algorithm: Algorithm,
     pub(crate) tie_breaker: TieBreaker,
-    pub(crate) members: BTreeMap<NodeId, Member>,
+    /// Boxed: the map keeps room for more nodes than a cluster mostly has.
+    pub(crate) members: BTreeMap<NodeId, Box<Member>>,
     lms_as_original: bool,
     /// ffsplit: the nodes of the partition chosen last, and why.
     chosen: NodeList,
@@ -89,7 +90,7 @@ impl Cluster {
 
     /// Takes a client in that [`Cluster::check`] has let through.
     pub(crate) fn join(&mut self, node: NodeId, member: Member) {
-        self.members.insert(node, member);
+        self.members.insert(node, Box::new(member));
     }
 
     /// Whether lms works with the original's defects.

@@ -40,6 +40,16 @@ proptest! {
 }
 
 #[test]
+fn starttls_and_the_handshake_may_be_cut_anywhere() {
+    let said = |cut| conversation_with(&secured_seed(cut), |server, _, _| server);
+    let whole = said(0);
+    assert!(whole.len() > 20, "all of the conversation is held: {}", whole.len());
+    for cut in 1..=starting().len() {
+        assert_eq!(said(cut), whole, "cut at {cut}");
+    }
+}
+
+#[test]
 fn the_corpus_in_the_tree_is_what_these_functions_generate() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     for (target, seeds) in [("qnetd_decode", decode_seeds()), ("qnetd_conversation", conversation_seeds())] {

@@ -8,7 +8,7 @@ use crate::{
     config::TlsMode,
     id::{ClientId, ClusterName},
     notice::{CloseReason, Notice},
-    session::{SIGN_OF_LIFE, Session, Stage, Tls, init_reply, introduction},
+    session::{SIGN_OF_LIFE, Stage, Tls, init_reply, introduction},
     timers::Timer,
     wire::{
         ErrorCode, Fields, Frame, Heuristics, ListKind, MAX_MESSAGE, Message, MessageKind, NodeId, Opt, RingId,
@@ -67,6 +67,8 @@ impl Server {
             return self.doom(client, CloseReason::SecondIntroduction);
         }
         let cluster = ClusterName::new(name);
+        // One copy of a name serves all of its clients.
+        let cluster = self.clusters.get_key_value(&cluster).map_or(cluster, |(known, _)| known.clone());
         let Some(mode) = self.config.clusters.mode(&cluster) else {
             return self.doom(client, CloseReason::UnknownCluster(cluster));
         };
@@ -266,7 +268,7 @@ impl Server {
         if !self.served(client, seq) {
             return None;
         }
-        let member = self.sessions.get(&client).and_then(Session::member);
+        let member = self.sessions.get(&client).and_then(|session| session.member());
         if member.is_none() {
             self.error(client, seq, ErrorCode::InitRequired);
         }

@@ -193,7 +193,7 @@ impl Server {
         session.heartbeat = saved.heartbeat;
         session.asked = saved.asked;
         session.inbox.push(&saved.inbox);
-        self.sessions.insert(client, session);
+        self.sessions.insert(client, Box::new(session));
         let from_there: &mut FromAddress = self.addresses.entry(saved.address.ip()).or_default();
         from_there.clients += 1;
         for (timer, left) in

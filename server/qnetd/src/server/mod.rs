@@ -125,7 +125,8 @@ struct FromAddress {
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Config,
-    sessions: BTreeMap<ClientId, Session>,
+    /// Boxed: as numbers only rise, the map is half empty.
+    sessions: BTreeMap<ClientId, Box<Session>>,
     addresses: BTreeMap<IpAddr, FromAddress>,
     strangers: usize,
     clusters: BTreeMap<ClusterName, Cluster>,
@@ -235,7 +236,7 @@ impl Server {
         let from_there = FromAddress { clients: from_there.clients + 1, strangers: from_there.strangers + 1 };
         self.addresses.insert(address.ip(), from_there);
         self.strangers += 1;
-        self.sessions.insert(client, Session::new(address, &self.config));
+        self.sessions.insert(client, Box::new(Session::new(address, &self.config)));
         self.restart_dead(now, client);
         if let Some(within) = self.config.join_within {
             self.timers.set(client, Timer::Join, now + within);
@@ -295,7 +296,9 @@ impl Server {
             Timer::Answer => self.doom(client, CloseReason::Silent),
             Timer::Join => self.doom(client, CloseReason::NeverJoined),
             Timer::Algorithm => {
-                let Some((name, node)) = self.sessions.get(&client).and_then(Session::member) else { return };
+                let Some((name, node)) = self.sessions.get(&client).and_then(|session| session.member()) else {
+                    return;
+                };
                 if let Some(cluster) = self.clusters.get_mut(&name) {
                     cluster.timer(now, node);
                 }

@@ -42,6 +42,8 @@ struct World {
     now: Instant,
     algorithm: Algorithm,
     nodes: u32,
+    /// All clients want a tie to go to the side that had the vote before.
+    keep_active: bool,
     clients: BTreeMap<u32, Client>,
     connections: u64,
     story: Vec<(u32, Step)>,
@@ -52,7 +54,7 @@ impl World {
     fn new(algorithm: Algorithm, nodes: u32, now: Instant) -> Self {
         let server = Server::new(Config::new(Clusters::Any(TlsMode::Off)));
         let clients = BTreeMap::new();
-        Self { server, now, algorithm, nodes, clients, connections: 0, story: vec![], acks: 0 }
+        Self { server, now, algorithm, nodes, keep_active: false, clients, connections: 0, story: vec![], acks: 0 }
     }
 
     fn step(&mut self, node: u32, step: Step) {
@@ -103,6 +105,8 @@ impl World {
             Opt::RingId(RingId { node: NodeId(node), seq: 1 }),
         ];
         self.say(node, MessageKind::Init, init);
+        let keep = Opt::KeepActivePartition(self.keep_active);
+        self.say(node, MessageKind::SetOption, vec![keep]);
         let mut config = vec![Opt::NodeListType(ListKind::InitialConfig)];
         config.extend((1..=self.nodes).map(|node| Opt::NodeInfo(NodeInfo::new(NodeId(node)))));
         self.say(node, MessageKind::NodeList, config);
@@ -193,35 +197,66 @@ impl World {
 /// Every order of steps of two clients from a settled cluster, this deep.
 const DEPTH: usize = 5;
 
-fn every_order(world: &World, depth: usize, worlds: &mut usize) {
+/// And this deep with results of checks and hand-overs among the steps.
+const DEPTH_OF_MORE: usize = 4;
+
+const FEW: [Step; 5] = [Step::Sees(0b110), Step::Sees(0), Step::Sees(1), Step::Confirms, Step::Gone];
+
+const MORE: [Step; 9] = [
+    Step::Sees(0b110),
+    Step::Sees(0),
+    Step::Sees(1),
+    Step::Confirms,
+    Step::Gone,
+    Step::Checks(true),
+    Step::Checks(false),
+    Step::HandsOver(false),
+    Step::HandsOver(true),
+];
+
+fn every_order(world: &World, steps: &[Step], depth: usize, worlds: &mut usize) {
     *worlds += 1;
     if depth == 0 {
         return;
     }
     for node in [1, 2] {
-        for step in [Step::Sees(0b110), Step::Sees(0), Step::Sees(1), Step::Confirms, Step::Gone] {
+        for step in steps {
             let mut next = world.clone();
-            next.step(node, step);
-            every_order(&next, depth - 1, worlds);
+            next.step(node, *step);
+            every_order(&next, steps, depth - 1, worlds);
         }
     }
+}
+
+/// Two nodes that see each other and have their vote.
+fn settled(algorithm: Algorithm, keep_active: bool) -> World {
+    let mut world = World { keep_active, ..World::new(algorithm, 2, Instant::now()) };
+    for node in [1, 2] {
+        world.step(node, Step::Sees(0b110));
+        world.step(node, Step::Confirms);
+    }
+    while world.clients.values().any(|client| !client.told.is_empty()) {
+        world.step(1, Step::Confirms);
+        world.step(2, Step::Confirms);
+    }
+    assert!(world.acks >= 2, "{algorithm:?}: a settled cluster has its vote");
+    world
 }
 
 #[test]
 fn two_halves_never_have_the_vote_in_any_order_of_steps() {
     for algorithm in [Algorithm::FfSplit, Algorithm::Lms] {
-        let mut world = World::new(algorithm, 2, Instant::now());
-        for node in [1, 2] {
-            world.step(node, Step::Sees(0b110));
-            world.step(node, Step::Confirms);
-        }
-        while world.clients.values().any(|client| !client.told.is_empty()) {
-            world.step(1, Step::Confirms);
-            world.step(2, Step::Confirms);
-        }
-        assert!(world.acks >= 2, "{algorithm:?}: a settled cluster has its vote");
         let mut worlds = 0;
-        every_order(&world, DEPTH, &mut worlds);
+        every_order(&settled(algorithm, false), &FEW, DEPTH, &mut worlds);
+        assert!(worlds > 100_000);
+    }
+}
+
+#[test]
+fn nor_with_checks_kept_partitions_and_servers_that_take_over() {
+    for (algorithm, keep_active) in [(Algorithm::FfSplit, true), (Algorithm::Lms, false)] {
+        let mut worlds = 0;
+        every_order(&settled(algorithm, keep_active), &MORE, DEPTH_OF_MORE, &mut worlds);
         assert!(worlds > 100_000);
     }
 }
@@ -245,10 +280,11 @@ proptest! {
     fn nobody_outside_may_cast_when_a_partition_gets_the_vote_and_after_healing_all_have_it(
         story in (2_u32..=4).prop_flat_map(|nodes| (Just(nodes), steps(nodes))),
         lms in any::<bool>(),
+        keep_active in any::<bool>(),
     ) {
         let (nodes, story) = story;
         let algorithm = if lms { Algorithm::Lms } else { Algorithm::FfSplit };
-        let mut world = World::new(algorithm, nodes, Instant::now());
+        let mut world = World { keep_active, ..World::new(algorithm, nodes, Instant::now()) };
         for (node, step) in story {
             world.step(node, step);
         }
