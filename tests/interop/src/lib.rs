@@ -1,4 +1,4 @@
-//! Real programs for the tests: ours (the daemons and the operator's command) and other people's (`ipmi_sim`), how they
+//! Real programs for the tests: ours (the daemons and the operator's command) and other people's (`ipmi_sim`, `sushy-emulator`), how they
 //! are started, asked, cut off from each other and ended.
 //!
 //! Everything runs on loopback or in network namespaces of the test's own, and ends with the value that started it.
@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod program;
 mod qnetd;
+pub mod sushy;
 mod tool;
 mod wait;
 mod workload;
