@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tiebreaker_fence::{IpmiConfig, Secret, Suite, UserName};
 use tiebreaker_member::program::{listen_addresses, read_config};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
+use crate::device_config::{DeviceConfig, Outlet, RawDevice};
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
 
 /// The file as it is written.
@@ -36,20 +36,6 @@ struct RawCluster {
     takeback_s: Option<u64>,
     #[serde(default)]
     devices: Vec<RawDevice>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawDevice {
-    node: String,
-    name: String,
-    kind: String,
-    address: String,
-    user: String,
-    suite: u8,
-    password_file: String,
-    #[serde(default)]
-    drilled: bool,
 }
 
 /// The configuration.
@@ -77,19 +63,6 @@ pub struct ClusterConfig {
     pub devices: Vec<DeviceConfig>,
 }
 
-/// One power device.
-#[derive(Clone, Debug)]
-pub struct DeviceConfig {
-    /// Whose power it switches.
-    pub node: MemberName,
-    /// Its name, unique per node.
-    pub name: String,
-    /// An operator saw it cut this node's power, and no other's.
-    pub drilled: bool,
-    /// How to reach it.
-    pub ipmi: IpmiConfig,
-}
-
 impl Config {
     /// Reads the file. Secrets are read from files of their own beside it.
     ///
@@ -97,14 +70,17 @@ impl Config {
     /// Names the file, the place in it and the way out.
     pub fn load(path: &Path) -> Result<Self> {
         let raw: RawConfig = read_config(path, "run `tiebreaker-server init` first")?;
-        Self::check(raw, path.parent().unwrap_or(Path::new("."))).with_context(|| format!("in {}", path.display()))
+        let dir = path.parent().unwrap_or(Path::new("."));
+        // What is wrong with one device is found after parsing, and shall have its place too.
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Self::check(raw, &text, dir).with_context(|| format!("in {}", path.display()))
     }
 
-    fn check(raw: RawConfig, dir: &Path) -> Result<Self> {
+    fn check(raw: RawConfig, text: &str, dir: &Path) -> Result<Self> {
         let name = MemberName::new(&raw.name).context("name")?;
         let listen = listen_addresses(&raw.listen)?;
         let mut clusters = BTreeMap::new();
-        let mut outlets: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        let mut outlets: BTreeMap<Outlet, String> = BTreeMap::new();
         for (name, cluster) in raw.clusters {
             let at = format!("clusters.{name}");
             let key = ClusterName::new(&name).context("clusters")?;
@@ -112,17 +88,17 @@ impl Config {
             let mut devices: Vec<DeviceConfig> = Vec::new();
             for device in cluster.devices {
                 let at = format!("{at}.devices {:?}", device.name);
-                let device = device.check(dir).with_context(|| at.clone())?;
+                let device = device.check(text, dir).with_context(|| at.clone())?;
                 if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
                     bail!("{at}: {} has two devices of this name", device.node);
                 }
                 // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
                 let owner = format!("{} of cluster {key}", device.node);
-                let outlet = SocketAddr::new(device.ipmi.address.ip().to_canonical(), device.ipmi.address.port());
-                if let Some(other) = outlets.insert(outlet, owner.clone())
+                let outlet = device.access.outlet();
+                if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
                     && other != owner
                 {
-                    bail!("{at}: {} is already the device of {other}", device.ipmi.address);
+                    bail!("{at}: {outlet} is already the device of {other}");
                 }
                 devices.push(device);
             }
@@ -160,42 +136,6 @@ impl Config {
     }
 }
 
-impl RawDevice {
-    fn check(self, dir: &Path) -> Result<DeviceConfig> {
-        if self.kind != "ipmi" {
-            bail!("kind = {:?} is not known: use \"ipmi\"", self.kind);
-        }
-        let node = MemberName::new(&self.node).context("node")?;
-        let address = self
-            .address
-            .parse()
-            .with_context(|| format!("address: {:?} is no ADDRESS:PORT, for instance 192.0.2.7:623", self.address))?;
-        let path = dir.join(&self.password_file);
-        let ipmi = IpmiConfig {
-            address,
-            user: UserName::new(self.user)?,
-            password: read_secret(&path)?,
-            suite: Suite::try_from(self.suite)?,
-            kg: None,
-            privilege: tiebreaker_fence::Privilege::default(),
-        };
-        Ok(DeviceConfig { node, name: self.name, drilled: self.drilled, ipmi })
-    }
-}
-
-/// Reads a password from a file that its owner alone may read.
-fn read_secret(path: &Path) -> Result<Secret> {
-    use std::os::unix::fs::PermissionsExt;
-    let at = || format!("password_file {}", path.display());
-    let mode = std::fs::metadata(path).with_context(at)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!("{}: others may read it (mode {:o}): run `chmod 600` on it", at(), mode & 0o777);
-    }
-    let text = zeroize::Zeroizing::new(std::fs::read(path).with_context(at)?);
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    Secret::new(text[..end].to_vec()).with_context(at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +143,7 @@ mod tests {
     fn parse(text: &str) -> String {
         let raw: Result<RawConfig, _> = toml::from_str(text);
         match raw {
-            Ok(raw) => match Config::check(raw, Path::new("/nonexistent")) {
+            Ok(raw) => match Config::check(raw, text, Path::new("/nonexistent")) {
                 Ok(_) => "ok".into(),
                 Err(error) => format!("{error:#}"),
             },
@@ -246,9 +186,12 @@ mod tests {
                  address = '{address}'\nuser = 'admin'\nsuite = 17\npassword_file = 'bmc'\n"
             );
         }
-        match Config::check(toml::from_str(&text).unwrap(), dir.path()) {
-            Ok(_) => "ok".into(),
-            Err(error) => format!("{error:#}"),
+        match toml::from_str(&text) {
+            Ok(raw) => match Config::check(raw, &text, dir.path()) {
+                Ok(_) => "ok".into(),
+                Err(error) => format!("{error:#}"),
+            },
+            Err(error) => error.to_string(),
         }
     }
 
@@ -270,7 +213,7 @@ mod tests {
     fn row_45_what_switches_an_outlet_is_refused_because_zero_watts_prove_nothing_here() {
         for kind in ["plug", "pdu", "shelly", "tasmota"] {
             let answer = devices(&[("home", "node1", "outlet", kind, "192.0.2.7:80")]);
-            assert!(answer.contains("is not known: use \"ipmi\""), "{answer}");
+            assert!(answer.contains(kind) && answer.contains("expected `ipmi` or `redfish`"), "{answer}");
         }
     }
 }

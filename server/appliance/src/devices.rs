@@ -5,17 +5,18 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiebreaker_fence::{Device, DeviceError, Fault, IpmiDevice, PowerState, SystemGuid};
+use tiebreaker_fence::{Device, DeviceError, Fault, PowerState, SystemGuid};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::state::DeviceStatus;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::DeviceConfig;
+use crate::device_config::DeviceConfig;
 
 /// A command that isn't done by then counts as unanswered.
 const COMMAND_WITHIN: Duration = Duration::from_secs(10);
@@ -33,8 +34,12 @@ pub struct Devices {
 /// A device, and what the configuration says of it.
 struct Managed {
     device: Box<dyn Device>,
+    /// Its kind, as the configuration names it.
+    kind: &'static str,
     /// An operator saw it cut this node's power.
     drilled: bool,
+    /// A fence wants it: a device does one thing at a time, and a proof can take seconds.
+    wanted: Notify,
 }
 
 impl Devices {
@@ -44,8 +49,10 @@ impl Devices {
         let devices = configs
             .into_iter()
             .map(|config| {
-                let device = Box::new(IpmiDevice::new(config.ipmi));
-                ((config.node, config.name), Managed { device, drilled: config.drilled })
+                let kind = config.access.kind();
+                let managed =
+                    Managed { device: config.access.open(), kind, drilled: config.drilled, wanted: Notify::new() };
+                ((config.node, config.name), managed)
             })
             .collect();
         Self { devices: Arc::new(devices) }
@@ -56,7 +63,10 @@ impl Devices {
         let devices = Arc::clone(&self.devices);
         tokio::spawn(async move {
             let result = match devices.get(&(node.clone(), device.clone())) {
-                Some(found) => work(found.device.as_ref(), command).await,
+                Some(found) => {
+                    found.wanted.notify_waiters();
+                    work(found.device.as_ref(), command).await
+                }
                 None => DeviceResult::Refused {
                     why: format!("{node} has no device {device:?} in the configuration any more"),
                 },
@@ -73,8 +83,8 @@ impl Devices {
             nodes.entry(node.clone()).or_default().push(name.clone());
         }
         let mut due: BTreeMap<(MemberName, String), (Instant, DeviceStatus)> = BTreeMap::new();
-        for (node, name) in self.devices.keys() {
-            due.insert((node.clone(), name.clone()), (Instant::now(), known(&member, node, name)));
+        for ((node, name), device) in self.devices.iter() {
+            due.insert((node.clone(), name.clone()), (Instant::now(), known(&member, node, name, device.kind)));
         }
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -90,7 +100,9 @@ impl Devices {
                     if Instant::now() < *at || !is_up(&member, node) {
                         continue;
                     }
-                    let proof = prove(device, machine(&member, node).as_deref()).await;
+                    let Some(proof) = prove_unless_wanted(device, machine(&member, node).as_deref()).await else {
+                        continue;
+                    };
                     // The node may have gone while the device was asked: then its answer proves nothing.
                     if !is_up(&member, node) {
                         continue;
@@ -116,14 +128,15 @@ fn is_up(member: &MemberHandle, node: &MemberName) -> bool {
     member.hears(node) && member.state().borrow().in_service(node)
 }
 
-/// What the cluster already knows of a device; of a new one, nothing.
-fn known(member: &MemberHandle, node: &MemberName, name: &str) -> DeviceStatus {
+/// What the cluster already knows of a device; of a new one, or one that is of another kind now, nothing.
+fn known(member: &MemberHandle, node: &MemberName, name: &str, kind: &'static str) -> DeviceStatus {
     let state = member.state();
     let state = state.borrow();
-    let known = state.nodes.get(node).and_then(|node| node.devices.iter().find(|device| device.name == name));
+    let same = |device: &&DeviceStatus| device.name == name && device.kind == kind;
+    let known = state.nodes.get(node).and_then(|node| node.devices.iter().find(same));
     known.cloned().unwrap_or_else(|| DeviceStatus {
         name: name.to_owned(),
-        kind: "ipmi".into(),
+        kind: kind.into(),
         proven: false,
         why: Some("not tried yet".to_owned()),
     })
@@ -146,6 +159,15 @@ async fn publish(member: &MemberHandle, node: &MemberName, wanted: Vec<DeviceSta
 /// The UUID that a node's machine reported when it was admitted.
 fn machine(member: &MemberHandle, node: &MemberName) -> Option<String> {
     member.state().borrow().life(node).and_then(|life| life.machine.clone())
+}
+
+/// Proves a device. `None` if a fence wants it before that is done.
+async fn prove_unless_wanted(managed: &Managed, machine: Option<&str>) -> Option<Result<(), String>> {
+    tokio::select! {
+        biased;
+        () = managed.wanted.notified() => None,
+        proof = prove(managed, machine) => Some(proof),
+    }
 }
 
 /// Proves a device: it lets us in with the right to switch, reads on while its node is up, and is this machine's by its
@@ -257,12 +279,48 @@ mod tests {
         }
     }
 
+    fn managed(device: impl Device + 'static, drilled: bool) -> Managed {
+        Managed { device: Box::new(device), kind: "fixed", drilled, wanted: Notify::new() }
+    }
+
+    /// A device that never answers.
+    struct Silent;
+
+    impl Device for Silent {
+        fn name(&self) -> &'static str {
+            "silent"
+        }
+
+        fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn off(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+            unreachable!("a proof switches nothing")
+        }
+
+        fn on(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+            unreachable!("a proof switches nothing")
+        }
+
+        fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_gives_way_to_a_fence() {
+        let silent = managed(Silent, false);
+        let (proof, ()) = tokio::join!(prove_unless_wanted(&silent, None), async { silent.wanted.notify_waiters() });
+        assert_eq!(proof, None);
+    }
+
     #[tokio::test]
     async fn row_43_a_device_that_reads_off_while_its_node_is_up_is_never_proven() {
         let guid = SystemGuid::new([7; 16]);
         let uuid = "07070707-0707-0707-0707-070707070707";
         for drilled in [false, true] {
-            let managed = |state| Managed { device: Box::new(Fixed { state, guid }), drilled };
+            let managed = |state| managed(Fixed { state, guid }, drilled);
             assert_eq!(prove(&managed(PowerState::On), Some(uuid)).await, Ok(()));
             let why = prove(&managed(PowerState::Off), Some(uuid)).await.unwrap_err();
             assert!(why.contains("reads off while its node is up"), "{why}");

@@ -8,6 +8,7 @@ pub mod cli;
 mod cluster;
 mod config;
 mod daemon;
+mod device_config;
 mod devices;
 mod http;
 mod joins;

@@ -66,6 +66,12 @@ impl SystemGuid {
         (bytes != [0; 16] && bytes != [0xFF; 16]).then_some(Self(bytes))
     }
 
+    /// That of a UUID as text, in the byte order of RFC 4122. `None` as with [`SystemGuid::new`], and for what is no UUID.
+    #[must_use]
+    pub fn from_uuid(text: &str) -> Option<Self> {
+        parse_uuid(text).and_then(Self::new)
+    }
+
     /// The bytes as received.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 16] {
@@ -91,6 +97,15 @@ impl fmt::Debug for SystemGuid {
         f.write_str("SystemGuid(")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(")")
+    }
+}
+
+impl fmt::Display for SystemGuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, byte) in self.0.iter().enumerate() {
+            write!(f, "{}{byte:02x}", if matches!(place, 4 | 6 | 8 | 10) { "-" } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -192,5 +207,9 @@ mod tests {
     fn an_unset_guid_is_none() {
         assert_eq!(SystemGuid::new([0; 16]), None);
         assert_eq!(SystemGuid::new([0xFF; 16]), None);
+        for text in ["00000000-0000-0000-0000-000000000000", "", "To be filled by O.E.M.", "00112233"] {
+            assert_eq!(SystemGuid::from_uuid(text), None);
+        }
+        assert_eq!(SystemGuid::from_uuid(UUID).unwrap().to_string(), UUID.trim().to_lowercase());
     }
 }

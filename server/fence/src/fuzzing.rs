@@ -234,5 +234,10 @@ fn each_stage(fill: impl Fn(usize, &mut Vec<u8>, &mut Talk<'_>)) -> Vec<Vec<u8>>
     seeds
 }
 
+/// Any bytes as the answers of a BMC that speaks Redfish.
+pub fn redfish_answer(bytes: &[u8]) {
+    crate::redfish::resource::fuzz(bytes);
+}
+
 #[cfg(test)]
 mod tests;

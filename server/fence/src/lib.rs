@@ -7,7 +7,10 @@
 //! types; the transport is our own, because every reply must belong to the question just asked. Codec, login and session
 //! are pure state machines over datagrams; only the client and [`Bmc::serve`] own sockets.
 //!
-//! [`Bmc`] is the other end: a small BMC for the demo and for tests, behind which a process tree can stand for a node.
+//! [`RedfishDevice`] speaks Redfish over HTTPS. The BMC's certificate is pinned, as a whole, and nothing else in it counts;
+//! every operation begins by making sure that the system is the configured one.
+//!
+//! [`Bmc`] is the other end of IPMI: a small BMC for the demo and for tests, behind which a process tree can stand for a node.
 //!
 //! This crate decides nothing about *whether* to fence.
 
@@ -17,7 +20,9 @@ mod bmc;
 mod device;
 mod ipmi;
 mod power;
+mod redfish;
 mod secret;
+mod web;
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,4 +36,13 @@ pub use ipmi::{
     rakp::Status,
 };
 pub use power::{ConfirmedOff, Overseer, PowerOffError, Progress, confirm_off, power_off};
+pub use redfish::{
+    client::RedfishDevice,
+    config::{AccountName, BadAccountName, BadPath, HTTPS_PORT, RedfishConfig, RedfishLogin, ResourcePath},
+    error::RedfishError,
+};
 pub use secret::{Secret, SecretError};
+pub use web::{
+    error::WebError,
+    pin::{BadFingerprint, Fingerprint, Pins},
+};

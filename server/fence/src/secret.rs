@@ -17,9 +17,15 @@ pub enum SecretError {
     /// IPMI v2.0 keys have 20 bytes; what is longer would be cut silently by one side and not by the other.
     #[error("has {0} bytes, but IPMI v2.0 allows at most {max}", max = Secret::MAX_BYTES)]
     TooLong(usize),
+    /// Longer than any password that a device takes over HTTP.
+    #[error("has {0} bytes, but at most {max} are taken", max = Secret::MAX_WEB_BYTES)]
+    TooLongForWeb(usize),
     /// Keys are padded with zero bytes on the wire's other end, so a zero byte can't be part of one.
     #[error("holds a zero byte, which IPMI can't tell from padding")]
     ZeroByte,
+    /// JSON and HTTP carry text.
+    #[error("is not UTF-8 or holds control characters")]
+    NoText,
 }
 
 impl Secret {
@@ -39,6 +45,24 @@ impl Secret {
             return Err(SecretError::ZeroByte);
         }
         Ok(Self(bytes))
+    }
+
+    /// The longest password of a device that is reached over HTTP.
+    pub const MAX_WEB_BYTES: usize = 256;
+
+    /// Takes over the password of a device that is reached over HTTP, where IPMI's limit doesn't hold.
+    ///
+    /// # Errors
+    /// More than [`Secret::MAX_WEB_BYTES`] bytes, or something other than printable text.
+    pub fn for_web(bytes: impl Into<Vec<u8>>) -> Result<Self, SecretError> {
+        let bytes = Zeroizing::new(bytes.into());
+        if bytes.len() > Self::MAX_WEB_BYTES {
+            return Err(SecretError::TooLongForWeb(bytes.len()));
+        }
+        match std::str::from_utf8(&bytes) {
+            Ok(text) if !text.contains(char::is_control) => Ok(Self(bytes)),
+            _ => Err(SecretError::NoText),
+        }
     }
 
     /// The bytes in the clear: for a key derivation, and for the one encrypted file that holds the secrets.
@@ -115,6 +139,15 @@ mod tests {
         assert_eq!(Secret::new([b'a'; 21]).unwrap_err(), SecretError::TooLong(21));
         assert_eq!(Secret::new(*b"a\0b").unwrap_err(), SecretError::ZeroByte);
         assert_eq!(Secret::new([b'a'; 20]).unwrap().expose(), [b'a'; 20]);
+    }
+
+    #[test]
+    fn a_password_for_http_may_be_longer_and_is_text() {
+        assert_eq!(Secret::for_web([b'a'; 256]).unwrap().expose(), [b'a'; 256]);
+        assert_eq!(Secret::for_web([b'a'; 257]).unwrap_err(), SecretError::TooLongForWeb(257));
+        for bad in [&b"a\0b"[..], b"a\nb", b"\xff"] {
+            assert_eq!(Secret::for_web(bad).unwrap_err(), SecretError::NoText);
+        }
     }
 
     #[test]

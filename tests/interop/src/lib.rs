@@ -1,4 +1,4 @@
-//! Real programs for the tests: ours (the daemons and the operator's command) and other people's (`ipmi_sim`), how they
+//! Real programs for the tests: ours (the daemons and the operator's command) and other people's (`ipmi_sim`, `sushy-emulator`), how they
 //! are started, asked, cut off from each other and ended.
 //!
 //! Everything runs on loopback or in network namespaces of the test's own, and ends with the value that started it.
@@ -18,6 +18,7 @@ mod qnetd;
 mod service_manager;
 mod systemd;
 mod soak;
+pub mod sushy;
 mod tool;
 mod vote_cluster;
 mod wait;

@@ -93,7 +93,7 @@ fn mistakes_in_configuration_files_are_named_with_file_and_place() -> Result<()>
     has(&readable, &["clusters.home.devices", "bmc.password", "chmod 600"]);
     assert!(!readable.contains(secret), "no secret in a message");
     let kind = with(&server, format!("{good}{}", device.replace("ipmi", "magic")).as_bytes(), Program::Server)?;
-    has(&kind, &["clusters.home.devices", "magic", "\"ipmi\""]);
+    has(&kind, &["server.toml", "line", "magic", "`ipmi`", "`redfish`"]);
     let profile = with(&server, format!("{good}[clusters.home]\nprofile = \"quick\"\n").as_bytes(), Program::Server)?;
     has(&profile, &["clusters.home", "quick", "balanced"]);
 

@@ -20,6 +20,12 @@ fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// The corpus of the fuzzer.
+fn redfish_seeds() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/redfish_answer");
+    std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -31,6 +37,11 @@ proptest! {
     #[test]
     fn no_mutated_reply_panics_the_client(bytes in mutated(client_seeds())) {
         client_reply(&bytes);
+    }
+
+    #[test]
+    fn no_mutated_answer_of_redfish_is_off_by_mistake(bytes in mutated(redfish_seeds())) {
+        redfish_answer(&bytes);
     }
 
     #[test]
