@@ -75,12 +75,14 @@ impl Text {
     }
 
     /// True where the head is all of it.
+    #[inline]
     const fn is_head(&self) -> bool {
         self.head & 0xff == 0
     }
 }
 
 impl PartialEq for Text {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.head == other.head
             && (self.is_head() || Arc::ptr_eq(&self.whole, &other.whole) || self.whole == other.whole)
@@ -90,12 +92,14 @@ impl PartialEq for Text {
 impl Eq for Text {}
 
 impl PartialOrd for Text {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Text {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match self.head.cmp(&other.head) {
             Ordering::Equal if self.is_head() || Arc::ptr_eq(&self.whole, &other.whole) => Ordering::Equal,

@@ -166,6 +166,15 @@ struct Trouble {
     again: Reading,
 }
 
+/// Nothing is left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rest {
+    /// As long as the state stands at this index.
+    applied: u64,
+    /// Until then.
+    until: Reading,
+}
+
 /// What is to be done about a resource at once.
 enum Due<'a> {
     /// What is under way is in the way.
@@ -230,6 +239,8 @@ pub struct Node {
     adopt_until: Reading,
     /// When it last looked: what was due by then needs no further wake-up.
     looked: Reading,
+    /// Nothing was left to do at the last look: at the state of which index, and until when that holds.
+    rest: Option<Rest>,
     actions: VecDeque<Action>,
 }
 
@@ -263,6 +274,7 @@ impl Node {
             reset: false,
             parted: false,
             looked: now,
+            rest: None,
             started: now,
             adopt_until: now,
             actions: VecDeque::new(),
@@ -348,9 +360,28 @@ impl Node {
         self.advance(now, state);
     }
 
+    /// Looks at the time, as [`Node::advance`] does, where the state is known to be the same as at the last look if its
+    /// index is: it is called far more often than anything is to be done.
+    pub fn look(&mut self, now: Reading, state: &State) {
+        let rests = self.rest.is_some_and(|rest| rest.applied == state.applied && !now.reached_on_either(rest.until));
+        if rests {
+            debug_assert!(self.would_rest(now, state), "a node that rests has something to do");
+        } else {
+            self.advance(now, state);
+        }
+    }
+
+    /// What [`Node::look`] relies on: a full look would change nothing.
+    fn would_rest(&self, now: Reading, state: &State) -> bool {
+        let mut twin = self.clone();
+        twin.advance(now, state);
+        twin.rest == self.rest && twin.leases_lost == self.leases_lost
+    }
+
     /// Looks at the time and at the applied state; call it after every change of either.
     pub fn advance(&mut self, now: Reading, state: &State) {
         self.looked = now;
+        self.rest = None;
         if self.parted {
             self.part(now, state);
             return;
@@ -362,6 +393,10 @@ impl Node {
         self.mind_the_guard(now, state);
         self.mind_the_going(state);
         self.renew(now, state);
+        // Without that rule the end of the lease is no deadline of either clock.
+        if self.actions.is_empty() && self.config.rules.lease_ends_on_either_clock() {
+            self.rest = self.poll_timeout().map(|until| Rest { applied: state.applied, until });
+        }
     }
 
     /// True once the cluster goes on without this node, and nothing that it protected runs here.
@@ -379,6 +414,7 @@ impl Node {
 
     /// A renewal went to somebody who doesn't lead: ask again at once.
     pub fn renew_now(&mut self, now: Reading) {
+        self.rest = None;
         self.renew_at = self.renew_at.earlier_of(now);
     }
 
@@ -390,6 +426,9 @@ impl Node {
     /// When to call [`Node::advance`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Reading> {
+        if let Some(rest) = self.rest {
+            return Some(rest.until);
+        }
         let mut next = self.renew_at;
         let mut at = |other: Reading| next = next.earlier_of(other);
         if let Some((_, retry_at)) = &self.retry {

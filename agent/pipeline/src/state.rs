@@ -464,6 +464,7 @@ impl State {
 
     /// The member of a number.
     #[must_use]
+    #[inline]
     pub fn member_by_id(&self, raft_id: u64) -> Option<(&MemberName, &Member)> {
         self.members.iter().find(|(_, member)| member.raft_id == raft_id)
     }
@@ -476,18 +477,21 @@ impl State {
 
     /// The open fence of a node.
     #[must_use]
+    #[inline]
     pub fn open_fence(&self, node: &MemberName) -> Option<(FenceId, &Fence)> {
         self.fences.iter().find(|(_, fence)| fence.node == *node && fence.is_open()).map(|(id, fence)| (*id, fence))
     }
 
     /// The admitted life of a node.
     #[must_use]
+    #[inline]
     pub fn life(&self, node: &MemberName) -> Option<&Life> {
         self.nodes.get(node).and_then(|state| state.life.as_ref())
     }
 
     /// True when a member counts as in service: the appliance, and nodes with a life and no open fence.
     #[must_use]
+    #[inline]
     pub fn in_service(&self, name: &MemberName) -> bool {
         match self.members.get(name).map(|member| member.role) {
             Some(Role::Appliance) => true,

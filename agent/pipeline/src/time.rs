@@ -25,6 +25,7 @@ impl Reading {
 
     /// The reading `span` later on both clocks.
     #[must_use]
+    #[inline]
     pub fn after(self, span: Duration) -> Self {
         let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         Self { boottime_ns: self.boottime_ns.saturating_add(ns), raw_ns: self.raw_ns.saturating_add(ns) }
@@ -32,18 +33,21 @@ impl Reading {
 
     /// True as soon as *either* clock has reached `deadline`: the end of a right (a lease, a quorum lease).
     #[must_use]
+    #[inline]
     pub fn reached_on_either(self, deadline: Self) -> bool {
         self.boottime_ns >= deadline.boottime_ns || self.raw_ns >= deadline.raw_ns
     }
 
     /// True once *both* clocks have reached `deadline`: the proof of somebody else's silence.
     #[must_use]
+    #[inline]
     pub fn reached_on_both(self, deadline: Self) -> bool {
         self.boottime_ns >= deadline.boottime_ns && self.raw_ns >= deadline.raw_ns
     }
 
     /// Time since `earlier`, by the clock that counted most.
     #[must_use]
+    #[inline]
     pub fn since_at_most(self, earlier: Self) -> Duration {
         Duration::from_nanos(
             self.boottime_ns.saturating_sub(earlier.boottime_ns).max(self.raw_ns.saturating_sub(earlier.raw_ns)),
@@ -52,6 +56,7 @@ impl Reading {
 
     /// Time since `earlier`, by the clock that counted least.
     #[must_use]
+    #[inline]
     pub fn since_at_least(self, earlier: Self) -> Duration {
         Duration::from_nanos(
             self.boottime_ns.saturating_sub(earlier.boottime_ns).min(self.raw_ns.saturating_sub(earlier.raw_ns)),
@@ -60,6 +65,7 @@ impl Reading {
 
     /// What is left until `deadline` by the clock that reaches it first; zero once either has.
     #[must_use]
+    #[inline]
     pub fn left_until(self, deadline: Self) -> Duration {
         Duration::from_nanos(
             deadline.boottime_ns.saturating_sub(self.boottime_ns).min(deadline.raw_ns.saturating_sub(self.raw_ns)),
@@ -68,12 +74,14 @@ impl Reading {
 
     /// The later of two readings, clock by clock.
     #[must_use]
+    #[inline]
     pub fn later_of(self, other: Self) -> Self {
         Self { boottime_ns: self.boottime_ns.max(other.boottime_ns), raw_ns: self.raw_ns.max(other.raw_ns) }
     }
 
     /// The earlier of two readings, clock by clock.
     #[must_use]
+    #[inline]
     pub fn earlier_of(self, other: Self) -> Self {
         Self { boottime_ns: self.boottime_ns.min(other.boottime_ns), raw_ns: self.raw_ns.min(other.raw_ns) }
     }

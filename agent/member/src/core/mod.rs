@@ -237,6 +237,7 @@ impl Core {
             rules,
         };
         core.journal.write(moment.wall_ms, Deed::Up);
+        core.count_answers();
         core.follow_settings();
         core.advance(moment);
         core
@@ -501,7 +502,7 @@ impl Core {
             self.follow_leadership(moment, &leadership);
             if let Some(node) = &mut self.node {
                 node.saw_term(leadership.term);
-                node.advance(moment.now, &self.state);
+                node.look(moment.now, &self.state);
             }
             if let Some(fencer) = &mut self.fencer {
                 fencer.advance(moment.now, &self.state);
@@ -647,6 +648,7 @@ impl Core {
         self.journal.forget(|name| resources.contains_key(name));
         let next = self.state.next_raft_id;
         self.newcomers.retain(|id, _| *id >= next);
+        self.count_answers();
         self.follow_settings();
         let ready: Vec<u64> =
             self.read_waits.iter().filter(|(index, _)| *index <= self.state.applied).map(|(_, token)| *token).collect();

@@ -39,13 +39,15 @@ pub(super) struct Recall {
     next: Reading,
     /// Who has answered.
     answered: BTreeSet<MemberName>,
+    /// Every other member is among them.
+    by_all: bool,
     /// The greatest promise of each member.
     heard: BTreeMap<RaftId, Promise>,
 }
 
 impl Recall {
     pub(super) const fn start(now: Reading, id: u64) -> Self {
-        Self { id, started: now, next: now, answered: BTreeSet::new(), heard: BTreeMap::new() }
+        Self { id, started: now, next: now, answered: BTreeSet::new(), by_all: false, heard: BTreeMap::new() }
     }
 
     /// True once consensus with `peer` may begin.
@@ -71,8 +73,12 @@ impl Core {
 
     /// When to ask next, while somebody hasn't answered.
     pub(super) fn next_recall(&self) -> Option<Reading> {
-        let everybody = self.state.members.keys().all(|name| *name == self.name || self.recall.has(name));
-        (!everybody).then_some(self.recall.next)
+        (!self.recall.by_all).then_some(self.recall.next)
+    }
+
+    /// Somebody has answered, or the members have changed.
+    pub(super) fn count_answers(&mut self) {
+        self.recall.by_all = self.state.members.keys().all(|name| *name == self.name || self.recall.has(name));
     }
 
     pub(super) fn send_recall(&mut self, to: &MemberName) {
@@ -118,5 +124,6 @@ impl Core {
             self.recall.answered.retain(|name| members.contains_key(name));
         }
         self.recall.answered.insert(from.clone());
+        self.count_answers();
     }
 }
