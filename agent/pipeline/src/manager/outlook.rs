@@ -99,7 +99,7 @@ impl View<'_> {
                 // What isn't planned for keeps its room all the same: nothing that runs is stopped to make room.
                 let others = state.resources.iter().filter(|(_, resource)| !planned(resource));
                 let taken = others
-                    .filter_map(|(name, resource)| Some((picture.resources.get(name)?, resource.spec.memory?)))
+                    .filter_map(|(name, resource)| Some((picture.resources().get(name)?, resource.spec.memory?)))
                     .filter(|(view, _)| view.seat.counts_on(name))
                     .fold(0_u64, |sum, (_, memory)| sum.saturating_add(memory));
                 let memory = node.capacity.memory.map(|memory| memory.saturating_sub(taken));
@@ -253,8 +253,8 @@ impl View<'_> {
             };
             let choice = choose(&picture, &rules, state.settings.placement, &wish);
             let to = choice.node().cloned();
-            if let (Some(to), Some(view)) = (&to, picture.resources.get_mut(name)) {
-                view.seat = Seat::On(to.clone());
+            if let Some(to) = &to {
+                picture.change(name, |view| view.seat = Seat::On(to.clone()));
             }
             let why = match &to {
                 Some(_) => choice.outcome.to_string(),

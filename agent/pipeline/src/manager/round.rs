@@ -7,7 +7,7 @@ use super::{Plan, View, Why};
 use crate::command::Command;
 use crate::fence::{Evidence, Progress};
 use crate::name::{MemberName, ResourceName};
-use crate::placement::choose::{Choice, Preference, Wish, choose, stays};
+use crate::placement::choose::{Choice, Preference, Wish, choose, plainly};
 use crate::placement::judge::EffectiveRules;
 use crate::placement::picture::{Picture, Seat};
 use crate::report::{Leave, Observed};
@@ -265,6 +265,9 @@ impl<'a> Round<'a> {
         }
         // The node that it was added with, or was on before, counts as where it is.
         let first = resource.first.as_ref();
+        if let Some(node) = self.plainly(name, resource, Preference::None, first, None) {
+            return self.assign(name, resource, &node);
+        }
         let choice = self.choose(name, resource, Preference::None, first, None);
         self.settle(name, resource, &choice)
     }
@@ -280,7 +283,11 @@ impl<'a> Round<'a> {
         let home = resource.home.as_ref().filter(|_| resource.spec.failback);
         let choice = if failed.is_empty() {
             let planned = self.planned.get(name).cloned();
-            self.choose(name, resource, Preference::BestScore, None, planned.as_ref().or(home))
+            let home = planned.as_ref().or(home);
+            if let Some(node) = self.plainly(name, resource, Preference::BestScore, None, home) {
+                return self.assign(name, resource, &node);
+            }
+            self.choose(name, resource, Preference::BestScore, None, home)
         } else {
             self.choose(name, resource, Preference::TryNext, None, None)
         };
@@ -318,10 +325,8 @@ impl<'a> Round<'a> {
 
     /// Counts a resource where this round has put it.
     fn seat(&mut self, name: &ResourceName, resource: &Resource, seat: Seat) {
-        if resource.requested == Requested::Started
-            && let Some(view) = self.picture.resources.get_mut(name)
-        {
-            view.seat = seat;
+        if resource.requested == Requested::Started {
+            self.picture.change(name, |view| view.seat = seat);
         }
     }
 
@@ -340,23 +345,19 @@ impl<'a> Round<'a> {
         choose(&self.picture, &self.rules, self.view.state.settings.placement, &wish)
     }
 
-    /// True where the choice for a resource is plainly that it stays.
-    fn is_content(
+    /// What [`Self::choose`] answers, where that takes no comparison of all nodes.
+    fn plainly(
         &self,
         name: &ResourceName,
         resource: &Resource,
-        node: &MemberName,
+        preference: Preference,
+        current: Option<&MemberName>,
         home: Option<&MemberName>,
-    ) -> bool {
-        let wish = Wish {
-            resource: name,
-            preference: Preference::None,
-            failed: &BTreeSet::new(),
-            home,
-            current: Some(node),
-            failback: resource.spec.failback,
-        };
-        stays(&self.picture, &self.rules, &wish)
+    ) -> Option<MemberName> {
+        let failed = BTreeSet::new();
+        let wish =
+            Wish { resource: name, preference, failed: &failed, home, current, failback: resource.spec.failback };
+        plainly(&self.picture, &self.rules, self.view.state.settings.placement, &wish).cloned()
     }
 
     fn placed(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName) -> Why {
@@ -564,8 +565,8 @@ impl<'a> Round<'a> {
         // Where it runs it may stay, whatever has become of the node's devices meanwhile.
         let takes =
             self.picture.nodes.get_mut(node).map(|n| std::mem::replace(&mut n.may_take, !maintenance && !leaving));
-        let content = self.is_content(name, resource, node, home);
-        let choice = (!content).then(|| self.choose(name, resource, Preference::None, Some(node), home));
+        let stays = self.plainly(name, resource, Preference::None, Some(node), home).is_some();
+        let choice = (!stays).then(|| self.choose(name, resource, Preference::None, Some(node), home));
         if let (Some(takes), Some(seen)) = (takes, self.picture.nodes.get_mut(node)) {
             seen.may_take = takes;
         }

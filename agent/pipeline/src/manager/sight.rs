@@ -51,7 +51,7 @@ impl View<'_> {
             .collect();
         let names: BTreeSet<MemberName> = state.nodes.keys().cloned().collect();
         let (rules, faults) = judge_rules(&state.placement_rules, &names);
-        (Picture { nodes, resources }, rules, faults)
+        (Picture::new(nodes, resources), rules, faults)
     }
 
     /// Whether a node takes resources now.

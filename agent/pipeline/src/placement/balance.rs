@@ -87,7 +87,7 @@ pub fn rebalance(
     settings: &BalanceSettings,
     hold: &mut BalanceHold,
 ) -> Option<Rebalance> {
-    let unsettled = picture.resources.values().any(|view| matches!(view.seat, Seat::Moving { .. }));
+    let unsettled = picture.resources().values().any(|view| matches!(view.seat, Seat::Moving { .. }));
     let loads = match scoring {
         Scoring::Basic => None,
         Scoring::Static | Scoring::Dynamic => loads(picture, scoring).ok(),
@@ -119,7 +119,7 @@ pub fn rebalance(
         resources: rules
             .bundle(best.lead)
             .into_iter()
-            .filter(|r| picture.resources.contains_key(*r))
+            .filter(|r| picture.resources().contains_key(*r))
             .cloned()
             .collect(),
         from: best.from.clone(),
@@ -134,11 +134,11 @@ pub fn rebalance(
 
 /// Every move that rules and memory allow.
 fn possible<'a>(picture: &'a Picture, rules: &'a EffectiveRules, scoring: Scoring) -> Vec<Candidate<'a>> {
-    let bundles: BTreeSet<&ResourceName> = picture.resources.keys().map(|name| rules.bundle_of(name)).collect();
+    let bundles: BTreeSet<&ResourceName> = picture.resources().keys().map(|name| rules.bundle_of(name)).collect();
     let mut moves = Vec::new();
     for lead in bundles {
         let views: Vec<&ResourceView> =
-            rules.bundle(lead).into_iter().filter_map(|name| picture.resources.get(name)).collect();
+            rules.bundle(lead).into_iter().filter_map(|name| picture.resources().get(name)).collect();
         let ready = |view: &&ResourceView| view.may_balance && (scoring != Scoring::Dynamic || view.measured.is_some());
         let Some(Seat::On(from)) = views.first().map(|view| &view.seat) else { continue };
         let whole = views.iter().all(|view| ready(view) && view.seat == Seat::On(from.clone()));
@@ -163,7 +163,7 @@ fn after(
     candidate: &Candidate<'_>,
 ) -> f64 {
     let moved = |node: &MemberName| {
-        let views = rules.bundle(candidate.lead).into_iter().filter_map(|name| picture.resources.get(name));
+        let views = rules.bundle(candidate.lead).into_iter().filter_map(|name| picture.resources().get(name));
         let size = loads.get(node).map(|(size, _)| *size);
         views.filter_map(|view| size.map(|size| size.used(view, scoring))).fold(Load::default(), Load::plus)
     };

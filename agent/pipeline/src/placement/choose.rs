@@ -291,26 +291,40 @@ pub fn choose(picture: &Picture, rules: &EffectiveRules, scoring: Scoring, wish:
     by_score(field, wish, &score(picture, wish.resource, scoring))
 }
 
-/// Whether [`choose`] answers [`Outcome::Stays`] for the plain reason that nothing speaks against it: no rule is about the
-/// resource, it counts where it is, and that node may have it. Most resources are asked about again and again, and for
-/// nearly all of them this is the answer; where it isn't, `choose` has to be asked.
+/// The node that [`choose`] answers, where it takes no comparison of all nodes to know: no rule is about the resource, and
+/// it may stay where it is, or goes where the fewest are. Nearly all resources are asked about again and again, and this
+/// is the answer; where there is none, `choose` has to be asked, which also knows why each other node isn't it.
 #[must_use]
-pub fn stays(picture: &Picture, rules: &EffectiveRules, wish: &Wish<'_>) -> bool {
-    let counts = |node| picture.resources.get(wish.resource).is_some_and(|view| view.seat.counts_on(node));
-    wish.preference == Preference::None
-        && wish.home.is_none()
-        && wish
-            .current
-            .is_some_and(|node| picture.takes(node) && counts(node) && picture.has_what_it_needs(node, wish.resource))
-        && !rules.speak_of(wish.resource)
+pub fn plainly<'a>(
+    picture: &'a Picture,
+    rules: &EffectiveRules,
+    scoring: Scoring,
+    wish: &Wish<'_>,
+) -> Option<&'a MemberName> {
+    if wish.home.is_some() || rules.speak_of(wish.resource) {
+        return None;
+    }
+    let view = picture.resources().get(wish.resource)?;
+    let is_there = |node: &MemberName| view.only_on.is_empty() || view.only_on.contains(node);
+    match (wish.preference, wish.current) {
+        (Preference::None, Some(current)) => {
+            let (node, seen) = picture.nodes.get_key_value(current)?;
+            (seen.may_take && is_there(node) && picture.has_room(node, view)).then_some(node)
+        }
+        (Preference::None, None) | (Preference::BestScore, _) if scoring == Scoring::Basic => {
+            picture.fewest(view, is_there)
+        }
+        (Preference::None | Preference::BestScore | Preference::TryNext, _) => None,
+    }
 }
 
 /// Step 7.
 fn by_score(field: Field, wish: &Wish<'_>, scores: &Scores) -> Choice {
     let of = |node: &MemberName| scores.nodes.get(node).copied().unwrap_or(f64::INFINITY);
-    let mut order: Vec<&MemberName> = field.left.iter().collect();
+    let mut order: Vec<(f64, &MemberName)> = field.left.iter().map(|node| (of(node), node)).collect();
     // The sort is stable and the nodes come by name.
-    order.sort_by(|one, two| of(one).total_cmp(&of(two)));
+    order.sort_by(|(one, _), (two, _)| one.total_cmp(two));
+    let order: Vec<&MemberName> = order.into_iter().map(|(_, node)| node).collect();
     let current = wish.current.and_then(|current| order.iter().position(|node| *node == current));
     let next = match (wish.preference, current) {
         (Preference::TryNext, Some(current)) => order.get(current + 1).zip(order.get(current)),
@@ -375,13 +389,15 @@ fn field(picture: &Picture, rules: &EffectiveRules, surroundings: &Surroundings<
     let rule = rules.node_rule(wish.resource);
     let bundle = rules.bundle(wish.resource);
     // Where company is, memory doesn't choose another node: they would run apart. It waits there instead.
-    let anywhere = filtered(picture, rule, surroundings, wish, |_| None);
-    if surroundings.majority(&anywhere.left).is_some() {
-        return anywhere;
+    if !surroundings.together.is_empty() {
+        let anywhere = filtered(picture, rule, surroundings, wish, |_| None);
+        if surroundings.majority(&anywhere.left).is_some() {
+            return anywhere;
+        }
     }
     // The first of a bundle takes a node that can have all of it, because the others will follow. Where it is already it
     // may stay: nothing that runs is moved to make room.
-    let here = |node: &MemberName| picture.resources.get(wish.resource).is_some_and(|view| view.seat.counts_on(node));
+    let here = |node: &MemberName| picture.resources().get(wish.resource).is_some_and(|view| view.seat.counts_on(node));
     filtered(picture, rule, surroundings, wish, |node| match picture.fits(node, &bundle) {
         Err(why) if !here(node) => Some(LeftOut::TooSmall(why)),
         Ok(()) | Err(_) => None,
@@ -445,12 +461,12 @@ impl<'a> Surroundings<'a> {
     pub fn of(picture: &'a Picture, rules: &'a EffectiveRules, resource: &'a ResourceName) -> Self {
         let mut surroundings = Self { apart: BTreeMap::new(), together: BTreeMap::new() };
         for (peer, rule) in rules.apart_from(resource) {
-            for node in picture.resources.get(peer).into_iter().flat_map(|view| view.seat.nodes()) {
+            for node in picture.resources().get(peer).into_iter().flat_map(|view| view.seat.nodes()) {
                 surroundings.apart.entry(node).or_insert((peer, rule));
             }
         }
         for peer in rules.bundle(resource).into_iter().filter(|peer| *peer != resource) {
-            if let Some(node) = picture.resources.get(peer).and_then(|view| view.seat.destination()) {
+            if let Some(node) = picture.resources().get(peer).and_then(|view| view.seat.destination()) {
                 *surroundings.together.entry(node).or_default() += 1;
             }
         }

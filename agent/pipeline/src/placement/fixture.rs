@@ -63,7 +63,7 @@ impl Cluster {
         let view = || NodeView { may_take: true, memory: Some(128 * GIB), cpus: Some(24) };
         let nodes = (1..=nodes).map(|i| (node(&format!("n{i}")), view())).collect();
         let mut cluster = Self {
-            picture: Picture { nodes, resources: BTreeMap::new() },
+            picture: Picture::new(nodes, BTreeMap::new()),
             rules: EffectiveRules::default(),
             scoring: Scoring::Basic,
             failback: true,
@@ -86,7 +86,9 @@ impl Cluster {
             only_on: BTreeSet::new(),
             may_balance: true,
         };
-        self.picture.resources.insert(res(name), view);
+        let mut resources = self.picture.resources().clone();
+        resources.insert(res(name), view);
+        self.picture = Picture::new(self.picture.nodes.clone(), resources);
     }
 
     pub fn with(mut self, rules: &[(&str, PlacementRule)]) -> Self {
@@ -108,19 +110,19 @@ impl Cluster {
     }
 
     pub fn measure(&mut self, name: &str, cpu_milli: u32, memory: u64) {
-        self.view(name).measured = Some(Use { cpu_milli, memory });
+        self.change(name, |view| view.measured = Some(Use { cpu_milli, memory }));
     }
 
     pub fn takes(&mut self, name: &str, may_take: bool) {
         self.picture.nodes.get_mut(&node(name)).unwrap().may_take = may_take;
     }
 
-    pub fn view(&mut self, name: &str) -> &mut ResourceView {
-        self.picture.resources.get_mut(&res(name)).unwrap()
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut ResourceView)) {
+        self.picture.change(&res(name), change);
     }
 
     pub fn seat(&mut self, name: &str, seat: Seat) {
-        self.view(name).seat = seat;
+        self.change(name, |view| view.seat = seat);
     }
 
     pub fn moving(&mut self, name: &str, from: &str, to: &str) {
@@ -129,7 +131,7 @@ impl Cluster {
 
     pub fn ask(&self, name: &str, preference: Preference, failed: &[&str]) -> Choice {
         let (name, failed) = (res(name), failed.iter().map(|name| node(name)).collect());
-        let current = match &self.picture.resources[&name].seat {
+        let current = match &self.picture.resources()[&name].seat {
             Seat::On(node) | Seat::Moving { from: node, .. } => Some(node),
             Seat::Nowhere => None,
         };
@@ -145,10 +147,10 @@ impl Cluster {
 
     /// One round of a manager: all resources by name, each decision seen by those after it. Answers who moved.
     pub fn round(&mut self) -> Vec<String> {
-        let names: Vec<ResourceName> = self.picture.resources.keys().cloned().collect();
+        let names: Vec<ResourceName> = self.picture.resources().keys().cloned().collect();
         let mut moved = Vec::new();
         for name in names {
-            let Seat::On(from) = self.picture.resources[&name].seat.clone() else { continue };
+            let Seat::On(from) = self.picture.resources()[&name].seat.clone() else { continue };
             let lost = !self.picture.nodes.contains_key(&from);
             let preference = if lost { Preference::BestScore } else { Preference::None };
             let Some(to) = self.ask(name.as_str(), preference, &[]).node().cloned() else { continue };
@@ -164,10 +166,13 @@ impl Cluster {
 
     /// All moves are over.
     pub fn land(&mut self) {
-        for view in self.picture.resources.values_mut() {
-            if let Seat::Moving { to, .. } = &view.seat {
-                view.seat = Seat::On(to.clone());
-            }
+        let names: Vec<ResourceName> = self.picture.resources().keys().cloned().collect();
+        for name in names {
+            self.picture.change(&name, |view| {
+                if let Seat::Moving { to, .. } = &view.seat {
+                    view.seat = Seat::On(to.clone());
+                }
+            });
         }
     }
 
@@ -194,7 +199,7 @@ impl Cluster {
             Seat::On(node) => node.to_string(),
             Seat::Moving { from, to } => format!("{from}>{to}"),
         };
-        let places = self.picture.resources.iter().map(|(name, view)| format!("{name}:{}", place(view)));
+        let places = self.picture.resources().iter().map(|(name, view)| format!("{name}:{}", place(view)));
         places.collect::<Vec<_>>().join(" ")
     }
 }

@@ -110,7 +110,7 @@ pub fn check_move(
     target: &MemberName,
 ) -> Result<Moves, Refusal> {
     let (asked, to) = (|| resource.clone(), || target.clone());
-    let view = picture.resources.get(resource).ok_or_else(|| Refusal::NoResource { resource: asked() })?;
+    let view = picture.resources().get(resource).ok_or_else(|| Refusal::NoResource { resource: asked() })?;
     let node = picture.nodes.get(target).ok_or_else(|| Refusal::NoNode { target: to() })?;
     match &view.seat {
         Seat::Nowhere => return Err(Refusal::Nowhere { resource: asked() }),
@@ -132,7 +132,7 @@ pub fn check_move(
         return Err(Refusal::NotAllowed { resource: asked(), target: to(), rule: belongs.rule.clone() });
     }
     let elsewhere = |name: &&ResourceName| {
-        let destination = picture.resources.get(*name).and_then(|view| view.seat.destination());
+        let destination = picture.resources().get(*name).and_then(|view| view.seat.destination());
         destination.is_some_and(|node| node != target)
     };
     let moving: BTreeSet<&ResourceName> = rules.bundle(resource).into_iter().filter(elsewhere).collect();

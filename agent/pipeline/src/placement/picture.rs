@@ -12,8 +12,17 @@ use crate::name::{MemberName, ResourceName};
 pub struct Picture {
     /// All nodes of the cluster, those that take nothing too.
     pub nodes: BTreeMap<MemberName, NodeView>,
-    /// All resources that the manager keeps.
-    pub resources: BTreeMap<ResourceName, ResourceView>,
+    resources: BTreeMap<ResourceName, ResourceView>,
+    /// What counts on each node: kept, so that no choice has to go through all resources for it.
+    counted: BTreeMap<MemberName, Counted>,
+}
+
+/// What counts on a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Counted {
+    resources: usize,
+    /// The memory that they were promised, in bytes: the sum over all of 64 bits fits.
+    memory: u128,
 }
 
 /// A node as the manager sees it.
@@ -86,6 +95,13 @@ impl Seat {
         self.nodes().any(|n| n == node)
     }
 
+    /// Every node where it counts, once: a start that failed may end in a move to where it is.
+    fn counted_nodes(&self) -> impl Iterator<Item = &MemberName> {
+        let mut nodes = self.nodes();
+        let first = nodes.next();
+        first.into_iter().chain(nodes.filter(move |second| Some(*second) != first))
+    }
+
     /// Where it will be once it has settled.
     #[must_use]
     pub fn destination(&self) -> Option<&MemberName> {
@@ -96,7 +112,60 @@ impl Seat {
     }
 }
 
+impl Counted {
+    /// Whether so much memory leaves room for so much more. What isn't known limits nothing, and who brings nothing may
+    /// stay on a node that is overcommitted already.
+    fn leaves(self, memory: Option<u64>, needs: Option<u64>) -> bool {
+        match (memory, needs.unwrap_or(0)) {
+            (None, _) | (_, 0) => true,
+            (Some(memory), needs) => u128::from(needs) + self.memory <= u128::from(memory),
+        }
+    }
+}
+
 impl Picture {
+    /// These nodes and resources.
+    #[must_use]
+    pub fn new(nodes: BTreeMap<MemberName, NodeView>, resources: BTreeMap<ResourceName, ResourceView>) -> Self {
+        let mut counted = BTreeMap::new();
+        for view in resources.values() {
+            for node in view.seat.counted_nodes() {
+                count(&mut counted, node, view.memory);
+            }
+        }
+        Self { nodes, resources, counted }
+    }
+
+    /// All resources that the manager keeps.
+    #[must_use]
+    pub const fn resources(&self) -> &BTreeMap<ResourceName, ResourceView> {
+        &self.resources
+    }
+
+    /// Changes what is known of a resource, if it is known.
+    pub fn change(&mut self, name: &ResourceName, change: impl FnOnce(&mut ResourceView)) {
+        let Some(view) = self.resources.get_mut(name) else { return };
+        for node in view.seat.counted_nodes() {
+            if let Some(counted) = self.counted.get_mut(node) {
+                counted.resources -= 1;
+                counted.memory -= u128::from(view.memory.unwrap_or(0));
+                if counted.resources == 0 {
+                    self.counted.remove(node);
+                }
+            }
+        }
+        change(view);
+        for node in view.seat.counted_nodes() {
+            count(&mut self.counted, node, view.memory);
+        }
+    }
+
+    /// How many resources count on a node.
+    #[must_use]
+    pub fn count_on(&self, node: &MemberName) -> usize {
+        self.counted.get(node).map_or(0, |counted| counted.resources)
+    }
+
     /// The nodes that may take a resource now.
     pub fn takers(&self) -> impl Iterator<Item = &MemberName> {
         self.nodes.iter().filter(|(_, view)| view.may_take).map(|(name, _)| name)
@@ -114,21 +183,57 @@ impl Picture {
         self.resources.get(resource).is_none_or(|view| view.only_on.is_empty() || view.only_on.contains(node))
     }
 
+    /// Whether a resource fits beside what a node promised, if it doesn't count there already.
+    #[must_use]
+    pub fn has_room(&self, node: &MemberName, resource: &ResourceView) -> bool {
+        let memory = self.nodes.get(node).and_then(|view| view.memory);
+        let counted = self.counted.get(node).copied().unwrap_or_default();
+        resource.seat.counts_on(node) || counted.leaves(memory, resource.memory)
+    }
+
+    /// Of the nodes that may take a resource, have room for it and are among these, the one with the fewest; the first by
+    /// name, if several have as few.
+    pub fn fewest(&self, resource: &ResourceView, among: impl Fn(&MemberName) -> bool) -> Option<&MemberName> {
+        let mut all = self.counted.iter().peekable();
+        let mut best: Option<(usize, &MemberName)> = None;
+        for (node, view) in &self.nodes {
+            // Both go by name.
+            while all.next_if(|(name, _)| *name < node).is_some() {}
+            let counted = all.next_if(|(name, _)| *name == node).map(|(_, counted)| *counted).unwrap_or_default();
+            if view.may_take
+                && best.is_none_or(|(fewest, _)| counted.resources < fewest)
+                && among(node)
+                && (resource.seat.counts_on(node) || counted.leaves(view.memory, resource.memory))
+            {
+                best = Some((counted.resources, node));
+            }
+        }
+        best.map(|(_, node)| node)
+    }
+
     /// Whether `arriving`, as far as they don't count there already, fit beside what this node promised.
     ///
     /// # Errors
     /// How much memory they need and how much is free. What isn't known limits nothing.
     pub fn fits(&self, node: &MemberName, arriving: &BTreeSet<&ResourceName>) -> Result<(), TooSmall> {
         let Some(capacity) = self.nodes.get(node).and_then(|view| view.memory) else { return Ok(()) };
-        let there = |view: &ResourceView| view.seat.counts_on(node);
-        let sum = |memory: &mut dyn Iterator<Item = &ResourceView>| {
-            memory.filter_map(|view| view.memory).fold(0_u64, u64::saturating_add)
-        };
-        let new = arriving.iter().filter_map(|name| self.resources.get(*name)).filter(|view| !there(view));
-        let needs = sum(&mut new.into_iter());
-        let free = capacity.saturating_sub(sum(&mut self.resources.values().filter(|view| there(view))));
+        let new = arriving.iter().filter_map(|name| self.resources.get(*name));
+        let new = new.filter(|view| !view.seat.counts_on(node)).filter_map(|view| view.memory);
+        let needs = new.fold(0_u64, u64::saturating_add);
+        let taken = self.counted.get(node).map_or(0, |counted| counted.memory);
+        let free = capacity.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
         // Who brings nothing may stay on a node that is overcommitted already.
         if needs == 0 || needs <= free { Ok(()) } else { Err(TooSmall { needs, free }) }
+    }
+}
+
+fn count(counted: &mut BTreeMap<MemberName, Counted>, node: &MemberName, memory: Option<u64>) {
+    if !counted.contains_key(node) {
+        counted.insert(node.clone(), Counted::default());
+    }
+    if let Some(counted) = counted.get_mut(node) {
+        counted.resources += 1;
+        counted.memory += u128::from(memory.unwrap_or(0));
     }
 }
 

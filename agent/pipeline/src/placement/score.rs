@@ -118,13 +118,21 @@ pub(super) fn loads(picture: &Picture, scoring: Scoring) -> Result<Loads<'_>, &M
     let mut loads = Loads::new();
     for (name, node) in picture.nodes.iter().filter(|(_, node)| node.may_take) {
         let size = Size::of(node).ok_or(name)?;
-        let load = picture.resources.values().fold(Load::default(), |load, resource| match &resource.seat {
-            Seat::On(on) if on == name => load.plus(size.used(resource, scoring)),
-            Seat::Moving { from, to: _ } if from == name => load.plus(size.used(resource, scoring)),
-            Seat::Moving { from: _, to } if to == name => load.plus(size.promised(resource)),
-            Seat::Nowhere | Seat::On(_) | Seat::Moving { .. } => load,
-        });
-        loads.insert(name, (size, load));
+        loads.insert(name, (size, Load::default()));
+    }
+    // One pass for all nodes. Each adds up its resources by name, so that its sum is the same in every digit.
+    for resource in picture.resources().values() {
+        let (owner, target) = match &resource.seat {
+            Seat::Nowhere => continue,
+            Seat::On(on) => (on, None),
+            Seat::Moving { from, to } => (from, Some(to).filter(|to| *to != from)),
+        };
+        if let Some((size, load)) = loads.get_mut(owner) {
+            *load = load.plus(size.used(resource, scoring));
+        }
+        if let Some((size, load)) = target.and_then(|target| loads.get_mut(target)) {
+            *load = load.plus(size.promised(resource));
+        }
     }
     Ok(loads)
 }
@@ -135,15 +143,15 @@ pub fn score(picture: &Picture, resource: &ResourceName, scoring: Scoring) -> Sc
     match scoring {
         Scoring::Basic => Scores { scoring, unknown: None, nodes: counts(picture) },
         Scoring::Static | Scoring::Dynamic => match loads(picture, scoring) {
-            Ok(loads) => Scores { scoring, unknown: None, nodes: topsis(&loads, picture.resources.get(resource)) },
+            Ok(loads) => Scores { scoring, unknown: None, nodes: topsis(&loads, picture.resources().get(resource)) },
             Err(unknown) => Scores { scoring: Scoring::Basic, unknown: Some(unknown.clone()), nodes: counts(picture) },
         },
     }
 }
 
 fn counts(picture: &Picture) -> BTreeMap<MemberName, f64> {
-    let count = |node: &MemberName| picture.resources.values().filter(|r| r.seat.counts_on(node)).count();
-    picture.takers().map(|node| (node.clone(), float(u64::try_from(count(node)).unwrap_or(u64::MAX)))).collect()
+    let count = |node| float(u64::try_from(picture.count_on(node)).unwrap_or(u64::MAX));
+    picture.takers().map(|node| (node.clone(), count(node))).collect()
 }
 
 /// Root mean square and highest of processors, then of memory.
@@ -153,16 +161,14 @@ const CRITERIA: usize = 4;
 const WEIGHTS: [f64; CRITERIA] = [1.0 / 18.0, 2.0 / 18.0, 5.0 / 18.0, 10.0 / 18.0];
 
 fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> BTreeMap<MemberName, f64> {
+    let cpu = Shares::new(loads.values().map(|(_, load)| load.cpu));
+    let memory = Shares::new(loads.values().map(|(_, load)| load.memory));
     let mut rows: Vec<[f64; CRITERIA]> = loads
-        .keys()
-        .map(|on| {
-            let with = loads.iter().map(|(node, (size, load))| match resource {
-                Some(resource) if node == on => load.plus(size.promised(resource)),
-                Some(_) | None => *load,
-            });
-            let with: Vec<Load> = with.collect();
-            let [cpu, cpu_max] = spread(with.iter().map(|load| load.cpu).collect());
-            let [memory, memory_max] = spread(with.iter().map(|load| load.memory).collect());
+        .values()
+        .map(|(size, load)| {
+            let with = resource.map_or(*load, |resource| load.plus(size.promised(resource)));
+            let [cpu, cpu_max] = cpu.spread_with(load.cpu, with.cpu);
+            let [memory, memory_max] = memory.spread_with(load.memory, with.memory);
             [cpu, cpu_max, memory, memory_max]
         })
         .collect();
@@ -186,14 +192,41 @@ fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> BTreeMap<Member
     scored.collect()
 }
 
-/// One plus the root mean square, and one plus the highest: the one keeps tiny shares from looking like big differences.
-/// Sums go from the lowest up, so that equal nodes give equal sums.
-fn spread(mut shares: Vec<f64>) -> [f64; 2] {
-    shares.sort_by(f64::total_cmp);
-    let highest = shares.last().copied().unwrap_or(0.0);
-    let squares: f64 = shares.iter().map(|share| share * share).sum();
-    let count = float(u64::try_from(shares.len()).unwrap_or(u64::MAX));
-    [1.0 + (squares / count.max(1.0)).sqrt(), 1.0 + highest]
+/// The shares of all nodes, lowest first, and the sums of the squares of so many of them.
+struct Shares {
+    sorted: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Shares {
+    fn new(shares: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = shares.collect();
+        sorted.sort_by(f64::total_cmp);
+        let mut sum = 0.0;
+        let before = sorted.iter().map(|share| {
+            let before = sum;
+            sum += share * share;
+            before
+        });
+        let squares = before.collect();
+        Self { sorted, squares }
+    }
+
+    /// One plus the root mean square, and one plus the highest: the one keeps tiny shares from looking like big
+    /// differences. One of the shares is raised from `old` to `new`. Sums go from the lowest up, so that equal nodes give
+    /// equal sums; what is below `old` has been summed already.
+    fn spread_with(&self, old: f64, new: f64) -> [f64; 2] {
+        let at = self.sorted.partition_point(|share| share.total_cmp(&old).is_lt());
+        let higher = self.sorted.get(at + 1..).unwrap_or_default();
+        let below = higher.partition_point(|share| share.total_cmp(&new).is_lt());
+        let (below, above) = higher.split_at(below);
+        let raised = below.iter().chain(std::iter::once(&new)).chain(above);
+        let before = self.squares.get(at).copied().unwrap_or(0.0);
+        let squares = raised.fold(before, |sum, share| sum + share * share);
+        let highest = above.last().copied().unwrap_or(new);
+        let count = float(u64::try_from(self.sorted.len()).unwrap_or(u64::MAX));
+        [1.0 + (squares / count.max(1.0)).sqrt(), 1.0 + highest]
+    }
 }
 
 fn length(values: impl Iterator<Item = f64>) -> f64 {

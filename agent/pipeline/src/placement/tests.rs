@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::choose::{Outcome, Preference, Wish, choose, stays};
+use super::choose::{Outcome, Preference, Wish, choose, plainly};
 use super::fixture::{Cluster, GIB, apart, node, on, only_on, res, rules, together};
 use super::judge::{EffectiveRules, judge_rules};
 use super::moves::check_move;
 use super::picture::{NodeView, Picture, ResourceView, Seat, Use};
 use super::rule::PlacementRule;
-use super::score::Scoring;
+use super::score::{Load, Scoring, loads};
 use crate::name::MemberName;
 
 #[test]
@@ -225,12 +225,12 @@ fn random_rules(dice: &mut Dice, nodes: u64) -> Vec<(String, PlacementRule)> {
 
 fn random_picture(dice: &mut Dice, nodes: u64) -> Picture {
     let some = |dice: &mut Dice, sides| (dice.roll(5) > 0).then(|| dice.roll(sides));
-    let mut picture = Picture::default();
+    let (mut nodes_of, mut resources) = (BTreeMap::new(), BTreeMap::new());
     for i in 1..=nodes {
         let memory = some(dice, 12).map(|n| n * GIB);
         let view =
             NodeView { may_take: dice.roll(5) > 0, memory, cpus: some(dice, 9).map(|n| u32::try_from(n).unwrap()) };
-        picture.nodes.insert(node(&format!("n{i}")), view);
+        nodes_of.insert(node(&format!("n{i}")), view);
     }
     for name in NAMES {
         let mut at = || node(&format!("n{}", 1 + dice.roll(nodes)));
@@ -248,28 +248,70 @@ fn random_picture(dice: &mut Dice, nodes: u64) -> Picture {
             only_on: BTreeSet::new(),
             may_balance: dice.yes(),
         };
-        picture.resources.insert(res(name), view);
+        resources.insert(res(name), view);
     }
-    picture
+    Picture::new(nodes_of, resources)
 }
 
 /// What no choice may break, but where nothing changes.
 fn assert_hard_rules(picture: &Picture, effective: &EffectiveRules, name: &str, to: &MemberName, case: u64) {
     let name = res(name);
-    let before = &picture.resources[&name].seat;
+    let before = &picture.resources()[&name].seat;
     assert!(picture.nodes[to].may_take, "case {case}");
     if let Some(belongs) = effective.node_rule(&name) {
         assert!(!belongs.strict || belongs.nodes.contains_key(to), "case {case}: {name} breaks {}", belongs.rule);
     }
     for (peer, rule) in effective.apart_from(&name) {
-        let Some(view) = picture.resources.get(peer) else { continue };
+        let Some(view) = picture.resources().get(peer) else { continue };
         assert!(!view.seat.counts_on(to), "case {case}: {name} joins {peer} in spite of {rule}");
     }
     if let (Some(capacity), false) = (picture.nodes[to].memory, before.counts_on(to)) {
-        let there = picture.resources.iter().filter(|(other, view)| **other == name || view.seat.counts_on(to));
+        let there = picture.resources().iter().filter(|(other, view)| **other == name || view.seat.counts_on(to));
         let sum: u64 = there.filter_map(|(_, view)| view.memory).sum();
-        let needs = picture.resources[&name].memory.unwrap_or(0);
+        let needs = picture.resources()[&name].memory.unwrap_or(0);
         assert!(needs == 0 || sum <= capacity, "case {case}: {name} overcommits {to}");
+    }
+}
+
+#[test]
+fn what_is_kept_for_choices_is_what_counting_anew_gives() {
+    for case in 1..=1000_u64 {
+        let mut dice = Dice(case.wrapping_mul(0x2545_F491_4F6C_DD1D));
+        let nodes = 1 + dice.roll(5);
+        let mut picture = random_picture(&mut dice, nodes);
+        for _ in 0..6 {
+            let name = res(NAMES[usize::try_from(dice.roll(NAMES.len() as u64)).unwrap()]);
+            let mut at = || node(&format!("n{}", 1 + dice.roll(nodes)));
+            let (from, to) = (at(), at());
+            let seat = [Seat::Nowhere, Seat::On(from.clone()), Seat::Moving { from, to }];
+            let seat = seat[usize::try_from(dice.roll(3)).unwrap()].clone();
+            picture.change(&name, |view| view.seat = seat);
+        }
+        assert_eq!(picture, Picture::new(picture.nodes.clone(), picture.resources().clone()), "case {case}");
+        for (at, view) in &picture.nodes {
+            let there: Vec<_> = picture.resources().values().filter(|view| view.seat.counts_on(at)).collect();
+            assert_eq!(picture.count_on(at), there.len(), "case {case}");
+            let taken: u64 = there.iter().filter_map(|view| view.memory).sum();
+            for name in NAMES.map(res) {
+                let arriving = &picture.resources()[&name];
+                let needs = arriving.memory.filter(|_| !arriving.seat.counts_on(at)).unwrap_or(0);
+                let free = view.memory.map(|memory| memory.saturating_sub(taken));
+                let fits = needs == 0 || free.is_none_or(|free| needs <= free);
+                assert_eq!(picture.fits(at, &BTreeSet::from([&name])).is_ok(), fits, "case {case}");
+            }
+        }
+        for scoring in [Scoring::Static, Scoring::Dynamic] {
+            let Ok(kept) = loads(&picture, scoring) else { continue };
+            for (at, (size, load)) in kept {
+                let anew = picture.resources().values().fold(Load::default(), |load, view| match &view.seat {
+                    Seat::On(on) if on == at => load.plus(size.used(view, scoring)),
+                    Seat::Moving { from, to: _ } if from == at => load.plus(size.used(view, scoring)),
+                    Seat::Moving { from: _, to } if to == at => load.plus(size.promised(view)),
+                    Seat::Nowhere | Seat::On(_) | Seat::Moving { .. } => load,
+                });
+                assert_eq!((load.cpu.to_bits(), load.memory.to_bits()), (anew.cpu.to_bits(), anew.memory.to_bits()));
+            }
+        }
     }
 }
 
@@ -290,7 +332,7 @@ fn whatever_is_chosen_breaks_no_hard_rule_and_is_chosen_again() {
             let preference = [Preference::None, Preference::BestScore, Preference::TryNext];
             let failed: BTreeSet<MemberName> = all.iter().filter(|_| dice.roll(4) == 0).cloned().collect();
             let (resource, home) = (res(name), node("n1"));
-            let current = picture.resources[&resource].seat.nodes().next();
+            let current = picture.resources()[&resource].seat.nodes().next();
             let wish = Wish {
                 resource: &resource,
                 preference: preference[usize::try_from(dice.roll(3)).unwrap()],
@@ -301,10 +343,11 @@ fn whatever_is_chosen_breaks_no_hard_rule_and_is_chosen_again() {
             };
             let choice = choose(&picture, &effective, scoring, &wish);
             assert_eq!(choice, choose(&picture.clone(), &effective.clone(), scoring, &wish), "case {case}");
-            if stays(&picture, &effective, &wish) {
+            if let Some(plainly) = plainly(&picture, &effective, scoring, &wish) {
                 plain += 1;
-                let node = current.cloned().unwrap();
-                assert_eq!(choice.outcome, Outcome::Stays { node }, "case {case}: plainly {name} stays");
+                assert_eq!(choice.node(), Some(plainly), "case {case}: {name}");
+                let stays = wish.preference == Preference::None && current.is_some();
+                assert!(!stays || matches!(choice.outcome, Outcome::Stays { .. }), "case {case}: {name}");
             }
             let mut answered: BTreeSet<_> = choice.others.keys().cloned().collect();
             answered.extend(choice.node().cloned());
@@ -343,14 +386,15 @@ fn one_by_one_parted_resources_stay_parted_and_bundles_whole() {
         let all: BTreeSet<MemberName> = cluster.picture.nodes.keys().cloned().collect();
         cluster.rules = judge_rules(&rules(&borrowed), &all).0;
         for name in NAMES {
-            cluster.view(name).memory = Some((1 + dice.roll(40)) * GIB);
+            let memory = Some((1 + dice.roll(40)) * GIB);
+            cluster.change(name, |view| view.memory = memory);
             if let Some(to) = cluster.ask(name, Preference::BestScore, &[]).node().cloned() {
                 cluster.seat(name, Seat::On(to));
             }
         }
         let seats: BTreeMap<_, _> = cluster
             .picture
-            .resources
+            .resources()
             .iter()
             .filter_map(|(name, view)| Some((name, view.seat.destination()?)))
             .collect();

@@ -132,7 +132,7 @@ fn no_one_of_a_bundle_is_brought_to_what_it_is_kept_apart_from() {
     ];
     let rules = [("t", together(&["a", "b"])), ("u", together(&["y", "z"])), ("x", apart(&["b", "y"]))];
     let mut cluster = three(48 * GIB, &used.map(|(name, on, cpu, mib)| (name, on, cpu, mib << 20))).with(&rules);
-    cluster.view("k").may_balance = false;
+    cluster.change("k", |view| view.may_balance = false);
     assert_eq!(look(&cluster, &EAGER, &mut BalanceHold::default()), None);
     cluster.seat("z", Seat::On(node("n3")));
     assert_eq!(look(&cluster, &EAGER, &mut BalanceHold::default()).unwrap(), "a+b n1 n2");
@@ -148,9 +148,9 @@ fn a_preferred_node_isnt_left_for_balance() {
 #[test]
 fn what_may_not_be_balanced_or_isnt_measured_or_doesnt_fit_stays() {
     let mut cluster = four_on_one();
-    cluster.view("a").may_balance = false;
-    cluster.view("b").measured = None;
-    cluster.view("c").memory = Some(33 * GIB);
+    cluster.change("a", |view| view.may_balance = false);
+    cluster.change("b", |view| view.measured = None);
+    cluster.change("c", |view| view.memory = Some(33 * GIB));
     assert_eq!(settle(&mut cluster), ["d n1 n2"]);
 }
 
@@ -211,8 +211,7 @@ fn the_moves_of_changing_promises_are_those_that_proxmox_publishes() {
     assert_eq!(settle(&mut cluster), [""; 0]);
     let promise = |cluster: &mut Cluster, names: &[&str], cpu_milli, memory| {
         for name in names {
-            let view = cluster.view(name);
-            (view.cpu_milli, view.memory) = (Some(cpu_milli), Some(memory));
+            cluster.change(name, |view| (view.cpu_milli, view.memory) = (Some(cpu_milli), Some(memory)));
         }
     };
     promise(&mut cluster, &["v5", "v6", "v7"], 8000, 8 * GIB);

@@ -152,9 +152,9 @@ fn unknown_memory_limits_nothing() {
     let mut cluster = Cluster::new(1, &[]);
     cluster.add("new", "-", 0, 999 * GIB);
     assert_eq!(cluster.pick("new", BestScore, &[]), "-");
-    cluster.view("new").memory = None;
+    cluster.change("new", |view| view.memory = None);
     assert_eq!(cluster.pick("new", BestScore, &[]), "n1");
-    cluster.view("new").memory = Some(999 * GIB);
+    cluster.change("new", |view| view.memory = Some(999 * GIB));
     cluster.picture.nodes.get_mut(&node("n1")).unwrap().memory = None;
     assert_eq!(cluster.pick("new", BestScore, &[]), "n1");
 }

@@ -92,3 +92,26 @@ fn scores_are_those_of_another_implementation() {
         assert!(scores.iter().zip(expected).all(|(score, known)| (score - known).abs() < 1e-6), "{scores:?}");
     }
 }
+
+#[test]
+fn a_share_that_is_raised_changes_the_spread_as_counting_anew_does() {
+    let anew = |mut shares: Vec<f64>| {
+        shares.sort_by(f64::total_cmp);
+        let squares: f64 = shares.iter().map(|share| share * share).sum();
+        let count = float(u64::try_from(shares.len()).unwrap());
+        [1.0 + (squares / count).sqrt(), 1.0 + shares.last().unwrap()]
+    };
+    let mut seed = 7_u64;
+    let mut roll = |sides: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        float((seed >> 33) % sides)
+    };
+    for _ in 0..2_000 {
+        let count = 1 + roll(9) as usize;
+        let mut shares: Vec<f64> = (0..count).map(|_| roll(6) / 7.0).collect();
+        let (at, more) = (roll(count as u64) as usize, roll(5) / 11.0);
+        let kept = Shares::new(shares.iter().copied()).spread_with(shares[at], shares[at] + more);
+        shares[at] += more;
+        assert_eq!(kept.map(f64::to_bits), anew(shares.clone()).map(f64::to_bits), "{shares:?}");
+    }
+}
