@@ -100,7 +100,11 @@ impl Clock {
 
     /// The true time at which either clock reaches `deadline`, if the rates stay as they are.
     pub(crate) fn when_either(&self, now: u64, deadline: Reading) -> u64 {
-        let reading = self.reading(now);
+        self.when_either_from(now, self.reading(now), deadline)
+    }
+
+    /// The same, for who knows what the clocks say now.
+    pub(crate) fn when_either_from(&self, now: u64, reading: Reading, deadline: Reading) -> u64 {
         let boot = unscaled(deadline.boottime_ns.saturating_sub(reading.boottime_ns), self.boot_ppm);
         let raw = unscaled(deadline.raw_ns.saturating_sub(reading.raw_ns), self.raw_ppm);
         let mut at = now.saturating_add(boot.min(raw));

@@ -13,6 +13,7 @@ use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::report::LeaseVerdict;
 use tiebreaker_pipeline::resource::Requested;
 use tiebreaker_pipeline::state::{Arming, DisarmMode, State};
+use tiebreaker_pipeline::time::Reading;
 
 use super::dice::{MS, SEC};
 use super::machine::{Power, Who};
@@ -337,11 +338,9 @@ impl World {
     }
 
     /// After every call of a core.
-    pub(crate) fn after_step(&mut self, who: Who) {
-        let now = self.now;
+    pub(crate) fn after_step(&mut self, who: Who, reading: Reading) {
         let recorded = self.records.is_some();
         let machine = &mut self.machines[who];
-        let reading = machine.clock.reading(now);
         let Some(process) = &mut machine.process else { return };
         if let Some(node) = process.core.node() {
             let lost = node.leases_lost();

@@ -207,7 +207,7 @@ impl World {
         process.wake_at = deadline.map(|deadline| match (reading.reached_on_either(deadline), woken) {
             (false, _) => {
                 process.spins = 0;
-                machine.clock.when_either(now, deadline)
+                machine.clock.when_either_from(now, reading, deadline)
             }
             (true, false) => now,
             (true, true) => {
@@ -218,7 +218,7 @@ impl World {
         if process.spins > SPINS_MAX {
             return self.violated("spin", format!("{} waits for a time that has passed", self.machines[who].name));
         }
-        self.after_step(who);
+        self.after_step(who, reading);
     }
 
     fn carry_out(&mut self, who: Who, action: Action) {
@@ -313,13 +313,13 @@ impl World {
     pub(crate) fn arrive(&mut self, parcel: Parcel) {
         let Parcel { from, to, cargo, relayed, .. } = parcel;
         let now = self.now;
-        let sender = self.machines[from].name.clone();
-        let machine = &mut self.machines[to];
-        let Some(process) = &mut machine.process else { return };
         // A removed member's certificate is refused.
-        if process.core.state().removed.contains_key(&sender) {
+        let refused =
+            self.machines[to].core().is_none_or(|core| core.state().removed.contains_key(&self.machines[from].name));
+        if refused {
             return;
         }
+        let Some(process) = &mut self.machines[to].process else { return };
         let heard = &mut process.heard[from];
         if now.saturating_sub(heard.any) > HEARD_WITHIN {
             heard.without_gap_since = now;
@@ -334,7 +334,10 @@ impl World {
                     heard.echo = now;
                 }
             }
-            Cargo::Message(message) => self.enter(to, |core, moment| core.message(moment, &sender, *message)),
+            Cargo::Message(message) => {
+                let sender = self.machines[from].name.clone();
+                self.enter(to, |core, moment| core.message(moment, &sender, *message));
+            }
         }
     }
 
