@@ -525,7 +525,7 @@ impl State {
         if state.devices.iter().any(|device| device.proven) {
             return None;
         }
-        let power = match state.devices.first() {
+        let power = || match state.devices.first() {
             None => "it has no power-fencing device".to_owned(),
             Some(device) => format!(
                 "its power-fencing device {} is unproven ({})",
@@ -537,10 +537,11 @@ impl State {
             None => Some(format!("{node} is not in service")),
             Some(Some(promise)) if promise.trust != Trust::Unproven => None,
             Some(Some(promise)) => Some(format!(
-                "{power}, and its watchdog {:?} is not proven: add a device, drill the watchdog, or accept it by name",
+                "{}, and its watchdog {:?} is not proven: add a device, drill the watchdog, or accept it by name",
+                power(),
                 promise.driver
             )),
-            Some(None) => Some(format!("{power} and no watchdog: add one of the two")),
+            Some(None) => Some(format!("{} and no watchdog: add one of the two", power())),
         }
     }
 

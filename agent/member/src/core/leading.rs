@@ -234,13 +234,14 @@ impl Core {
     /// New members listen first; who votes changes only with everybody concerned in service and no fence open.
     fn mind_membership(&mut self, moment: Moment) {
         let now_in = self.raft.membership();
-        let wanted: BTreeSet<RaftId> = wanted_voters(&self.state).into_iter().map(RaftId).collect();
+        let wanted = wanted_voters(&self.state);
         let is_in = |id: RaftId| now_in.voters.contains(&id) || now_in.learners.contains(&id);
         let settled = self.state.members.len() == now_in.voters.len() + now_in.learners.len()
             && self.state.members.values().all(|member| is_in(RaftId(member.raft_id)));
-        if settled && wanted == now_in.voters {
+        if settled && wanted.iter().eq(now_in.voters.iter().map(|id| &id.0)) {
             return;
         }
+        let wanted: BTreeSet<RaftId> = wanted.into_iter().map(RaftId).collect();
         let all: BTreeSet<RaftId> = self.state.members.values().map(|member| RaftId(member.raft_id)).collect();
         let mut voters: BTreeSet<RaftId> = now_in.voters.intersection(&all).copied().collect();
         let fencing = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);

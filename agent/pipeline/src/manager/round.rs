@@ -862,7 +862,7 @@ impl View<'_> {
             choice.others.iter().map(|(node, left_out)| (node, format!("{node}: {left_out}"))).collect();
         for node in self.state.nodes.keys() {
             if let Err(reason) = self.takes(node) {
-                why.insert(node, reason);
+                why.insert(node, reason.to_string());
             }
         }
         if self.state.nodes.is_empty() {

@@ -58,26 +58,43 @@ impl View<'_> {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn takes(&self, node: &MemberName) -> Result<(), String> {
-        let Some(state) = self.state.nodes.get(node) else { return Err(format!("{node} is not a node")) };
+    pub(super) fn takes<'n>(&self, node: &'n MemberName) -> Result<(), TakesNothing<'n>> {
+        let Some(state) = self.state.nodes.get(node) else { return Err(TakesNothing::NotANode(node)) };
         if !self.state.in_service(node) {
-            return Err(format!("{node} is not in service"));
+            return Err(TakesNothing::NotInService(node));
         }
         if !self.leases.is_heard(self.state, node, self.now) {
-            return Err(format!("{node} is not heard"));
+            return Err(TakesNothing::NotHeard(node));
         }
         if state.maintenance {
-            return Err(format!("{node} is in maintenance"));
+            return Err(TakesNothing::Maintenance(node));
         }
         let report = self.leases.report(self.state, node);
         if state.leaving.is_some() || report.is_some_and(|report| report.leaving.is_some()) {
-            return Err(format!("{node} is about to go"));
+            return Err(TakesNothing::Goes(node));
         }
         match self.state.unprotectable(node) {
-            Some(reason) => Err(format!("{node}: {reason}")),
+            Some(reason) => Err(TakesNothing::Unprotectable(node, reason)),
             None => Ok(()),
         }
     }
+}
+
+/// Why a node takes no resources now. In words only where somebody asks: the manager looks at every node again and again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakesNothing<'a> {
+    #[error("{0} is not a node")]
+    NotANode(&'a MemberName),
+    #[error("{0} is not in service")]
+    NotInService(&'a MemberName),
+    #[error("{0} is not heard")]
+    NotHeard(&'a MemberName),
+    #[error("{0} is in maintenance")]
+    Maintenance(&'a MemberName),
+    #[error("{0} is about to go")]
+    Goes(&'a MemberName),
+    #[error("{0}: {1}")]
+    Unprotectable(&'a MemberName, String),
 }
 
 /// Where a resource counts: what isn't to run needs no room.
