@@ -288,7 +288,10 @@ pub fn choose(picture: &Picture, rules: &EffectiveRules, scoring: Scoring, wish:
     {
         return settle(field, wish, Outcome::Stays { node }, |_| LeftOut::Staying);
     }
-    by_score(field, wish, &score(picture, wish.resource, scoring))
+    // Where one is left at most there is nothing to compare.
+    let none = Scores { scoring, unknown: None, nodes: BTreeMap::new() };
+    let scores = if field.left.len() > 1 { score(picture, wish.resource, scoring) } else { none };
+    by_score(field, wish, &scores)
 }
 
 /// The node that [`choose`] answers, where it takes no comparison of all nodes to know: no rule is about the resource, and
