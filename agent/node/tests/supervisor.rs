@@ -14,10 +14,10 @@ use common::{PATIENCE, alive, pid_in, reexec, signal, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tiebreaker_agent::fdstore::{ServiceManager, take_kept};
 use tiebreaker_agent::supervisor::{BOOT_ID_VARIABLE, SupervisorConfig, WATCHDOG_VARIABLE, run};
 use tiebreaker_agent::watchdog::{Feeder, FeederConfig, FeederHandle, KEPT_NAME, Realtime, WatchdogSource};
 use tiebreaker_member::clock;
+use tiebreaker_member::service_manager::{ServiceManager, take_kept};
 
 /// What the agents of these tests promise: their device runs at one second.
 const PROMISED: Duration = Duration::from_secs(2);

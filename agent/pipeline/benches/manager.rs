@@ -9,6 +9,7 @@ use std::fmt;
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Setting};
 use tiebreaker_pipeline::fence::{Evidence, FenceReason};
 use tiebreaker_pipeline::leader::Leases;
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::manager::{Memory, View, manage, wanted_voters};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
 use tiebreaker_pipeline::placement::score::Scoring;
@@ -163,6 +164,7 @@ impl World {
                 machine: None,
                 capacity,
                 booted_in_ms: None,
+                level: Level::KNOWN,
                 report: Report {
                     applied: state.applied,
                     resources: state.resources.keys().map(|name| (name.clone(), seen(name))).collect(),

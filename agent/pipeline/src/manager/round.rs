@@ -710,7 +710,7 @@ impl<'a> Round<'a> {
             }
             // A stop that tidies up after an earlier move must not hit what comes.
             if at_target.is_in_flight() {
-                return Why::Moving { from: from.clone(), to: to.clone() };
+                return moving();
             }
             // The target guards what is about to come before it comes.
             let promised = view.state.life(to).is_some_and(|life| life.watchdog.is_some());

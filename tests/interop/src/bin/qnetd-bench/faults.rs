@@ -52,7 +52,7 @@ impl Site {
         let network = Network::new(&["pi", "node1", "node2"])?;
         let mut nodes = Vec::new();
         for host in ["node1", "node2"] {
-            nodes.push(CorosyncNode::new(folder.path(), &network, host, "home", algorithm)?);
+            nodes.push(CorosyncNode::new(folder.path(), &network, host, "home", Some(algorithm))?);
         }
         let server = match whose {
             Whose::Original => original(folder.path(), &network, &nodes)?,
