@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tiebreaker_agent::supervisor::{BOOT_ID_VARIABLE, SupervisorConfig, WATCHDOG_VARIABLE, run};
 use tiebreaker_agent::watchdog::{Feeder, FeederConfig, FeederHandle, KEPT_NAME, Realtime, WatchdogSource};
 use tiebreaker_member::clock;
-use tiebreaker_member::service_manager::{ServiceManager, take_kept};
+use tiebreaker_member::service_manager::{MAX_KEPT, ServiceManager, take_kept};
 
 /// What the agents of these tests promise: their device runs at one second.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -41,8 +41,8 @@ fn agent_entry() {
     let Some(folder) = std::env::var_os("TIEBREAKER_TEST_FOLDER") else { return };
     let folder = Path::new(&folder);
     let boot = std::env::var(BOOT_ID_VARIABLE).unwrap();
-    let mut kept = take_kept().unwrap();
-    let kept = kept.remove(KEPT_NAME);
+    let kept = take_kept(MAX_KEPT).unwrap();
+    let kept = kept.into_iter().rev().find(|(name, _)| name == KEPT_NAME).map(|(_, fd)| fd);
     log(folder, &format!("life {boot} {}", if kept.is_some() { "kept" } else { "none" }));
     if let Some(kept) = &kept {
         // In every life of every mode, so that a question which petted would be seen.
