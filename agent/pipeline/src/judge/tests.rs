@@ -59,6 +59,9 @@ fn row_36_the_appliance_is_not_removed_while_a_power_off_may_still_land() {
     log.must(Log::fenced(1));
     assert_eq!(log.void(remove()), open(1), "without it the leader would close the fence at once");
     log.must(Log::closed(1));
+    assert!(matches!(log.void(remove()), Void::VoteNeeded { .. }), "without it one of three voters is in service");
+    let closed = log.state.nodes[&member("a")].closed_at;
+    log.must(Log::admit("a", 2, "boot-a2", closed));
     log.must(remove());
     assert_eq!(log.state.appliance(), None);
 }
@@ -66,6 +69,7 @@ fn row_36_the_appliance_is_not_removed_while_a_power_off_may_still_land() {
 #[test]
 fn a_member_gets_a_number_that_was_never_used() {
     let mut log = Log::joined(Rules::ALL, &["a"]);
+    log.state.apply_voters(log.state.applied, [1].into());
     log.must(Command::RemoveMember { name: member("a"), raft_id: 2 });
     log.must(Log::add("a", Role::Node));
     assert_eq!(log.state.members[&member("a")].raft_id, 3);
