@@ -96,10 +96,11 @@ impl Pair {
             asked.push((client.sees(ring, &[node])?, ring));
         }
         let mut votes = Vec::new();
-        for (client, (asked, ring)) in self.clients.iter_mut().zip(asked) {
+        // The loser first: until it has confirmed, the winner may have to wait.
+        for (client, (asked, ring)) in self.clients.iter_mut().zip(asked).rev() {
             votes.push(client.voted(asked, ring)?);
         }
-        ensure!(votes == [Vote::Ack, Vote::Nack], "the lower node wins a tie: {votes:?}");
+        ensure!(votes == [Vote::Nack, Vote::Ack], "the lower node wins a tie: {votes:?}");
         Ok(begun.elapsed())
     }
 }
