@@ -52,7 +52,9 @@ impl Pair {
                 client = client.secure(rig.tls.as_ref().context("the server has TLS")?)?;
             }
             client.hurry(true);
-            client.join(node, algorithm)?;
+            // The stock client's, where the time of a vote hangs on it; else long, as nobody here sends echoes.
+            let heartbeat_ms = if algorithm == Algorithm::Lms { 8000 } else { 120_000 };
+            client.join_with(node, algorithm, heartbeat_ms)?;
             client.configure(&[1, 2])?;
             Ok(client)
         };
@@ -199,12 +201,12 @@ fn plain_text(args: &Args, whose: Whose, of_many: &[&str], table: &mut Table) ->
     if args.wants("clients held") || args.wants("connects per second there") {
         for number in PLAIN_CLUSTERS..held {
             pairs.push(form(number, Algorithm::FfSplit)?);
+            // Who is silent for too long counts as dead.
+            if number.is_multiple_of(500) {
+                alive(&mut pairs)?;
+            }
         }
-        let mut alive = 0;
-        for client in pairs.iter_mut().flat_map(|pair| &mut pair.clients) {
-            client.echo()?;
-            alive += 1;
-        }
+        let alive = alive(&mut pairs)?;
         table.note(whose, "clients held", f64::from(alive));
         let begun = Instant::now();
         for number in 0..CONNECTS {
@@ -215,6 +217,16 @@ fn plain_text(args: &Args, whose: Whose, of_many: &[&str], table: &mut Table) ->
         table.note(whose, "connects per second there", CONNECTS as f64 / begun.elapsed().as_secs_f64());
     }
     Ok(())
+}
+
+/// All give a sign of life. Gives how many there are.
+fn alive(pairs: &mut [Pair]) -> Result<u32> {
+    let mut count = 0;
+    for client in pairs.iter_mut().flat_map(|pair| &mut pair.clients) {
+        client.echo()?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A part of the clusters at a time, each timed from its own first list to the second of its votes.
