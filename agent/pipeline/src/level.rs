@@ -16,7 +16,8 @@ pub struct Level(u32);
 impl Level {
     /// That of clusters from before levels were counted, and of members that don't tell theirs.
     pub const FIRST: Self = Self(0);
-    /// Live moves that fail are counted; the appliance isn't removed while a fence is open; members compare digests.
+    /// Live moves that fail are counted; the appliance isn't removed while a fence is open, nor anybody whose vote is needed
+    /// or who may run what a disarmed cluster has forgotten; another machine takes nobody's place; members compare digests.
     pub const FAILED_MOVES_COUNT: Self = Self(1);
     /// The highest that this program knows.
     pub const KNOWN: Self = Self::FAILED_MOVES_COUNT;

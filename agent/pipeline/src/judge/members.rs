@@ -61,7 +61,8 @@ impl State {
         }
         // A change of who votes needs a majority of those who vote now, and nobody hears whoever was removed.
         let (left, voters) = self.voters_left_without(name);
-        if self.voters.contains(&raft_id) && left * 2 <= voters {
+        let levelled = self.level >= Level::FAILED_MOVES_COUNT;
+        if levelled && self.voters.contains(&raft_id) && left * 2 <= voters {
             return Err(Void::VoteNeeded { node: name.clone(), left, voters });
         }
         let owned = self.owned_by(name).next().cloned();
@@ -70,8 +71,9 @@ impl State {
         }
         // Nobody owns a new resource yet, so a node that lives may be the one that runs it. Without this node's word it
         // would be started elsewhere. So it is with what the cluster has only forgotten until it is armed again.
-        let is_new =
-            |r: &Resource| r.phase == Phase::New || (r.phase == Phase::Ignored && r.requested != Requested::Ignored);
+        let is_new = |r: &Resource| {
+            r.phase == Phase::New || (levelled && r.phase == Phase::Ignored && r.requested != Requested::Ignored)
+        };
         let unproven = self.life(name).and_then(|_| self.resources.iter().find(|(_, r)| is_new(r)));
         if let Some((resource, _)) = unproven {
             return Err(Void::StillOwns { node: name.clone(), resource: resource.clone() });
@@ -124,7 +126,7 @@ impl State {
         }
         // The leader has seen the admitted machine silent, or gone: not that another one has taken its place meanwhile.
         let elsewhere = state.life.as_ref().is_some_and(|old| old.is_of_another(life.machine.as_ref()));
-        if elsewhere && self.rules.one_boot_per_grant() {
+        if elsewhere && self.level >= Level::FAILED_MOVES_COUNT && self.rules.one_boot_per_grant() {
             return Err(Void::Outdated);
         }
         let new_boot = state.life.as_ref().is_none_or(|old| old.boot != life.boot);
