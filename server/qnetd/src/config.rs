@@ -36,6 +36,9 @@ pub enum Clusters {
     Any(TlsMode),
     /// These; who names another is not answered.
     Named(BTreeMap<ClusterName, TlsMode>),
+    /// These, and under TLS any other whose nodes show a certificate that names it: what the authority has signed is
+    /// served, without a list beside it.
+    Certified(BTreeMap<ClusterName, TlsMode>),
 }
 
 impl Clusters {
@@ -44,6 +47,7 @@ impl Clusters {
         match self {
             Self::Any(mode) => Some(*mode),
             Self::Named(clusters) => clusters.get(name).copied(),
+            Self::Certified(clusters) => Some(clusters.get(name).copied().unwrap_or(TlsMode::Required)),
         }
     }
 
@@ -51,7 +55,7 @@ impl Clusters {
     pub(crate) fn unnamed(&self) -> TlsMode {
         match self {
             Self::Any(mode) => *mode,
-            Self::Named(_) => TlsMode::Required,
+            Self::Named(_) | Self::Certified(_) => TlsMode::Required,
         }
     }
 }
@@ -91,7 +95,8 @@ impl Default for Limits {
 pub struct Config {
     /// Which clusters are served.
     pub clusters: Clusters,
-    /// Whether a client under TLS must show a certificate that names its cluster.
+    /// Whether a client under TLS must show a certificate that names its cluster; it must in any case where certificates
+    /// say which clusters are served.
     pub client_cert_required: bool,
     /// Bounds.
     pub limits: Limits,
@@ -136,6 +141,14 @@ impl Config {
     pub fn as_original(clusters: Clusters) -> Self {
         let limits = Limits { stranger_message: MAX_MESSAGE, ..Limits::default() };
         Self { answer_within: None, join_within: None, lms_as_original: true, limits, ..Self::new(clusters) }
+    }
+
+    /// Whether a client under TLS must show a certificate.
+    pub(crate) fn certificate_needed(&self) -> bool {
+        match self.clusters {
+            Clusters::Any(_) | Clusters::Named(_) => self.client_cert_required,
+            Clusters::Certified(_) => true,
+        }
     }
 
     pub(crate) fn dead_after(&self, heartbeat: Duration) -> Option<Duration> {

@@ -75,7 +75,7 @@ impl Server {
         session.stage = Stage::Named { cluster, mode };
         let mut options: Vec<Opt> = fields.seq.map(Opt::Seq).into_iter().collect();
         options.push(Opt::TlsSupported(mode.advertised()));
-        options.push(Opt::TlsClientCertRequired(u8::from(self.config.client_cert_required)));
+        options.push(Opt::TlsClientCertRequired(u8::from(self.config.certificate_needed())));
         self.answer(client, MessageKind::PreinitReply, options);
     }
 

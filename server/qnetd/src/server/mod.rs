@@ -281,7 +281,7 @@ impl Server {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         let (Tls::Starting, Stage::Named { cluster, .. }) = (session.tls, &session.stage) else { return };
         let verified = names.is_some_and(|names| names.name(cluster));
-        if self.config.client_cert_required && !verified {
+        if self.config.certificate_needed() && !verified {
             let why = CloseReason::WrongCertificate(cluster.clone());
             self.doom(client, why);
             return;

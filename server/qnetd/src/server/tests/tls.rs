@@ -91,6 +91,36 @@ fn plain_text_is_for_clusters_that_are_named_for_it() {
 }
 
 #[test]
+fn a_certificate_alone_makes_a_cluster_served_that_is_not_named() {
+    for (shown, served) in [(names("unknown", &[]), true), (names("other", &[]), false), (None, false)] {
+        let modes = [("home".into(), TlsMode::Optional)];
+        let mut config = Config::new(Clusters::Certified(modes.into()));
+        // Whatever else is said of certificates: here they are all that there is.
+        config.client_cert_required = false;
+        let mut script = Script::with(Algorithm::FfSplit, config);
+        script.joins(1);
+        assert_eq!(script.server.clusters().count(), 1, "plain text, as it is named: {}", script.text);
+        script.connects(2);
+        script.say(2, MessageKind::Preinit, vec![Opt::ClusterName(b"unknown".to_vec())]);
+        script.cut();
+        script.say(2, MessageKind::EchoRequest, vec![Opt::Seq(1)]);
+        assert!(script.text.contains(&ErrorCode::TlsRequired.to_string()), "{}", script.text);
+        script.say(2, MessageKind::StartTls, vec![Opt::Seq(2)]);
+        script.event(Event::Secured { client: ClientId(2), names: shown });
+        let options = vec![
+            Opt::Seq(3),
+            Opt::NodeId(NodeId(2)),
+            Opt::DecisionAlgorithm(Algorithm::FfSplit.number()),
+            Opt::HeartbeatInterval(8000),
+            Opt::TieBreaker(TieBreaker::Lowest),
+            Opt::RingId(RingId { node: NodeId(2), seq: 1 }),
+        ];
+        script.say(2, MessageKind::Init, options);
+        assert_eq!(script.server.clusters().count(), if served { 2 } else { 1 }, "{}", script.text);
+    }
+}
+
+#[test]
 fn tls_that_is_off_can_not_be_started() {
     let mut script = Script::new(Algorithm::FfSplit);
     script.connects(1);
