@@ -26,8 +26,8 @@ pub use identity::{
     Ca, CaCertificate, CaError, CaFingerprint, CertFault, ClusterName, DEFAULT_TOKEN_TTL, EARLIEST_PLAUSIBLE,
     FileError, Identity, IdentityError, KeyError, Keypair, LEAF_VALIDITY, MemberName, NameError, PeerCert, PeerId,
     Redeemed, Role, Roster, Serial, Subject, SystemClock, TimeFloor, Token, TokenBook, TokenBookError, TokenParseError,
-    TokenRefusal, TokenSecret, TokenView, TrustedTime, WallClock, read_private, replace_private, request_key,
-    signing_time,
+    TokenRefusal, TokenSecret, TokenView, TrustedTime, WallClock, read_guarded, read_private, replace_private,
+    request_key, signing_time,
 };
 pub use link::{
     Acceptor, Address, AddressError, Attempts, Client, Incoming, JoinAsk, JoinReply, JoinRequest, Joined, Lane,

@@ -13,12 +13,14 @@ use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::takeover::{Confirmation, take_over};
 use tiebreaker_member::{Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use zeroize::Zeroizing;
 
 use crate::config::Config;
+use crate::corosync;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
-use crate::qdevice::{self, Pki};
+use crate::qdevice::{self, Folder};
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
@@ -148,6 +150,27 @@ enum QdeviceCommand {
         #[arg(long, default_value = "/var/lib/tiebreaker-server")]
         data: PathBuf,
     },
+    /// Takes the authority of a corosync-qnetd over, so that this machine can stand in for it and no node notices: from the
+    /// folder of its NSS database (with pk12util, of the package libnss3-tools), or from a PKCS#12 file with 'QNet CA'.
+    Adopt {
+        /// /etc/corosync/qnetd/nssdb or a copy of it, or a PKCS#12 file.
+        source: PathBuf,
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server", conflicts_with = "into")]
+        data: PathBuf,
+        /// The folder of `corosync-qnetd`, where that is used instead of an appliance; /etc/corosync/qnetd/nssdb mostly.
+        #[arg(long)]
+        into: Option<PathBuf>,
+        /// A file with the PKCS#12 file's password in its first line; without it there is none.
+        #[arg(long)]
+        password_file: Option<PathBuf>,
+        /// Puts an authority aside that is there already. Nodes that were set up with that one must be set up again.
+        #[arg(long)]
+        replace: bool,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Signs the request that `corosync-qdevice-net-certutil -r` made on a node, and prints the certificate.
     Sign {
         /// The data folder.
@@ -176,7 +199,10 @@ enum Kind {
 /// Runs the command line and gives its exit code.
 #[must_use]
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
-    program::main_from("tiebreaker-server", args, run)
+    match corosync::Name::of(&args) {
+        Some(name) => name.main(&args),
+        None => program::main_from("tiebreaker-server", args, run),
+    }
 }
 
 fn run(args: Args) -> Result<()> {
@@ -202,12 +228,15 @@ fn run(args: Args) -> Result<()> {
             runtime.block_on(qdevice::follow(&Layout::new(&data).socket(), follow, json))
         }
         Subcommands::Qdevice(QdeviceCommand::Ca { data }) => {
-            Config::load(&Layout::new(&data).config())?;
-            print!("{}", Pki::open(&data)?.certificate_pem());
+            print!("{}", authority(&data)?.open_or_make()?.certificate_pem());
             Ok(())
         }
         Subcommands::Qdevice(QdeviceCommand::Sign { data, cluster, request }) => {
             sign_for_qdevice(&data, &cluster, &request)
+        }
+        Subcommands::Qdevice(QdeviceCommand::Adopt { source, data, into, password_file, replace, json }) => {
+            let folder = into.map_or_else(|| authority(&data), |into| Ok(Folder::of_corosync(&into)))?;
+            adopt(&source, &folder, password_file.as_deref(), replace, json)
         }
         Subcommands::Run { data } => {
             log_to_stderr();
@@ -295,6 +324,55 @@ async fn qdevice_status(data: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Where the appliance's QDevice authority lies.
+fn authority(data: &Path) -> Result<Folder> {
+    match Config::load(&Layout::new(data).config())?.qdevice {
+        Some(settings) => Ok(settings.folder(data)?),
+        None => Ok(Folder::of_appliance(data)),
+    }
+}
+
+fn adopt(source: &Path, folder: &Folder, password_file: Option<&Path>, replace: bool, json: bool) -> Result<()> {
+    let password = match password_file {
+        None => Zeroizing::new(String::new()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let text = Zeroizing::new(text);
+            Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
+        }
+    };
+    let pki = qdevice::adopt::read(source, &password)?;
+    let mut aside = None;
+    if folder.has_authority() {
+        let there = folder.authority();
+        if folder.open().is_ok_and(|present| present.certificate() == pki.certificate()) {
+            bail!("{} holds this very authority already: there is nothing to do", there.display());
+        }
+        if !replace {
+            bail!(
+                "{} holds another authority: if no node uses it, or all shall be set up again, --replace puts it aside",
+                there.display()
+            );
+        }
+        aside = Some(folder.set_aside()?);
+    }
+    folder.make_path(0o750)?;
+    folder.put(&pki)?;
+    if json {
+        let document =
+            serde_json::json!({ "authority": folder.authority(), "fingerprint": pki.fingerprint(), "aside": aside });
+        println!("{document}");
+        return Ok(());
+    }
+    if let Some(aside) = aside {
+        println!("The former authority is {}.", aside.display());
+    }
+    println!("The authority of {} is {} now.", source.display(), folder.authority().display());
+    println!("Its fingerprint is {}.", pki.fingerprint());
+    println!("Stop the other server, give this machine its address, and start (or restart) the service here.");
+    Ok(())
+}
+
 fn sign_for_qdevice(data: &Path, cluster: &str, request: &Path) -> Result<()> {
     let config = Config::load(&Layout::new(data).config())?;
     if !config.qdevice.is_some_and(|settings| settings.serves(cluster)) {
@@ -303,8 +381,10 @@ fn sign_for_qdevice(data: &Path, cluster: &str, request: &Path) -> Result<()> {
         );
     }
     let bytes = std::fs::read(request).with_context(|| format!("reading {}", request.display()))?;
-    let certificate =
-        Pki::open(data)?.sign(&bytes, cluster).with_context(|| format!("signing {}", request.display()))?;
+    let certificate = authority(data)?
+        .open_or_make()?
+        .sign(&bytes, cluster)
+        .with_context(|| format!("signing {}", request.display()))?;
     print!("{certificate}");
     Ok(())
 }

@@ -22,7 +22,10 @@ use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
-use crate::qdevice::{Arrived, Engine, Events, Invitations, InvitedAlgorithm, Pki, Questions, serve_metrics};
+use crate::qdevice::{
+    Arrived, ControlSettings, ControlSocket, Engine, Events, Invitations, InvitedAlgorithm, OnShutdown, Questions,
+    serve_metrics,
+};
 use crate::stopped::StoppedClusters;
 
 /// What a socket unit calls the port of the clusters (`FileDescriptorName=`).
@@ -65,7 +68,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     let mut questions = None;
     let events = Events::new();
     if let Some(settings) = &config.qdevice {
-        let pki = Pki::open(layout.root())?;
+        let pki = settings.folder(layout.root())?.open_or_make()?;
         if let Some(ends) = pki.ends() {
             events.certificate(None, None, ends);
         }
@@ -78,8 +81,14 @@ pub async fn run(layout: Layout) -> Result<()> {
             clock.watch_clock().await;
             Ok(())
         });
-        questions = Some(ask);
         info!(listen = ?engine.addresses(), "the QDevice service is up");
+        if let Some(path) = &settings.control_socket {
+            let control = ControlSettings::at(path.clone());
+            let stays = OnShutdown::Refuse("the appliance serves the votes: systemctl stop tiebreaker-server ends it");
+            let control = ControlSocket::bind(control, settings, engine.addresses(), ask.clone(), stays)?;
+            votes.spawn(control.run());
+        }
+        questions = Some(ask);
         votes.spawn(engine.run());
     }
     let mut daemon = Daemon {
@@ -254,9 +263,11 @@ impl Daemon {
         )?;
         let invitations = match &mut self.invitations {
             Some(invitations) => invitations,
-            none => {
-                none.insert(Invitations::new(settings.invite_listen.clone(), self.layout.root(), self.events.clone())?)
-            }
+            none => none.insert(Invitations::new(
+                settings.invite_listen.clone(),
+                settings.folder(self.layout.root())?,
+                self.events.clone(),
+            )?),
         };
         let command = invitations.create(cluster, algorithm, &host, Duration::from_secs(ttl_s)).await?;
         Ok(LocalReply::QdeviceInvitation { command: command.to_string(), expires: unix_seconds() + ttl_s })

@@ -7,6 +7,7 @@
 pub mod cli;
 mod cluster;
 mod config;
+mod corosync;
 mod daemon;
 mod device_config;
 mod devices;
@@ -14,6 +15,7 @@ mod http;
 mod joins;
 mod layout;
 mod local;
+mod notify;
 mod qdevice;
 mod stopped;
 mod sys;

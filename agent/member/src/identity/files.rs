@@ -64,8 +64,16 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> File
 /// Reads a text file that only its owner may access.
 ///
 /// # Errors
-/// When it isn't there, is open to others, or can't be read.
+/// When there is none (`hint` says what makes it), others could read it, it is no text, or the system refuses.
 pub fn read_private(path: &Path, hint: &'static str) -> Result<Zeroizing<String>, FileError> {
+    read_guarded(path, hint, None)
+}
+
+/// As [`read_private`], but the members of one group may read it too: a daemon that isn't root is one of them.
+///
+/// # Errors
+/// When it isn't there, is open to others, or can't be read.
+pub fn read_guarded(path: &Path, hint: &'static str, group: Option<u32>) -> Result<Zeroizing<String>, FileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -75,7 +83,8 @@ pub fn read_private(path: &Path, hint: &'static str) -> Result<Zeroizing<String>
     };
     let meta = file.metadata().map_err(io_error("examine", path))?;
     let mode = meta.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let allowed = if group == Some(meta.gid()) { 0o640 } else { 0o600 };
+    if mode & 0o077 & !allowed != 0 {
         return Err(FileError::TooOpen { path: path.to_owned(), mode });
     }
     if meta.len() > MAX_FILE {

@@ -15,7 +15,7 @@ mod verify;
 pub use ca::{Ca, CaError, LEAF_VALIDITY, request_key, signing_time};
 pub use certificate::{CaCertificate, CaFingerprint, CertFault, PeerCert, Serial};
 pub use credentials::{Identity, IdentityError};
-pub use files::{FileError, read_private, replace_private};
+pub use files::{FileError, read_guarded, read_private, replace_private};
 pub use key::{KeyError, Keypair};
 pub use name::{ClusterName, MemberName, NameError, PeerId, Role, Subject};
 pub use roster::Roster;

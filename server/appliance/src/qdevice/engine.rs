@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
-use tiebreaker_member::ask::{QdeviceCluster, QdeviceHappening};
+use tiebreaker_member::ask::QdeviceHappening;
 use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Saved, Server};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::consume_budget;
@@ -21,13 +21,10 @@ use super::events::Events;
 use super::handover::{Arrived, KeptConnection, Leaving};
 use super::pki::Pki;
 use super::poll::Poll;
+use super::questions::{Question, Questions};
 use super::settings::Settings;
-use super::status;
 use super::tls::TlsServer;
 use crate::sys::give_memory_back;
-
-/// Questions that wait for the engine.
-const QUESTIONS: usize = 8;
 
 /// Unacknowledged bytes end a connection after this time, so that a dead peer's socket doesn't linger for minutes.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +66,7 @@ pub struct Engine {
     /// The most clients since memory was given back, and when to do that next.
     most: usize,
     give_back: Option<Instant>,
-    asked: mpsc::Receiver<oneshot::Sender<Vec<QdeviceCluster>>>,
+    asked: mpsc::Receiver<Question>,
     ending: mpsc::Receiver<oneshot::Sender<Leaving>>,
 }
 
@@ -78,29 +75,6 @@ struct Watched {
     connection: Connection,
     flags: EventFlags,
     deadline: Option<Instant>,
-}
-
-/// The way to ask the running service what one can see.
-#[derive(Clone)]
-pub struct Questions {
-    ask: mpsc::Sender<oneshot::Sender<Vec<QdeviceCluster>>>,
-    end: mpsc::Sender<oneshot::Sender<Leaving>>,
-}
-
-impl Questions {
-    /// The clusters and their votes; `None` if the service has ended.
-    pub async fn status(&self) -> Option<Vec<QdeviceCluster>> {
-        let (answer, answered) = oneshot::channel();
-        self.ask.send(answer).await.ok()?;
-        answered.await.ok()
-    }
-
-    /// Ends the service and gives what goes to the next process; `None` if it has ended already.
-    pub async fn hand_over(&self) -> Option<Leaving> {
-        let (answer, answered) = oneshot::channel();
-        self.end.send(answer).await.ok()?;
-        answered.await.ok()
-    }
 }
 
 impl Engine {
@@ -114,7 +88,7 @@ impl Engine {
         history: Events,
         mut arrived: Arrived,
     ) -> Result<(Self, Questions)> {
-        let tls = TlsServer::new(pki)?;
+        let tls = TlsServer::new(pki, settings.votes.client_cert_required)?;
         let poll = Poll::new().context("making an epoll for QDevice clients")?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -123,7 +97,7 @@ impl Engine {
                 Some(listener) => listener,
                 None => {
                     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-                        format!("listening for QDevice clients on {address}: does a corosync-qnetd run here?")
+                        format!("listening for QDevice clients on {address}: does another tiebreaker-server or a corosync-qnetd run here?")
                     })?;
                     listener.into_std().context("taking a listener")?
                 }
@@ -134,8 +108,7 @@ impl Engine {
             listeners.push(listener);
         }
         let server = Server::new(settings.votes.clone());
-        let (ask, asked) = mpsc::channel(QUESTIONS);
-        let (end, ending) = mpsc::channel(1);
+        let (questions, asked, ending) = Questions::new();
         let mut engine = Self {
             server,
             tls,
@@ -157,7 +130,7 @@ impl Engine {
             engine.resume(settings, server, connections);
         }
         engine.history.happened(QdeviceHappening::Started { kept: engine.connections.len() });
-        Ok((engine, Questions { ask, end }))
+        Ok((engine, questions))
     }
 
     /// Where it listens.
@@ -183,11 +156,7 @@ impl Engine {
                     let _ = answer.send(self.hand_over());
                     return Ok(());
                 }
-                Some(answer) = self.asked.recv() => {
-                    let now = Instant::now();
-                    // Who asked may have gone.
-                    let _ = answer.send(self.server.clusters().map(|view| status::cluster(&view, now)).collect());
-                }
+                Some(question) = self.asked.recv() => question.answer(&self.server),
             }
             self.turn(&ready, &mut buffer);
             ready.clear();

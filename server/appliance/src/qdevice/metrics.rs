@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use tiebreaker_member::ask::{QdeviceCluster, QdeviceNode};
 use tokio::net::TcpListener;
 
-use super::engine::Questions;
 use super::events::Events;
+use super::questions::Questions;
 use crate::http::{Answer, Asked, Method, StatusCode, accept, serve as serve_http};
 
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -6,14 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
+use pem::Pem;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
     SerialNumber, SubjectPublicKeyInfo, date_time_ymd,
 };
+use ring::digest::{SHA256, digest};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tiebreaker_member::{FileError, read_private, replace_private};
+use tiebreaker_member::FileError;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::OID_PKCS1_SHA256WITHRSA;
 use x509_parser::prelude::FromDer;
@@ -41,6 +43,39 @@ pub enum PkiError {
         /// What is missing or wrong.
         what: &'static str,
     },
+    /// There is none.
+    #[error("there is no QDevice authority in {folder}: `corosync-qnetd-certutil -i` makes one")]
+    Missing {
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// There is one, of corosync-qnetd's own.
+    #[error(
+        "{folder} holds the certificates of a corosync-qnetd, which are not read in place: `tiebreaker-server qdevice adopt {folder} --into {folder}` takes them over"
+    )]
+    Nss {
+        /// The folder of the NSS database.
+        folder: PathBuf,
+    },
+    /// There is one already.
+    #[error("there is a QDevice authority in {folder} already")]
+    Exists {
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// The configuration names a folder, and the authority lies in another.
+    #[error(
+        "qdevice.authority is {folder}, but this appliance's QDevice authority lies in {elsewhere}: move it, mv {elsewhere} {folder}/"
+    )]
+    Elsewhere {
+        /// The folder that is configured.
+        folder: PathBuf,
+        /// The authority's file.
+        elsewhere: PathBuf,
+    },
+    /// Key and certificate that were brought along are of no use.
+    #[error("the authority can't be taken over: {0}")]
+    Unfit(&'static str),
     /// The request is no PKCS#10 request with an RSA key.
     #[error("this is no certificate request of corosync-qdevice-net-certutil (PKCS#10, RSA of 2048 bits or more)")]
     Request,
@@ -68,7 +103,6 @@ pub enum PkiError {
 /// The authority.
 pub struct Pki {
     key: KeyPair,
-    name: DistinguishedName,
     certificate: CertificateDer<'static>,
     pem: String,
 }
@@ -82,52 +116,60 @@ pub struct ServerIdentity {
 }
 
 impl Pki {
-    /// Loads the authority of an appliance, or makes it.
+    /// A new authority. It is nowhere yet but in memory.
     ///
     /// # Errors
-    /// When its file can't be read or written, or is damaged.
-    pub fn open(data: &Path) -> Result<Self, PkiError> {
-        let path = data.join("qdevice-ca.pem");
-        match read_private(&path, "it is made when it is first needed") {
-            Ok(text) => Self::from_pem(&path, &text),
-            Err(FileError::Missing { .. }) => {
-                let pki = Self::create()?;
-                replace_private(&path, pki.to_pem().as_bytes())?;
-                Ok(pki)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn create() -> Result<Self, PkiError> {
+    /// When the system gives no randomness.
+    pub fn create() -> Result<Self, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Make)?;
-        let name = authority_name(&key);
-        let mut params = named(name.clone())?;
+        let mut params = named(authority_name(&key))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let certificate = params.self_signed(&key).map_err(PkiError::Make)?;
-        Ok(Self { key, name, pem: certificate.pem(), certificate: certificate.der().clone() })
+        Ok(Self { key, pem: certificate.pem(), certificate: certificate.der().clone() })
     }
 
-    fn from_pem(path: &Path, text: &str) -> Result<Self, PkiError> {
+    /// The authority whose key (PKCS#8) and certificate, both DER, were brought along.
+    ///
+    /// # Errors
+    /// When they can't serve as one.
+    pub fn adopt(key: &[u8], certificate: &[u8]) -> Result<Self, PkiError> {
+        let pem = pem::encode(&Pem::new("CERTIFICATE", certificate));
+        Self::from_parts(&PrivatePkcs8KeyDer::from(key), certificate.to_vec().into(), pem).map_err(PkiError::Unfit)
+    }
+
+    /// The authority in the text of its file.
+    pub(super) fn from_pem(path: &Path, text: &str) -> Result<Self, PkiError> {
         let damaged = |what| PkiError::Damaged { path: path.to_owned(), what };
         let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
             .map_err(|_| damaged("there is no private key in it"))?;
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)
-            .map_err(|_| damaged("its private key is unreadable"))?;
         let certificate =
             CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| damaged("there is no certificate in it"))?;
-        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&certificate) else {
-            return Err(damaged("its certificate is unreadable"));
-        };
-        if parsed.public_key().subject_public_key.as_ref() != key.public_key_raw() {
-            return Err(damaged("its key doesn't match its certificate"));
-        }
         let at = text.find("-----BEGIN CERTIFICATE").ok_or_else(|| damaged("there is no certificate in it"))?;
         let pem = text.get(at..).unwrap_or_default().to_owned();
-        Ok(Self { name: authority_name(&key), key, certificate, pem })
+        Self::from_parts(&key, certificate, pem).map_err(damaged)
     }
 
-    fn to_pem(&self) -> Zeroizing<String> {
+    fn from_parts(
+        key: &PrivatePkcs8KeyDer<'_>,
+        certificate: CertificateDer<'static>,
+        pem: String,
+    ) -> Result<Self, &'static str> {
+        // ECDSA by ourselves; RSA by corosync-qnetd-certutil.
+        let key = KeyPair::try_from(key).map_err(|_| "its private key is unreadable")?;
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&certificate) else {
+            return Err("its certificate is unreadable");
+        };
+        if !parsed.is_ca() {
+            return Err("its certificate is no authority's");
+        }
+        if parsed.public_key().subject_public_key.as_ref() != key.public_key_raw() {
+            return Err("its key doesn't match its certificate");
+        }
+        Ok(Self { key, certificate, pem })
+    }
+
+    /// The text of its file: key and certificate.
+    pub(super) fn to_pem(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(self.key.serialize_pem());
         text.push_str(&self.pem);
         text
@@ -151,14 +193,22 @@ impl Pki {
         super::tls::ends_at(&self.certificate)
     }
 
-    /// A certificate and key for the server itself; made anew at each start, because nodes trust the authority.
+    /// What tells this authority from others: the SHA-256 of its certificate.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let hash = digest(&SHA256, &self.certificate);
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A certificate and key for the server itself; made anew at each start, because nodes trust the authority. So it is
+    /// with an adopted one: the old server's own key is not needed.
     ///
     /// # Errors
     /// When the system gives no randomness.
     pub fn server(&self) -> Result<ServerIdentity, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(PkiError::Make)?;
         let params = named(common_name(SERVER_NAME))?;
-        let certificate = params.signed_by(&key, &self.issuer()).map_err(PkiError::Make)?.der().clone();
+        let certificate = params.signed_by(&key, &self.issuer()?).map_err(PkiError::Make)?.der().clone();
         Ok(ServerIdentity { certificate, key: PrivatePkcs8KeyDer::from(key.serialize_der()) })
     }
 
@@ -190,14 +240,12 @@ impl Pki {
             return Err(PkiError::OtherCluster { wanted: cluster.into(), found: found.escape_debug().to_string() });
         }
         let params = named(common_name(cluster))?;
-        Ok(params.signed_by(&spki, &self.issuer()).map_err(PkiError::Make)?.pem())
+        Ok(params.signed_by(&spki, &self.issuer()?).map_err(PkiError::Make)?.pem())
     }
 
-    fn issuer(&self) -> Issuer<'_, &KeyPair> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = self.name.clone();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        Issuer::new(params, &self.key)
+    /// Signs under the name that the certificate has, byte by byte: an adopted one is of another maker.
+    fn issuer(&self) -> Result<Issuer<'_, &KeyPair>, PkiError> {
+        Issuer::from_ca_cert_der(&self.certificate, &self.key).map_err(PkiError::Make)
     }
 }
 

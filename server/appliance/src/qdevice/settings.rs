@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_qnetd::{ClusterName, Clusters, Config, TlsMode};
+
+use super::pki::PkiError;
+use super::store::Folder;
 
 /// As it is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +29,13 @@ pub struct RawQdevice {
     lms_as_original: bool,
     /// How long a node that others no longer see has for a sign of life; 0 waits for its heartbeats as the original.
     answer_within_ms: Option<u64>,
+    /// Where the authority lies, if not in the data folder.
+    authority: Option<PathBuf>,
+    /// Where `corosync-qnetd-tool` asks.
+    control_socket: Option<PathBuf>,
+    /// Not only the clusters below are served, but any whose nodes show a certificate of the authority.
+    #[serde(default)]
+    any_certified: bool,
     #[serde(default)]
     clusters: BTreeMap<String, RawCluster>,
 }
@@ -54,6 +65,10 @@ pub struct Settings {
     pub invite_listen: Vec<SocketAddr>,
     /// Where figures are served.
     pub metrics_listen: Vec<SocketAddr>,
+    /// Where the authority lies, if not in the data folder.
+    pub authority: Option<PathBuf>,
+    /// Where `corosync-qnetd-tool` asks, if it may.
+    pub control_socket: Option<PathBuf>,
     /// How it votes, and for whom.
     pub votes: Config,
 }
@@ -78,7 +93,8 @@ impl Settings {
             let mode = if cluster.plain_text { TlsMode::Optional } else { TlsMode::Required };
             clusters.insert(ClusterName::new(name.as_bytes()), mode);
         }
-        let mut votes = Config::new(Clusters::Named(clusters));
+        let clusters = if raw.any_certified { Clusters::Certified(clusters) } else { Clusters::Named(clusters) };
+        let mut votes = Config::new(clusters);
         votes.lms_as_original = raw.lms_as_original;
         match raw.answer_within_ms {
             None => {}
@@ -90,14 +106,54 @@ impl Settings {
                 )
             }
         }
-        Ok(Self { listen, invite_listen, metrics_listen, votes })
+        let authority = absolute("qdevice.authority", raw.authority.as_ref())?;
+        let control_socket = absolute("qdevice.control_socket", raw.control_socket.as_ref())?;
+        Ok(Self { listen, invite_listen, metrics_listen, authority, control_socket, votes })
+    }
+
+    /// A service beside no appliance.
+    #[must_use]
+    pub fn alone(listen: Vec<SocketAddr>, authority: PathBuf, control_socket: PathBuf, votes: Config) -> Self {
+        Self {
+            listen,
+            invite_listen: Vec::new(),
+            metrics_listen: Vec::new(),
+            authority: Some(authority),
+            control_socket: Some(control_socket),
+            votes,
+        }
+    }
+
+    /// Where the authority of an appliance with this data folder lies.
+    ///
+    /// # Errors
+    /// When the configuration names a folder, and the authority is still in the data folder.
+    pub fn folder(&self, data: &Path) -> Result<Folder, PkiError> {
+        let own = Folder::of_appliance(data);
+        let Some(path) = &self.authority else { return Ok(own) };
+        let folder = Folder::of_corosync(path);
+        if own.has_authority() && !folder.has_authority() {
+            return Err(PkiError::Elsewhere { folder: path.clone(), elsewhere: own.authority() });
+        }
+        Ok(folder)
+    }
+
+    /// Whether clients use TLS: they must unless some cluster is named for plain text.
+    #[must_use]
+    pub fn tls(&self) -> TlsMode {
+        match &self.votes.clusters {
+            Clusters::Any(mode) => *mode,
+            Clusters::Named(clusters) | Clusters::Certified(clusters) => {
+                clusters.values().copied().find(|mode| *mode != TlsMode::Required).unwrap_or_default()
+            }
+        }
     }
 
     /// Whether a cluster is served.
     #[must_use]
     pub fn serves(&self, cluster: &str) -> bool {
         match &self.votes.clusters {
-            Clusters::Any(_) => true,
+            Clusters::Any(_) | Clusters::Certified(_) => true,
             Clusters::Named(clusters) => clusters.contains_key(&ClusterName::from(cluster)),
         }
     }
@@ -111,6 +167,14 @@ fn addresses(key: &str, texts: &[String]) -> Result<Vec<SocketAddr>> {
         text.parse().with_context(|| format!("{key}: {text:?} is no ADDRESS:PORT, for instance [::]:5403"))
     };
     texts.iter().map(parse).collect()
+}
+
+/// The daemon may be started anywhere.
+fn absolute(key: &str, path: Option<&PathBuf>) -> Result<Option<PathBuf>> {
+    match path {
+        Some(path) if !path.is_absolute() => bail!("{key}: {} must begin with /", path.display()),
+        path => Ok(path.cloned()),
+    }
 }
 
 /// Corosync's own bound for `totem.cluster_name`, which is also that of a certificate's common name.

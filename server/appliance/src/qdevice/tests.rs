@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::pki::PkiError;
 use super::settings::RawQdevice;
 use super::tls::{TlsError, TlsServer, names_in};
 use super::*;
@@ -24,7 +23,7 @@ const REQUEST: &str = include_str!("tests/home.csr");
 #[test]
 fn a_request_is_signed_for_the_cluster_that_it_names_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::open(dir.path()).unwrap();
+    let pki = Folder::of_appliance(dir.path()).open_or_make().unwrap();
     let signed = pki.sign(REQUEST.as_bytes(), "home").unwrap();
     let (_, block) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
     assert_eq!(names_in(&block.contents).unwrap().common.unwrap(), "home");
@@ -44,16 +43,19 @@ fn a_request_is_signed_for_the_cluster_that_it_names_and_no_other() {
 #[test]
 fn the_authority_is_made_once_and_a_damaged_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Pki::open(dir.path()).unwrap();
-    let again = Pki::open(dir.path()).unwrap();
+    let first = Folder::of_appliance(dir.path()).open_or_make().unwrap();
+    let again = Folder::of_appliance(dir.path()).open_or_make().unwrap();
     assert_eq!(first.certificate(), again.certificate());
     assert_eq!(first.certificate_pem(), again.certificate_pem());
     assert!(!first.certificate_pem().contains("PRIVATE"));
     let path = dir.path().join("qdevice-ca.pem");
     std::fs::write(&path, "hello").unwrap();
-    assert!(matches!(Pki::open(dir.path()), Err(PkiError::Damaged { .. })));
+    assert!(matches!(Folder::of_appliance(dir.path()).open_or_make(), Err(PkiError::Damaged { .. })));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(Pki::open(dir.path()), Err(PkiError::File(_))), "others may read the key");
+    assert!(
+        matches!(Folder::of_appliance(dir.path()).open_or_make(), Err(PkiError::File(_))),
+        "others may read the key"
+    );
 }
 
 struct Client {
@@ -108,8 +110,8 @@ async fn service() -> (SocketAddr, Questions, tempfile::TempDir) {
         toml::from_str("listen = ['127.0.0.1:0']\n[clusters.plain]\nplain_text = true\n[clusters.secret]").unwrap();
     let settings = Settings::check(&raw).unwrap();
     assert!(settings.serves("secret") && !settings.serves("Secret"));
-    let (engine, questions) =
-        Engine::bind(&settings, &Pki::open(dir.path()).unwrap(), Events::new(), Arrived::default()).await.unwrap();
+    let pki = Folder::of_appliance(dir.path()).open_or_make().unwrap();
+    let (engine, questions) = Engine::bind(&settings, &pki, Events::new(), Arrived::default()).await.unwrap();
     let address = engine.addresses()[0];
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     tokio::spawn(engine.run());
@@ -194,7 +196,7 @@ async fn many_messages_in_one_segment_are_all_answered() {
 #[test]
 fn of_a_handshake_little_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let tls = TlsServer::new(&Pki::open(dir.path()).unwrap()).unwrap();
+    let tls = TlsServer::new(&Folder::of_appliance(dir.path()).open_or_make().unwrap(), true).unwrap();
     let mut stream = tls.accept().unwrap();
     // A first message that says it has 60 kB, in records of 8 kB.
     let record = |body: &[u8]| [&[22, 3, 1][..], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat();

@@ -69,17 +69,17 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// A server that shows a certificate of this authority, and wants one of it.
+    /// A server that shows a certificate of this authority, and wants one of it, if `required`; else it takes none, too.
     ///
     /// # Errors
     /// When the authority is unusable.
-    pub fn new(pki: &Pki) -> Result<Self, TlsError> {
+    pub fn new(pki: &Pki, required: bool) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls_ring::DEFAULT_PROVIDER);
         let mut roots = RootCertStore::empty();
         roots.add(pki.certificate().clone()).map_err(TlsError::SetUp)?;
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots), &provider)
-            .build()
-            .map_err(|error| TlsError::Authority(error.to_string()))?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots), &provider);
+        let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
+        let verifier = verifier.build().map_err(|error| TlsError::Authority(error.to_string()))?;
         let server = pki.server()?;
         let identity =
             Identity::from_cert_chain(vec![server.certificate]).map_err(|misuse| TlsError::SetUp(misuse.into()))?;

@@ -11,7 +11,6 @@ mod tests;
 mod web;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use zeroize::Zeroizing;
 use self::book::Opened;
 use self::web::Desk;
 use super::events::Events;
+use super::store::Folder;
 
 /// How a cluster's vote is to be decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,12 +67,12 @@ pub struct Invitations {
 }
 
 impl Invitations {
-    /// None yet. `root` is the data folder, in which the authority lies.
+    /// None yet. `folder` is where the authority lies.
     ///
     /// # Errors
     /// When no key can be made.
-    pub fn new(listen: Vec<SocketAddr>, root: &Path, events: Events) -> Result<Self> {
-        Ok(Self { listen, desk: Arc::new(Desk::new(root, events.clone())?), open: None, events })
+    pub fn new(listen: Vec<SocketAddr>, folder: Folder, events: Events) -> Result<Self> {
+        Ok(Self { listen, desk: Arc::new(Desk::new(folder, events.clone())?), open: None, events })
     }
 
     /// Makes an invitation, the line for the node's shell with the secret in it, and opens the port where it isn't.

@@ -63,7 +63,7 @@ fn ask(desk: &Desk, method: Method, path: &str, bearer: &str, body: &[u8]) -> An
 #[test]
 fn without_an_invitation_nothing_but_the_script_is_served() {
     let dir = tempfile::tempdir().unwrap();
-    let desk = Desk::new(dir.path(), Events::new()).unwrap();
+    let desk = Desk::new(Folder::of_appliance(dir.path()), Events::new()).unwrap();
     let script = ask(&desk, Method::GET, "/qdevice/node.sh", "", b"");
     assert_eq!(script.status, StatusCode::OK);
     assert!(script.body.contains("URL='https://pi.lan:8406'\nHOST='pi.lan'\n"), "{}", script.body);
@@ -105,7 +105,7 @@ async fn the_port_is_open_while_somebody_is_invited() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    let mut invitations = Invitations::new(vec![address], dir.path(), Events::new()).unwrap();
+    let mut invitations = Invitations::new(vec![address], Folder::of_appliance(dir.path()), Events::new()).unwrap();
     let connects = || async { tokio::net::TcpStream::connect(address).await.is_ok() };
     assert!(!connects().await);
     for _ in 0..2 {

@@ -2,7 +2,6 @@
 
 use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use tracing::{debug, warn};
 
 use super::book::Book;
 use crate::http::{Answer, Asked, Method, StatusCode, accept, serve};
-use crate::qdevice::{Events, Pki};
+use crate::qdevice::{Events, Folder};
 
 /// The script; it holds the awk program, and is told where it came from.
 const SCRIPT: &str = include_str!("node.sh");
@@ -32,7 +31,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 pub struct Desk {
-    root: PathBuf,
+    folder: Folder,
     book: Mutex<Book>,
     tls: TlsAcceptor,
     pin: String,
@@ -41,7 +40,7 @@ pub struct Desk {
 
 impl Desk {
     /// A desk with a key of its own.
-    pub fn new(root: &Path, events: Events) -> Result<Self> {
+    pub fn new(folder: Folder, events: Events) -> Result<Self> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("making the key for invitations")?;
         let certificate = CertificateParams::new(vec!["tiebreaker.invalid".to_owned()])
             .and_then(|params| params.self_signed(&key))
@@ -55,7 +54,7 @@ impl Desk {
             })
             .context("setting TLS for invitations up")?;
         let tls = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { root: root.to_owned(), book: Mutex::new(Book::default()), tls, pin, events })
+        Ok(Self { folder, book: Mutex::new(Book::default()), tls, pin, events })
     }
 
     /// The key's hash, as curl takes it.
@@ -84,7 +83,7 @@ impl Desk {
                 None => Answer::text(StatusCode::BAD_REQUEST, "the request names no host"),
             },
             (&Method::GET, "/qdevice/ca.crt") => self.invited(asked, |_| {
-                let pki = Pki::open(&self.root).map_err(refused)?;
+                let pki = self.folder.open_or_make().map_err(refused)?;
                 Ok(pki.certificate_pem().to_owned())
             }),
             (&Method::POST, "/qdevice/sign") => self.sign(asked, from),
@@ -111,7 +110,7 @@ impl Desk {
         let mut of = String::new();
         let redeemed = self.book().redeem(secret, request, Instant::now(), |cluster| {
             cluster.clone_into(&mut of);
-            Pki::open(&self.root).and_then(|pki| pki.sign(request, cluster))
+            self.folder.open_or_make().and_then(|pki| pki.sign(request, cluster))
         });
         match redeemed {
             Ok(Ok(certificate)) => {
