@@ -42,6 +42,11 @@ impl Appliance {
         Ok(appliance)
     }
 
+    /// Has its commands run elsewhere from now on.
+    pub fn move_to(&mut self, place: Vec<OsString>) {
+        self.place = place;
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -1,10 +1,11 @@
 //! Machines with Debian's Corosync and its QDevice client, unmodified: each in a network namespace, with folders of its
-//! own mounted over `/etc/corosync`, `/var/lib/corosync` and `/run`.
+//! own mounted over `/etc/corosync`, `/var/lib/corosync`, `/root` and `/run`.
 
 use std::{
     ffi::OsString,
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -21,6 +22,7 @@ const MOUNTED: &str = r#"set -e
 dir=$1; shift
 mount --bind "$dir/etc" /etc/corosync
 mount --bind "$dir/lib" /var/lib/corosync
+mount --bind "$dir/root" /root
 mount --bind "$dir/run" /run
 exec "$@""#;
 
@@ -135,9 +137,10 @@ impl CorosyncNode {
             tool(program, package)?;
         }
         let folder = folder.join(host);
-        for name in ["etc", "lib", "run"] {
+        for name in ["etc", "lib", "run", "root"] {
             fs::create_dir_all(folder.join(name))?;
         }
+        fs::set_permissions(folder.join("root"), fs::Permissions::from_mode(0o700))?;
         let mut nodes = String::new();
         for (number, node) in ["node1", "node2"].into_iter().enumerate() {
             let (ip, id) = (network.ip(node)?, number + 1);
@@ -177,6 +180,12 @@ impl CorosyncNode {
     #[must_use]
     pub fn etc(&self, name: &str) -> PathBuf {
         self.folder.join("etc").join(name)
+    }
+
+    /// A file of its `/root`.
+    #[must_use]
+    pub fn root(&self, name: &str) -> PathBuf {
+        self.folder.join("root").join(name)
     }
 
     /// Runs the stock script that sets the client's certificates up. Files are named as it sees them.

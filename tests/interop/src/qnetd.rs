@@ -3,7 +3,9 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use rustix::net::sockopt::set_tcp_quickack;
 use tempfile::TempDir;
 use tiebreaker_qnetd::wire::{Fields, Message, MessageKind, Opt};
 
-use crate::{loopback, tool, until};
+use crate::{Program, loopback, tool, until};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -30,14 +32,38 @@ impl Original {
     /// # Errors
     /// The package is missing, or it doesn't come up.
     pub fn start() -> Result<Self> {
-        let program = tool("corosync-qnetd", "corosync-qnetd")?;
+        Self::run(Command::new(tool("corosync-qnetd", "corosync-qnetd")?))
+    }
+
+    /// Starts ours in its place, by its name.
+    ///
+    /// # Errors
+    /// It can't be built, or doesn't come up.
+    pub fn stand_in() -> Result<Self> {
+        let mut command = Program::Server.command()?;
+        command.arg0("corosync-qnetd");
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let address = SocketAddr::new(loopback().ip(), 5403);
         let settings =
             format!("lock_file={0}/pid,local_socket_file={0}/sock,listen_backlog=128", folder.path().display());
         let log = std::fs::File::create(folder.path().join("log"))?;
-        let child = Command::new(program)
-            .args(["-f", "-4", "-s", "off", "-l", &address.ip().to_string(), "-p", &address.port().to_string()])
+        let child = command
+            .args([
+                "-f",
+                "-4",
+                "-s",
+                "off",
+                "-l",
+                &address.ip().to_string(),
+                "-p",
+                &address.port().to_string(),
+                "-m",
+                "10000",
+            ])
             .args(["-S", &settings])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -65,6 +91,20 @@ impl Original {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
         Ok(Peer { stream, echoes: 0 })
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on.
+    pub fn until_ended(&mut self) -> Result<ExitStatus> {
+        until("the end of corosync-qnetd", ANSWERS_WITHIN, || self.child.try_wait()?.context("it runs"))
     }
 
     /// What it logged.
