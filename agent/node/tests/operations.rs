@@ -332,7 +332,7 @@ fn programs_see_the_documented_environment_only() {
     let seen = fs::read_to_string(folder.path().join("run/output/web.start")).unwrap();
     let mut names: Vec<&str> = seen.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     names.sort_unstable();
-    assert_eq!(names, ["LANG", "OCF_ROOT", "PATH", "TIEBREAKER_OP", "TIEBREAKER_RESOURCE"]);
+    assert_eq!(names, ["LANG", "OCF_ROOT", "PATH", "TIEBREAKER_AGENT", "TIEBREAKER_OP", "TIEBREAKER_RESOURCE"]);
     let where_it_is = "test \"$(pwd)\" = / && ! read line && test $(ps -o sid= -p $$) != $(ps -o sid= -p 1)";
     assert_eq!(run(&operations, Kind::Monitor, where_it_is, PATIENCE), Outcome::Done);
 }

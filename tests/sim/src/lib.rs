@@ -22,6 +22,6 @@ pub use fault::{Fault, Scripts};
 pub use mutations::{Known, Masked, Verdict, known, masked, prove, prove_masked};
 pub use planned::Shape;
 pub use run::Outcome;
-pub use schedule::{Schedule, Style};
+pub use schedule::{Draw, Schedule, Style};
 pub use search::{Found, Until, run, search};
 pub use tiebreaker_simulator::world::{BmcMode, Kind, ShellRules, Switches, Violation, Who};

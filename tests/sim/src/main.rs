@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use tiebreaker_sim::{
-    Found, Masked, Schedule, Switches, Until, Verdict, known, masked, prove, prove_masked, run, search,
+    Draw, Found, Masked, Schedule, Switches, Until, Verdict, known, masked, prove, prove_masked, run, search,
 };
 
 /// Fault schedules over the deciding code, in virtual time.
@@ -32,6 +32,9 @@ enum Command {
         /// Threads.
         #[arg(long, default_value_t = 2)]
         threads: usize,
+        /// Draw what operators plan, too: moves, maintenance, leaving, disarming, new members and settings.
+        #[arg(long)]
+        plans: bool,
     },
     /// Run one seed again.
     Replay {
@@ -46,6 +49,9 @@ enum Command {
         /// Draw the schedule as the search without this rule, or these, does.
         #[arg(long)]
         focus: Option<String>,
+        /// Draw what operators plan, too.
+        #[arg(long)]
+        plans: bool,
     },
     /// Leave out one rule after the other: each recorded seed must show a violation without its rule, and none with it.
     Mutate(Mutate),
@@ -72,10 +78,23 @@ struct Mutate {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { seconds, soak, from, threads } => soak_or_run(seconds, soak, from, threads),
-        Command::Replay { seed, trace, without, focus } => replay(seed, trace, without.as_deref(), focus.as_deref()),
+        Command::Run { seconds, soak, from, threads, plans } => {
+            let until = soak.map_or(Until::Time(Duration::from_secs(seconds)), Until::Count);
+            soak_or_run(until, from, threads, plans)
+        }
+        Command::Replay { seed, trace, without, focus, plans } => {
+            let draw = match focus.as_deref().or(without.as_deref()) {
+                Some(rules) => Draw::For(rules),
+                None => faults_or(plans),
+            };
+            replay(seed, trace, without.as_deref(), draw)
+        }
         Command::Mutate(how) => mutate(&how),
     }
+}
+
+const fn faults_or(plans: bool) -> Draw<'static> {
+    if plans { Draw::Plans } else { Draw::Faults }
 }
 
 fn fresh_seed() -> u64 {
@@ -97,25 +116,24 @@ fn totals(found: &Found, begun: Instant) -> String {
     )
 }
 
-fn soak_or_run(seconds: u64, soak: Option<u64>, from: Option<u64>, threads: usize) -> ExitCode {
+fn soak_or_run(until: Until, from: Option<u64>, threads: usize, plans: bool) -> ExitCode {
     let from = from.unwrap_or_else(fresh_seed);
-    let until = soak.map_or(Until::Time(Duration::from_secs(seconds)), Until::Count);
     println!("seeds from {from}");
     let begun = Instant::now();
     let progress = |found: &Found| println!("{}", totals(found, begun));
-    let found = search(from, until, threads, None, Switches::default(), &[], &progress);
+    let found = search(from, until, threads, faults_or(plans), Switches::default(), &[], &progress);
     println!("{}", totals(&found, begun));
     match found.violation {
         None => ExitCode::SUCCESS,
         Some((seed, violation)) => {
             println!("seed {seed}: {violation}");
-            println!("tiebreaker-sim replay {seed} --trace");
+            println!("tiebreaker-sim replay {seed} --trace{}", if plans { " --plans" } else { "" });
             ExitCode::FAILURE
         }
     }
 }
 
-fn replay(seed: u64, trace: bool, without: Option<&str>, focus: Option<&str>) -> ExitCode {
+fn replay(seed: u64, trace: bool, without: Option<&str>, draw: Draw<'_>) -> ExitCode {
     let switches = match without {
         None => Switches::default(),
         Some(rules) => match Switches::without_all(&rules.split('+').collect::<Vec<_>>()) {
@@ -123,7 +141,7 @@ fn replay(seed: u64, trace: bool, without: Option<&str>, focus: Option<&str>) ->
             None => return no_rule(rules),
         },
     };
-    let outcome = run(Schedule::draw(seed, focus.or(without)), switches, trace);
+    let outcome = run(Schedule::draw(seed, draw), switches, trace);
     for line in &outcome.trace {
         println!("{line}");
     }
@@ -213,6 +231,6 @@ fn mutate_masked(how: &Mutate, masked: &Masked) -> Option<String> {
 impl Mutate {
     fn search(&self, focus: &str, without: Switches, holds: &[Switches]) -> Found {
         let until = Until::Time(Duration::from_secs(self.seconds_each));
-        search(self.from, until, self.threads, Some(focus), without, holds, &|_| {})
+        search(self.from, until, self.threads, Draw::For(focus), without, holds, &|_| {})
     }
 }

@@ -2,7 +2,7 @@
 
 use tiebreaker_simulator::world::{Switches, Violation};
 
-use crate::schedule::Schedule;
+use crate::schedule::{Draw, Schedule};
 use crate::search::{Found, all_hold, run};
 
 /// The table in the tree.
@@ -86,7 +86,7 @@ pub fn masked() -> Vec<Masked> {
 pub fn prove_masked(masked: &Masked, without: Switches, search: impl FnOnce() -> Found) -> Verdict {
     let focus = masked.focus();
     if let Some(seed) = masked.seed
-        && let Some(violation) = run(Schedule::draw(seed, Some(&focus)), without, false).violation
+        && let Some(violation) = run(Schedule::draw(seed, Draw::For(&focus)), without, false).violation
         && all_hold(seed, Some(&focus), &masked.each_covers())
     {
         return Verdict::Replayed { seed, violation };
@@ -128,7 +128,7 @@ pub enum Verdict {
 #[must_use]
 pub fn prove(known: &Known, without: Switches, also_unreached: bool, search: impl FnOnce() -> Found) -> Verdict {
     if let Some(seed) = known.seed {
-        let schedule = || Schedule::draw(seed, Some(known.rule));
+        let schedule = || Schedule::draw(seed, Draw::For(known.rule));
         let with = run(schedule(), Switches::default(), false).violation;
         if let (None, Some(violation)) = (with, run(schedule(), without, false).violation) {
             return Verdict::Replayed { seed, violation };

@@ -8,6 +8,28 @@ use tiebreaker_simulator::world::{BmcMode, Dice, Kind, MS, SEC, Who};
 use crate::fault::{Fault, Scripts};
 use crate::planned::Shape;
 
+/// What a schedule is drawn for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Draw<'a> {
+    /// Faults, and operators who add, set and remove resources, fence and remove nodes.
+    Faults,
+    /// What operators plan, too: moves, maintenance, leaving, disarming, new members and settings; and resources of all
+    /// kinds.
+    Plans,
+    /// As with plans, but leaning towards what could break without this rule, or these, joined by `+`.
+    For(&'a str),
+}
+
+impl<'a> Draw<'a> {
+    /// The rules that it leans towards.
+    const fn focus(self) -> Option<&'a str> {
+        match self {
+            Self::Faults | Self::Plans => None,
+            Self::For(rules) => Some(rules),
+        }
+    }
+}
+
 /// What a schedule is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
@@ -101,11 +123,14 @@ const EVEN: Lean = Lean {
     settings: 2,
 };
 
+const FAULTS: Lean = Lean { moves: 0, leaving: 0, arming: 0, members: 0, settings: 0, ..EVEN };
+
 impl Schedule {
-    /// The schedule of a seed. `focus` names a rule, or several joined by `+`: the schedule leans towards what could break
-    /// without them.
+    /// The schedule of a seed.
     #[must_use]
-    pub fn draw(seed: u64, focus: Option<&str>) -> Self {
+    pub fn draw(seed: u64, draw: Draw<'_>) -> Self {
+        let focus = draw.focus();
+        let plans = draw != Draw::Faults;
         if let Some(scene) = focus.and_then(|rule| Self::scene(rule, seed)) {
             return scene;
         }
@@ -119,7 +144,11 @@ impl Schedule {
         if focus.is_none() && dice.one_in(20) {
             return Self::one_cut(seed, &mut dice);
         }
-        let lean = focus.map_or(EVEN, lean_for);
+        let lean = match (focus, plans) {
+            (Some(rule), _) => lean_for(rule),
+            (None, true) => EVEN,
+            (None, false) => FAULTS,
+        };
         let nodes = match dice.below(20) {
             0 => 1,
             1 | 2 => 3,
@@ -138,7 +167,7 @@ impl Schedule {
             let kind = if nodes > 2 && kind.pausable { Kind::SERVER } else { kind };
             machines.push(kind);
         }
-        let strangers = usize::from(dice.one_in(4));
+        let strangers = usize::from(plans && dice.one_in(4));
         for _ in 0..strangers {
             machines.push(dice.pick(&[Kind::SERVER, Kind::PLAIN]));
         }
@@ -152,8 +181,8 @@ impl Schedule {
             style: Style::Mixed,
             profile,
             resources: 1 + dice.index(3),
-            shapes: std::array::from_fn(|_| Shape::draw(&mut dice)),
-            shutdown: dice.pick(&ShutdownPolicy::ALL),
+            shapes: std::array::from_fn(|_| if plans { Shape::draw(&mut dice) } else { Shape::default() }),
+            shutdown: if plans { dice.pick(&ShutdownPolicy::ALL) } else { ShutdownPolicy::default() },
             all_vote: !dice.one_in(8),
             slew_ppm: dice.pick(&[0, 500, 80_000]),
             machines,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tiebreaker_simulator::world::{Switches, Violation};
 
 use crate::run::{Outcome, Run};
-use crate::schedule::Schedule;
+use crate::schedule::{Draw, Schedule};
 
 /// Runs one schedule. A panic of the deciding code counts as a violation.
 #[must_use]
@@ -34,8 +34,8 @@ pub fn run(schedule: Schedule, switches: Switches, trace: bool) -> Outcome {
 }
 
 /// True if the seed's schedule breaks nothing, whichever of these rules hold.
-pub(crate) fn all_hold(seed: u64, focus: Option<&str>, switches: &[Switches]) -> bool {
-    switches.iter().all(|switches| run(Schedule::draw(seed, focus), *switches, false).violation.is_none())
+pub(crate) fn all_hold(seed: u64, draw: Draw<'_>, switches: &[Switches]) -> bool {
+    switches.iter().all(|switches| run(Schedule::draw(seed, draw), *switches, false).violation.is_none())
 }
 
 /// Until when to search.
@@ -73,7 +73,7 @@ pub fn search(
     from: u64,
     until: Until,
     threads: usize,
-    focus: Option<&str>,
+    draw: Draw<'_>,
     switches: Switches,
     holds: &[Switches],
     progress: &(dyn Fn(&Found) + Sync),
@@ -95,8 +95,8 @@ pub fn search(
                         return;
                     }
                     let seed = from.wrapping_add(nth);
-                    let mut outcome = run(Schedule::draw(seed, focus), switches, false);
-                    if outcome.violation.is_some() && !all_hold(seed, focus, holds) {
+                    let mut outcome = run(Schedule::draw(seed, draw), switches, false);
+                    if outcome.violation.is_some() && !all_hold(seed, draw, holds) {
                         outcome.violation = None;
                     }
                     let mut held = found.lock().unwrap_or_else(PoisonError::into_inner);

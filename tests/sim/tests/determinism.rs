@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use tiebreaker_sim::{Schedule, Switches, run};
+use tiebreaker_sim::{Draw, Schedule, Switches, run};
 
 #[test]
 fn the_same_seed_twice_gives_the_same_trace() {
     for seed in [1, 7, 42, 1_000_003] {
-        let first = run(Schedule::draw(seed, None), Switches::default(), true);
-        let second = run(Schedule::draw(seed, None), Switches::default(), true);
+        let first = run(Schedule::draw(seed, Draw::Plans), Switches::default(), true);
+        let second = run(Schedule::draw(seed, Draw::Plans), Switches::default(), true);
         assert!(first.trace.len() > 20, "seed {seed} has hardly a trace: {:?}", first.trace);
         assert_eq!(first.trace, second.trace, "seed {seed}");
         assert_eq!((first.steps, first.virtual_ns), (second.steps, second.virtual_ns), "seed {seed}");
+        let faults = || run(Schedule::draw(seed, Draw::Faults), Switches::default(), true);
+        assert_eq!(faults().trace, faults().trace, "seed {seed}");
     }
 }
 
@@ -40,13 +42,13 @@ fn what_operators_plan_is_drawn_and_is_the_same_twice() {
             let text = format!("{fault:?}");
             text.split(|c: char| !c.is_alphanumeric()).next() == Some(kind)
         };
-        Schedule::draw(seed, None).faults.iter().any(|(_, fault)| is_it(fault))
+        Schedule::draw(seed, Draw::Plans).faults.iter().any(|(_, fault)| is_it(fault))
     };
     let first = |kind: &str| (1..400).find(|seed| draws(*seed, kind)).unwrap_or_else(|| panic!("nobody draws {kind}"));
     let seeds: BTreeSet<u64> = PLANNED.into_iter().map(first).collect();
     for seed in seeds {
-        let first = run(Schedule::draw(seed, None), Switches::default(), true);
-        let second = run(Schedule::draw(seed, None), Switches::default(), true);
+        let first = run(Schedule::draw(seed, Draw::Plans), Switches::default(), true);
+        let second = run(Schedule::draw(seed, Draw::Plans), Switches::default(), true);
         assert_eq!(first.violation, None, "seed {seed}");
         assert_eq!(first.trace, second.trace, "seed {seed}");
     }
@@ -54,7 +56,7 @@ fn what_operators_plan_is_drawn_and_is_the_same_twice() {
 
 #[test]
 fn a_trace_changes_nothing() {
-    let silent = run(Schedule::draw(3, None), Switches::default(), false);
-    let loud = run(Schedule::draw(3, None), Switches::default(), true);
+    let silent = run(Schedule::draw(3, Draw::Plans), Switches::default(), false);
+    let loud = run(Schedule::draw(3, Draw::Plans), Switches::default(), true);
     assert_eq!((silent.steps, silent.virtual_ns), (loud.steps, loud.virtual_ns));
 }

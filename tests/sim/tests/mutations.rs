@@ -1,6 +1,6 @@
 //! The table of what is known of each rule.
 
-use tiebreaker_sim::{Schedule, Switches, known, masked, run};
+use tiebreaker_sim::{Draw, Schedule, Switches, known, masked, run};
 
 #[test]
 fn every_rule_has_a_line_with_its_row_and_a_seed_or_a_proof() {
@@ -16,7 +16,7 @@ fn no_schedule_for_a_rule_breaks_anything_while_all_rules_hold() {
     let rules = Switches::table().into_iter().map(|(rule, _)| rule.to_owned());
     for focus in rules.chain(masked().iter().map(tiebreaker_sim::Masked::focus)) {
         for seed in 1..=2 {
-            let outcome = run(Schedule::draw(seed, Some(&focus)), Switches::default(), false);
+            let outcome = run(Schedule::draw(seed, Draw::For(&focus)), Switches::default(), false);
             assert_eq!(outcome.violation, None, "tiebreaker-sim replay {seed} --focus {focus} --trace");
         }
     }

@@ -1,9 +1,9 @@
 //! Fixed seeds, and those that once broke something.
 
-use tiebreaker_sim::{Schedule, Switches, run};
+use tiebreaker_sim::{Draw, Schedule, Switches, run};
 
 fn holds(seed: u64) {
-    let outcome = run(Schedule::draw(seed, None), Switches::default(), false);
+    let outcome = run(Schedule::draw(seed, Draw::Plans), Switches::default(), false);
     assert_eq!(outcome.violation, None, "tiebreaker-sim replay {seed} --trace");
 }
 
