@@ -3,6 +3,7 @@
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_member::core::{Core, Request};
 use tiebreaker_pipeline::command::{Command, Setting};
+use tiebreaker_pipeline::fence::Progress;
 use tiebreaker_pipeline::resource::{Phase, Requested};
 use tiebreaker_pipeline::state::Arming;
 
@@ -76,8 +77,14 @@ impl Run {
     /// A member whose disk is gone is taken out, and joins anew.
     fn replace(&mut self, who: Who) {
         let name = self.world.machines()[who].name().clone();
-        self.again.insert(who);
-        let fate = if self.world.committed().life(&name).is_some() {
+        // Whoever installs it anew resets it first: from then on nothing runs there, and he can give his word for it.
+        if self.again.insert(who) {
+            self.world.reset_machine(who);
+        }
+        let open = self.world.committed().open_fence(&name).filter(|(_, fence)| fence.progress == Progress::Wanted);
+        let fate = if let Some((id, _)) = open {
+            Request::Confirm { node: name, id, by: "op".into() }
+        } else if self.world.committed().life(&name).is_some() {
             Request::Fence { node: name, by: "op".into() }
         } else {
             Request::Remove { name }

@@ -87,7 +87,7 @@ pub fn prove_masked(masked: &Masked, without: Switches, search: impl FnOnce() ->
     let focus = masked.focus();
     if let Some(seed) = masked.seed
         && let Some(violation) = run(Schedule::draw(seed, Draw::For(&focus)), without, false).violation
-        && all_hold(seed, Some(&focus), &masked.each_covers())
+        && all_hold(seed, Draw::For(&focus), &masked.each_covers())
     {
         return Verdict::Replayed { seed, violation };
     }
