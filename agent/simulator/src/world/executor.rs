@@ -1,6 +1,8 @@
 //! The node's shell: operations, the watchdog and its petter.
 
+use tiebreaker_pipeline::name::ResourceName;
 use tiebreaker_pipeline::node::{self, OperationKind};
+use tiebreaker_pipeline::resource::Phase;
 use tiebreaker_pipeline::time::Reading;
 
 use super::dice::MS;
@@ -89,6 +91,9 @@ impl World {
             && let Some(to) = self.who(&to)
         {
             self.machines[to].workloads.receive(resource.clone());
+            if !self.is_protected(&resource) {
+                self.machines[to].workloads.set_managed(&resource, false);
+            }
             self.say(who, || format!("{resource} has moved live"));
             self.look_at_running(to, &resource);
             self.look_at_arrival(to, &resource);
@@ -96,12 +101,18 @@ impl World {
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {
             // What was taken out of protection during its start is left as it is.
-            if !self.watch.committed.resources.contains_key(&resource) {
+            if !self.is_protected(&resource) {
                 self.machines[who].workloads.set_managed(&resource, false);
             }
             self.record(Some(who), || Record::Runs(resource.clone()));
             self.look_at_running(who, &resource);
         }
+    }
+
+    /// Whether the cluster answers for it: it was neither removed nor is it ignored.
+    fn is_protected(&self, resource: &ResourceName) -> bool {
+        let known = self.watch.committed.resources.get(resource);
+        known.is_some_and(|resource| resource.phase != Phase::Ignored)
     }
 
     pub(crate) fn end_operation(&mut self, who: Who, epoch: u64, key: u64) {
