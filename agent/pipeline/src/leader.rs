@@ -177,7 +177,7 @@ impl Leases {
             return None;
         }
         let life = state.life(name)?;
-        let newest = self.nodes.get(name)?.newest.as_ref()?;
+        let newest = self.current(state, name)?.newest.as_ref()?;
         (newest.incarnation == life.incarnation).then_some(&newest.report)
     }
 
@@ -205,9 +205,14 @@ impl Leases {
     /// True while a node of this name counts as heard.
     #[must_use]
     pub fn is_heard(&self, state: &State, name: &MemberName, now: Reading) -> bool {
-        self.nodes
-            .get(name)
+        self.current(state, name)
             .is_some_and(|view| view.heard_once && now.since_at_most(view.heard) < state.settings.profile.lost_after())
+    }
+
+    /// What is known of the member that bears this name now: what one said that was removed since is not its word.
+    fn current(&self, state: &State, name: &MemberName) -> Option<&NodeView> {
+        let raft_id = state.members.get(name).map(|member| member.raft_id);
+        self.nodes.get(name).filter(|view| view.raft_id == raft_id)
     }
 
     /// The moment from which a node that keeps its watchdog promise is certainly silent.

@@ -214,6 +214,7 @@ fn who_comes_back_under_an_old_name_is_another_machine() {
     lead.log.must(Command::RemoveMember { name: member("b"), raft_id: 3 });
     lead.log.must(Log::add("b", Role::Node));
     let granted = until(&lead, "b");
+    assert_eq!(lead.proposals(), [], "what the old machine said lately admits nobody");
     // A wiped disk counts its starts from one again.
     assert_eq!(refusal(lead.hear("b", report(0, None))), Some(Refusal::NotAdmitted));
     let view = lead.leases.node(&member("b")).unwrap();
