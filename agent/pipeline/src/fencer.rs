@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
-use crate::fence::{Evidence, FenceId, Progress};
+use crate::fence::{Evidence, FenceId, OffSign, Progress};
 use crate::name::MemberName;
 use crate::rules::Rules;
 use crate::state::State;
@@ -49,7 +49,10 @@ pub enum DeviceResult {
     /// The state was read.
     IsOn,
     /// The state was read.
-    IsOff,
+    IsOff {
+        /// What stands behind that.
+        sign: OffSign,
+    },
     /// The device took the command.
     Taken,
     /// It refused, or the command certainly never reached it.
@@ -177,7 +180,7 @@ impl Fencer {
     pub fn handle(&mut self, now: Reading, state: &State, event: Event) {
         match event {
             Event::ReadDone(token, ok) => self.read_done(now, state, token, ok),
-            Event::CommandDone(token, result) => self.command_done(now, token, result),
+            Event::CommandDone(token, result) => self.command_done(now, state, token, result),
         }
         self.advance(now, state);
     }
@@ -325,7 +328,7 @@ impl Fencer {
         self.actions.extend(out);
     }
 
-    fn command_done(&mut self, now: Reading, token: u64, result: DeviceResult) {
+    fn command_done(&mut self, now: Reading, state: &State, token: u64, result: DeviceResult) {
         let Some((id, job)) =
             self.jobs.iter_mut().find(|(_, job)| matches!(&job.step, Step::Working { token: t, .. } if *t == token))
         else {
@@ -333,8 +336,23 @@ impl Fencer {
         };
         let Step::Working { command, .. } = job.step else { return };
         let mut out = Vec::new();
+        let result = if is_readable(state, &result) { result } else { DeviceResult::Refused { why: OLD.to_owned() } };
         job.result(now, *id, command, result, &mut out);
         self.actions.extend(out);
+    }
+}
+
+/// Why a device proves nothing in a cluster that hasn't raised its level yet.
+const OLD: &str =
+    "it reads off, and not every member knows what that proves: a member runs an older version, update it";
+
+/// Whether every member could read the evidence that this result gives.
+fn is_readable(state: &State, result: &DeviceResult) -> bool {
+    match result {
+        DeviceResult::IsOff { sign } => Evidence::read_off(*sign, String::new()).known_from() <= state.level,
+        DeviceResult::IsOn | DeviceResult::Taken | DeviceResult::Refused { .. } | DeviceResult::Unanswered { .. } => {
+            true
+        }
     }
 }
 
@@ -357,11 +375,11 @@ impl Job {
             self.switched.insert(self.device);
         }
         match (command, result) {
-            (DeviceCommand::Look, DeviceResult::IsOff) => {
+            (DeviceCommand::Look, DeviceResult::IsOff { sign }) => {
                 self.offs_seen += 1;
                 if self.offs_seen >= 2 {
                     let device = self.devices.get(self.device).cloned().unwrap_or_default();
-                    let evidence = Evidence::BmcOff { device };
+                    let evidence = Evidence::read_off(sign, device);
                     self.was_off = true;
                     self.step = Step::Proving { until: now, fresh_until: now.after(FRESH), evidence };
                 } else {
@@ -396,7 +414,7 @@ impl Job {
                 let why = match result {
                     DeviceResult::Taken => None,
                     DeviceResult::Refused { why } | DeviceResult::Unanswered { why } => Some(why),
-                    DeviceResult::IsOn | DeviceResult::IsOff => Some("it answered something else".to_owned()),
+                    DeviceResult::IsOn | DeviceResult::IsOff { .. } => Some("it answered something else".to_owned()),
                 };
                 if let Some(why) = why {
                     out.push(Action::Propose(Command::FenceFailed { id, why: format!("power on: {why}") }));
@@ -412,7 +430,7 @@ impl Job {
                         self.lands_until = Some(now.after(LANDS_WITHIN));
                         why
                     }
-                    DeviceResult::Taken | DeviceResult::IsOn | DeviceResult::IsOff => {
+                    DeviceResult::Taken | DeviceResult::IsOn | DeviceResult::IsOff { .. } => {
                         self.lands_until = Some(now.after(LANDS_WITHIN));
                         "it answered something else".to_owned()
                     }

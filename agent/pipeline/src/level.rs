@@ -19,8 +19,11 @@ impl Level {
     /// Live moves that fail are counted; the appliance isn't removed while a fence is open, nor anybody whose vote is needed
     /// or who may run what a disarmed cluster has forgotten; another machine takes nobody's place; members compare digests.
     pub const FAILED_MOVES_COUNT: Self = Self(1);
+    /// Devices that aren't BMCs prove fences too: [`Evidence`](crate::fence::Evidence) has words for cut supplies, dark LEDs
+    /// and fence agents, which an older program can't read.
+    pub const SUPPLIES_PROVE: Self = Self(2);
     /// The highest that this program knows.
-    pub const KNOWN: Self = Self::FAILED_MOVES_COUNT;
+    pub const KNOWN: Self = Self::SUPPLIES_PROVE;
 
     /// A level by its number.
     #[must_use]

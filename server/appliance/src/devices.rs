@@ -9,6 +9,7 @@ use tiebreaker_fence::{Device, DeviceError, Fault, PowerState, SystemGuid};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::command::Command;
+use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::state::DeviceStatus;
@@ -200,7 +201,7 @@ async fn work(device: &dyn Device, command: DeviceCommand) -> DeviceResult {
     let result = match command {
         DeviceCommand::Look => device.state(deadline).await.map(|state| match state {
             PowerState::On => DeviceResult::IsOn,
-            PowerState::Off => DeviceResult::IsOff,
+            PowerState::Off => DeviceResult::IsOff { sign: sign(device) },
         }),
         DeviceCommand::Off => device.off(deadline).await.map(|()| DeviceResult::Taken),
         DeviceCommand::On => device.on(deadline).await.map(|()| DeviceResult::Taken),
@@ -213,6 +214,17 @@ async fn work(device: &dyn Device, command: DeviceCommand) -> DeviceResult {
             Fault::Unreachable | Fault::Busy | Fault::Protocol => DeviceResult::Unanswered { why },
         }
     })
+}
+
+/// What stands behind a device's word, in the words of the cluster.
+fn sign(device: &dyn Device) -> OffSign {
+    match device.sign() {
+        tiebreaker_fence::OffSign::Bmc => OffSign::Bmc,
+        tiebreaker_fence::OffSign::Meter => OffSign::Meter,
+        tiebreaker_fence::OffSign::Led => OffSign::Led,
+        tiebreaker_fence::OffSign::Relay => OffSign::Relay,
+        tiebreaker_fence::OffSign::Program => OffSign::Program,
+    }
 }
 
 /// An error with its causes.
@@ -262,6 +274,10 @@ mod tests {
             "fixed"
         }
 
+        fn sign(&self) -> tiebreaker_fence::OffSign {
+            tiebreaker_fence::OffSign::Bmc
+        }
+
         fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
             Box::pin(std::future::ready(Ok(self.state)))
         }
@@ -289,6 +305,10 @@ mod tests {
     impl Device for Silent {
         fn name(&self) -> &'static str {
             "silent"
+        }
+
+        fn sign(&self) -> tiebreaker_fence::OffSign {
+            tiebreaker_fence::OffSign::Bmc
         }
 
         fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {

@@ -25,6 +25,21 @@ impl fmt::Display for PowerState {
     }
 }
 
+/// What stands behind the word of a device that reads `Off`, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OffSign {
+    /// A BMC, which knows the state of its own machine.
+    Bmc,
+    /// A meter: every feed is cut, and what still flows is too little to run on.
+    Meter,
+    /// The machine's power LED, which is dark.
+    Led,
+    /// A relay that says that it is open, with nothing measured behind it.
+    Relay,
+    /// A program of somebody else, whatever that asked.
+    Program,
+}
+
 /// One device that can cut a node's power.
 ///
 /// Every call is one complete conversation with the device, works alone (a second call waits for the first), and ends at
@@ -32,6 +47,10 @@ impl fmt::Display for PowerState {
 pub trait Device: Send + Sync {
     /// Kind and address, for logs and the status page. Holds no secret.
     fn name(&self) -> &str;
+
+    /// What stands behind each `Off` that this device reads: the same for all of its life. A device that can't look there
+    /// fails to read, and never reads `Off` on less.
+    fn sign(&self) -> OffSign;
 
     /// Reads the state now. The answer belongs to a question asked after this call began.
     fn state(&self, deadline: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>>;

@@ -28,7 +28,7 @@ mod web;
 pub mod fuzzing;
 
 pub use bmc::{Account, Bmc, Chassis, ChassisError, FaultSwitch, Faults};
-pub use device::{BoxFuture, Device, DeviceError, Fault, PowerState, Proof, SystemGuid};
+pub use device::{BoxFuture, Device, DeviceError, Fault, OffSign, PowerState, Proof, SystemGuid};
 pub use ipmi::{
     client::{IpmiDevice, probe_suite},
     config::{BadUserName, IpmiConfig, Privilege, RMCP_PORT, Suite, UnknownSuite, UserName},

@@ -174,7 +174,7 @@ const fn word(command: DeviceCommand) -> &'static str {
 fn said(result: &DeviceResult) -> String {
     match result {
         DeviceResult::IsOn => "it is on".to_owned(),
-        DeviceResult::IsOff => "it is off".to_owned(),
+        DeviceResult::IsOff { sign } => format!("it is off, {sign}"),
         DeviceResult::Taken => "taken".to_owned(),
         DeviceResult::Refused { why } => format!("refused, {why}"),
         DeviceResult::Unanswered { why } => format!("no answer, {why}"),
@@ -319,6 +319,8 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tiebreaker_pipeline::fence::OffSign;
+
     use super::*;
 
     fn resource() -> ResourceName {
@@ -381,7 +383,8 @@ mod tests {
     fn a_device_that_is_looked_at_again_and_again_says_the_same_once() {
         let mut journal = Journal::default();
         let node = MemberName::new("n1").unwrap();
-        for (token, result) in [DeviceResult::IsOn, DeviceResult::IsOn, DeviceResult::IsOff].into_iter().enumerate() {
+        let off = DeviceResult::IsOff { sign: OffSign::Bmc };
+        for (token, result) in [DeviceResult::IsOn, DeviceResult::IsOn, off].into_iter().enumerate() {
             let token = u64::try_from(token).unwrap();
             journal.device(0, token, &node, "bmc", DeviceCommand::Look);
             journal.device_done(0, token, &result);

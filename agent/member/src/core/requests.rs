@@ -198,7 +198,10 @@ impl Core {
 
     /// A device that reads off is a proof only where the rest of what this leader hears agrees.
     fn is_proof(&mut self, moment: Moment, command: &Command) -> Result<(), String> {
-        let Command::Fenced { id, evidence: Evidence::BmcOff { .. } } = command else { return Ok(()) };
+        let Command::Fenced { id, evidence } = command else { return Ok(()) };
+        if !evidence.is_of_a_device() {
+            return Ok(());
+        }
         let leading = self.leading.as_mut().ok_or("this leader has just begun: it has heard nobody yet")?;
         leading.leases.power_proves(moment.now, &self.state, *id).map_err(|doubt| doubt.to_string())
     }

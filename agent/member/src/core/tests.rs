@@ -2,6 +2,7 @@ mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Setting, Void};
+use tiebreaker_pipeline::fence::OffSign;
 
 use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
@@ -731,8 +732,8 @@ fn fence(net: &mut Net, node: &str) -> tiebreaker_pipeline::fence::FenceId {
 }
 
 /// The appliance's word that a device reads off.
-fn reads_off(net: &mut Net, id: tiebreaker_pipeline::fence::FenceId) -> Option<Reply> {
-    let evidence = tiebreaker_pipeline::fence::Evidence::BmcOff { device: "bmc".into() };
+fn reads_off(net: &mut Net, id: tiebreaker_pipeline::fence::FenceId, sign: OffSign) -> Option<Reply> {
+    let evidence = tiebreaker_pipeline::fence::Evidence::read_off(sign, "it".into());
     net.ask("pi", Request::Propose(Command::Fenced { id, evidence }), 1_000)
 }
 
@@ -740,10 +741,10 @@ fn reads_off(net: &mut Net, id: tiebreaker_pipeline::fence::FenceId) -> Option<R
 fn row_44_a_device_that_reads_off_counts_once_the_other_node_was_heard_again() {
     let mut net = Net::up(&["a", "b"]);
     let id = fence(&mut net, "a");
-    let first = reads_off(&mut net, id);
+    let first = reads_off(&mut net, id, OffSign::Bmc);
     assert!(matches!(&first, Some(Reply::Refused { why }) if why.contains("b has not been heard since")), "{first:?}");
     net.pass(600);
-    assert!(matches!(reads_off(&mut net, id), Some(Reply::Done { .. })));
+    assert!(matches!(reads_off(&mut net, id, OffSign::Bmc), Some(Reply::Done { .. })));
 }
 
 #[test]
@@ -752,8 +753,9 @@ fn row_44_a_device_that_took_the_power_of_another_node_proves_nothing_and_alarms
     let id = fence(&mut net, "a");
     // It has no vote: the appliance and b are still a majority.
     net.cores.remove(&name("c"));
-    for _ in 0..40 {
-        let reply = reads_off(&mut net, id);
+    let signs = [OffSign::Bmc, OffSign::Meter, OffSign::Led, OffSign::Relay, OffSign::Program];
+    for sign in signs.into_iter().cycle().take(40) {
+        let reply = reads_off(&mut net, id, sign);
         assert!(matches!(reply, Some(Reply::Refused { .. })), "{reply:?}");
         net.pass(250);
     }

@@ -15,7 +15,7 @@ struct Appliance {
 }
 
 const ON: DeviceResult = DeviceResult::IsOn;
-const OFF: DeviceResult = DeviceResult::IsOff;
+const OFF: DeviceResult = DeviceResult::IsOff { sign: OffSign::Bmc };
 const TAKEN: DeviceResult = DeviceResult::Taken;
 
 fn unanswered() -> DeviceResult {
@@ -124,6 +124,42 @@ impl Appliance {
 
 fn by(device: &str) -> Command {
     Command::Fenced { id: FenceId(1), evidence: Evidence::BmcOff { device: device.into() } }
+}
+
+const SIGNS: [OffSign; 5] = [OffSign::Bmc, OffSign::Meter, OffSign::Led, OffSign::Relay, OffSign::Program];
+
+#[test]
+fn what_stands_behind_a_read_of_off_is_the_grade_of_its_evidence() {
+    let grades = ["bmc-off", "supply-cut", "led-off", "supply-switched", "program-off"];
+    for (sign, grade) in SIGNS.into_iter().zip(grades) {
+        let mut pi = Appliance::new(&["it"]);
+        pi.looks("it", DeviceResult::IsOff { sign });
+        pi.pass(LOOK_EVERY);
+        pi.looks("it", DeviceResult::IsOff { sign });
+        let Command::Fenced { evidence, .. } = pi.proposed() else { panic!("{sign:?} proves nothing") };
+        assert_eq!((evidence.grade(), evidence.is_of_a_device()), (grade, true));
+        let mut log = Log::live(crate::rules::Rules::ALL);
+        log.must(Log::fence("a", 1));
+        log.must(Command::Fenced { id: FenceId(1), evidence });
+    }
+}
+
+#[test]
+fn row_34_evidence_that_some_member_could_not_read_is_neither_proposed_nor_taken() {
+    for sign in SIGNS {
+        let mut pi = Appliance::new(&["it"]);
+        pi.log.state.level = crate::level::Level::FAILED_MOVES_COUNT;
+        pi.looks("it", DeviceResult::IsOff { sign });
+        let evidence = Evidence::read_off(sign, "it".into());
+        if sign == OffSign::Bmc {
+            assert!(pi.proposals.is_empty(), "one read is no confirmation");
+            pi.log.must(Command::Fenced { id: FenceId(1), evidence });
+        } else {
+            let Command::FenceFailed { why, .. } = pi.proposed() else { panic!("{sign:?} is taken") };
+            assert!(why.contains("older version"), "{why}");
+            assert_eq!(pi.log.void(Command::Fenced { id: FenceId(1), evidence }), crate::command::Void::Outdated);
+        }
+    }
 }
 
 #[test]

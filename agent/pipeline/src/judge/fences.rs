@@ -52,6 +52,10 @@ impl State {
             Progress::Wanted => {}
             Progress::Fenced { .. } | Progress::Closed { .. } => return Err(Void::FenceNotOpen { id }),
         }
+        // Some member couldn't read it.
+        if evidence.known_from() > self.level {
+            return Err(Void::Outdated);
+        }
         // A life that nothing guards may be suspended after its leader has done the sum.
         let unbound =
             self.nodes.get(&fence.node).and_then(|state| state.life.as_ref()).is_some_and(|l| l.unbound.is_some());

@@ -828,7 +828,13 @@ impl View<'_> {
         let last = self.state.fences.values().rev().find(|fence| fence.node == *node).map(|fence| &fence.progress);
         match last {
             Some(Progress::Closed { evidence }) => match evidence {
-                Evidence::BmcOff { .. } | Evidence::NewBoot { .. } | Evidence::Operator { .. } => true,
+                Evidence::BmcOff { .. }
+                | Evidence::SupplyCut { .. }
+                | Evidence::LedOff { .. }
+                | Evidence::NewBoot { .. }
+                | Evidence::SupplySwitched { .. }
+                | Evidence::ProgramOff { .. }
+                | Evidence::Operator { .. } => true,
                 Evidence::WatchdogTime { .. } => false,
             },
             Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::command::{Command, ENTRY_VERSION, Entry, Setting};
-use crate::fence::{Evidence, FenceReason};
+use crate::fence::{Evidence, FenceReason, OffSign};
 use crate::fixture::{Log, member, promise, proven, report, spec, web};
 use crate::report::{Answer, Capacity, LeaseVerdict, Leave, Observed, Refusal, Renew};
 use crate::resource::{Driver, MoveReason, Phase, Requested, ResourceSpec};
@@ -148,6 +148,19 @@ fn the_state_and_the_entries_of_the_first_counted_level_are_pinned() {
     for (block, entry) in text.split("\n\n").zip(entries) {
         let read: Entry = ciborium::from_reader(&unhex(block)[..]).unwrap();
         assert_eq!(read, entry);
+    }
+}
+
+#[test]
+fn the_evidence_of_the_second_level_is_pinned() {
+    let devices = ["plug", "button", "outlet", "agent"].map(str::to_owned);
+    let signs = [OffSign::Meter, OffSign::Led, OffSign::Relay, OffSign::Program];
+    let all: Vec<Evidence> =
+        signs.into_iter().zip(devices).map(|(sign, name)| Evidence::read_off(sign, name)).collect();
+    let found: String = all.iter().map(|evidence| hex(&bytes(evidence)) + "\n").collect();
+    let text = pinned("evidence-level2.hex", &found);
+    for (block, evidence) in text.split("\n\n").zip(all) {
+        assert_eq!(ciborium::from_reader::<Evidence, _>(&unhex(block)[..]).unwrap(), evidence);
     }
 }
 

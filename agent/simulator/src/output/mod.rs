@@ -63,7 +63,7 @@ pub struct Fenced {
     pub node: String,
     /// When the proof was committed.
     pub at_s: f64,
-    /// The proof's grade: `bmc-off`, `new-boot`, `watchdog-time` or `operator`.
+    /// The proof's grade: `bmc-off`, `new-boot`, `watchdog-time` or `operator`; a real device can give others.
     pub evidence: String,
 }
 

@@ -1,5 +1,6 @@
 //! Power: devices that switch it, resets, boots, and machines that stand still.
 
+use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
 
@@ -12,6 +13,9 @@ use super::machine::{Boot, Halt, Power, Who};
 
 /// The appliance gives up a command to a device after this long.
 const COMMAND_WITHIN: u64 = 10 * SEC;
+
+/// What the simulated devices, BMCs, answer.
+const IS_OFF: DeviceResult = DeviceResult::IsOff { sign: OffSign::Bmc };
 
 impl World {
     // --- the appliance's devices
@@ -56,7 +60,7 @@ impl World {
         }
         let silent = matches!(bmc.mode, BmcMode::Queues | BmcMode::Mute);
         let done = match command {
-            DeviceCommand::Look if self.machines[node].power == Power::Off => DeviceResult::IsOff,
+            DeviceCommand::Look if self.machines[node].power == Power::Off => IS_OFF,
             DeviceCommand::Look => DeviceResult::IsOn,
             DeviceCommand::Off => {
                 match bmc.mode {
@@ -103,7 +107,7 @@ impl World {
         }
         let node = bmc.wired_to.unwrap_or(owner);
         let result = match command {
-            DeviceCommand::Look if self.machines[node].power == Power::Off => DeviceResult::IsOff,
+            DeviceCommand::Look if self.machines[node].power == Power::Off => IS_OFF,
             DeviceCommand::Look => DeviceResult::IsOn,
             DeviceCommand::Off => {
                 self.after(by, Event::LateOff { node: owner, device, offs: None });

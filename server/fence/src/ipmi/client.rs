@@ -27,7 +27,7 @@ use super::{
     rakp::Status,
     session::{Awaited, Session},
 };
-use crate::{BoxFuture, Device, DeviceError, Fault, PowerState, Proof, SystemGuid};
+use crate::{BoxFuture, Device, DeviceError, Fault, OffSign, PowerState, Proof, SystemGuid};
 
 /// How long the first attempt of each message waits. Each further one waits twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -76,6 +76,10 @@ impl IpmiDevice {
 impl Device for IpmiDevice {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn sign(&self) -> OffSign {
+        OffSign::Bmc
     }
 
     fn state(&self, deadline: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::Proof;
+use crate::{OffSign, Proof};
 
 const SPACING: Duration = Duration::from_millis(250);
 
@@ -47,6 +47,10 @@ fn error(fault: Fault) -> DeviceError {
 impl Device for Scripted {
     fn name(&self) -> &str {
         "scripted"
+    }
+
+    fn sign(&self) -> OffSign {
+        OffSign::Bmc
     }
 
     fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {

@@ -18,7 +18,7 @@ use super::{
     rights,
     visit::{Visit, refusal},
 };
-use crate::{BoxFuture, Device, DeviceError, Fault, PowerState, Proof, SystemGuid};
+use crate::{BoxFuture, Device, DeviceError, Fault, OffSign, PowerState, Proof, SystemGuid};
 
 /// A system behind a BMC that speaks Redfish, as a fence device.
 #[derive(Debug)]
@@ -57,6 +57,10 @@ impl RedfishDevice {
 impl Device for RedfishDevice {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn sign(&self) -> OffSign {
+        OffSign::Bmc
     }
 
     fn state(&self, deadline: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
