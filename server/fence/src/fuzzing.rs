@@ -239,5 +239,16 @@ pub fn redfish_answer(bytes: &[u8]) {
     crate::redfish::resource::fuzz(bytes);
 }
 
+/// Any bytes as what a plug, or a fence agent, says. The first byte picks which.
+pub fn plug_answer(data: &[u8]) {
+    let Some((first, bytes)) = data.split_first() else { return };
+    if first % 5 < 3 {
+        crate::plug::reading::fuzz(first % 5, bytes);
+    } else if let Ok(text) = std::str::from_utf8(bytes) {
+        crate::web::digest::fuzz(text);
+        crate::program::client::fuzz(text);
+    }
+}
+
 #[cfg(test)]
 mod tests;

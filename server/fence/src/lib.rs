@@ -10,23 +10,37 @@
 //! [`RedfishDevice`] speaks Redfish over HTTPS. The BMC's certificate is pinned, as a whole, and nothing else in it counts;
 //! every operation begins by making sure that the system is the configured one.
 //!
+//! [`PlugDevice`] switches one outlet of a smart plug over plain HTTP, which is all that plugs speak; where the plug measures,
+//! its relay's word counts only with the watts gone.
+//!
+//! [`PduDevice`] switches one outlet of a rack PDU by SNMP. [`AllOf`] makes one device of all outlets that feed a node, and
+//! [`Waking`] adds Wake-on-LAN to a device's "on". [`ProgramDevice`] runs any fence agent of others.
+//!
 //! [`Bmc`] is the other end of IPMI: a small BMC for the demo and for tests, behind which a process tree can stand for a node.
 //!
 //! This crate decides nothing about *whether* to fence.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that can't go on shall fail"))]
 
+mod all;
 mod bmc;
 mod device;
 mod ipmi;
+#[cfg(test)]
+mod matrix;
+mod pdu;
+mod plug;
 mod power;
+mod program;
 mod redfish;
 mod secret;
+mod wake;
 mod web;
 
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use all::{AllOf, NoFeeds};
 pub use bmc::{Account, Bmc, Chassis, ChassisError, FaultSwitch, Faults};
 pub use device::{BoxFuture, Device, DeviceError, Fault, OffSign, PowerState, Proof, SystemGuid};
 pub use ipmi::{
@@ -35,13 +49,30 @@ pub use ipmi::{
     error::{IpmiError, Malformed, Stage},
     rakp::Status,
 };
+pub use pdu::{
+    client::PduDevice,
+    config::{PduConfig, SNMP_PORT, SnmpHash, SnmpLogin},
+    error::PduError,
+    table::{PduTable, UnknownTable},
+};
+pub use plug::{
+    client::PlugDevice,
+    config::{BadMacAddress, MAX_PLUG_OUTLETS, MacAddress, Meter, PlugConfig, PlugLogin, PlugModel},
+    error::PlugError,
+};
 pub use power::{ConfirmedOff, Overseer, PowerOffError, Progress, confirm_off, power_off};
+pub use program::{
+    client::ProgramDevice,
+    config::{OWN_OPTIONS, ProgramConfig, RunAs, is_option},
+    error::ProgramError,
+};
 pub use redfish::{
     client::RedfishDevice,
     config::{AccountName, BadAccountName, BadPath, HTTPS_PORT, RedfishConfig, RedfishLogin, ResourcePath},
     error::RedfishError,
 };
 pub use secret::{Secret, SecretError};
+pub use wake::{WAKE_PORT, Wake, Waking};
 pub use web::{
     error::WebError,
     pin::{BadFingerprint, Fingerprint, Pins},

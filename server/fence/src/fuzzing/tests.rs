@@ -20,9 +20,9 @@ fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// The corpus of the fuzzer.
-fn redfish_seeds() -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/redfish_answer");
+/// The corpus of a fuzzer.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
 }
 
@@ -40,8 +40,13 @@ proptest! {
     }
 
     #[test]
-    fn no_mutated_answer_of_redfish_is_off_by_mistake(bytes in mutated(redfish_seeds())) {
+    fn no_mutated_answer_of_redfish_is_off_by_mistake(bytes in mutated(seeds("redfish_answer"))) {
         redfish_answer(&bytes);
+    }
+
+    #[test]
+    fn no_mutated_answer_of_a_plug_is_off_by_mistake(bytes in mutated(seeds("plug_answer"))) {
+        plug_answer(&bytes);
     }
 
     #[test]

@@ -10,4 +10,4 @@ mod rights;
 mod visit;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

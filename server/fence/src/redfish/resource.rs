@@ -5,7 +5,7 @@
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{config::ResourcePath, error::RedfishError};
-use crate::{PowerState, SystemGuid};
+use crate::{PowerState, SystemGuid, web::json::object};
 
 /// The name of the only kind of reset that fencing uses. "GracefulShutdown" asks the operating system, and the others
 /// come back on.
@@ -203,23 +203,7 @@ pub(super) struct Role {
 
 /// Reads a body.
 pub(super) fn json<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, RedfishError> {
-    // serde takes a list of values for a structure, too.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        let source = serde::de::Error::custom("it is no JSON object");
-        return Err(RedfishError::Json { what, source });
-    }
-    serde_json::from_slice(body).map_err(|error| RedfishError::Json { what, source: without_values(error) })
-}
-
-/// serde repeats what it didn't expect. What a BMC says may hold what it was told, so only the place is kept.
-fn without_values(error: serde_json::Error) -> serde_json::Error {
-    let (line, column) = (error.line(), error.column());
-    let class = match error.classify() {
-        serde_json::error::Category::Data => "something of the wrong kind",
-        serde_json::error::Category::Eof => "the end, too early,",
-        serde_json::error::Category::Io | serde_json::error::Category::Syntax => "no JSON",
-    };
-    serde::de::Error::custom(format!("{class} at line {line}, column {column}"))
+    object(body).map_err(|source| RedfishError::Json { what, source })
 }
 
 /// The name of the first message of an error's body. Its text stays out: it may repeat what was asked, a password included.

@@ -3,7 +3,9 @@
 
 pub(crate) mod basic;
 pub(crate) mod conversation;
+pub(crate) mod digest;
 pub(crate) mod error;
+pub(crate) mod json;
 pub(crate) mod pin;
 mod verifier;
 

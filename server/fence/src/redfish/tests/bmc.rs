@@ -12,45 +12,45 @@ use crate::{
     },
 };
 
-pub(super) const UUID: &str = "4c4c4544-0042-3510-8054-b4c04f4d3132";
-pub(super) const SYSTEM: &str = "/redfish/v1/Systems/1";
-pub(super) const RESET: &str = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset";
-pub(super) const SESSION: &str = "/redfish/v1/SessionService/Sessions/7";
+pub(crate) const UUID: &str = "4c4c4544-0042-3510-8054-b4c04f4d3132";
+pub(crate) const SYSTEM: &str = "/redfish/v1/Systems/1";
+pub(crate) const RESET: &str = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset";
+pub(crate) const SESSION: &str = "/redfish/v1/SessionService/Sessions/7";
 const TOKEN: &str = "token-of-the-test";
-pub(super) const USER: &str = "tiebreaker";
-pub(super) const PASSWORD: &str = "correct-horse-battery-staple-2026";
+pub(crate) const USER: &str = "tiebreaker";
+pub(crate) const PASSWORD: &str = "correct-horse-battery-staple-2026";
 
 /// What a BMC is like.
-pub(super) struct State {
+pub(crate) struct State {
     /// `PowerState`, as it is told.
-    pub(super) power: Value,
+    pub(crate) power: Value,
     /// What a reset makes of it; by default what was asked for.
-    pub(super) becomes: Option<Value>,
-    pub(super) id: &'static str,
-    pub(super) uuid: Value,
+    pub(crate) becomes: Option<Value>,
+    pub(crate) id: &'static str,
+    pub(crate) uuid: Value,
     /// The kinds of reset, told by the system.
-    pub(super) inline: Option<Value>,
+    pub(crate) inline: Option<Value>,
     /// The kinds of reset, told elsewhere.
-    pub(super) action_info: Option<Value>,
+    pub(crate) action_info: Option<Value>,
     /// The answer to a reset: status and body.
-    pub(super) reset: (u16, Value),
+    pub(crate) reset: (u16, Value),
     /// 400 for what is the case already.
-    pub(super) refuses_needless: bool,
+    pub(crate) refuses_needless: bool,
     /// The ETag that a reset has to name, and the status without it.
-    pub(super) etag: Option<(&'static str, &'static str, u16)>,
+    pub(crate) etag: Option<(&'static str, &'static str, u16)>,
     /// The role of our account; `None` without a service of accounts.
-    pub(super) role: Option<&'static str>,
+    pub(crate) role: Option<&'static str>,
     /// The privileges of a role that isn't one of the usual.
-    pub(super) privileges: Value,
+    pub(crate) privileges: Value,
     /// Sessions that are open, and were made.
-    pub(super) sessions: usize,
-    pub(super) sessions_made: usize,
+    pub(crate) sessions: usize,
+    pub(crate) sessions_made: usize,
     /// So many questions in a session get a 401.
-    pub(super) forgets: usize,
+    pub(crate) forgets: usize,
     /// The whole system, in place of all of the above.
-    pub(super) says: Option<Value>,
+    pub(crate) says: Option<Value>,
     /// An answer to any question but the logout, whatever is asked.
-    pub(super) always: Option<fn(&Received) -> Option<Reply>>,
+    pub(crate) always: Option<fn(&Received) -> Option<Reply>>,
 }
 
 impl State {
@@ -147,7 +147,7 @@ impl State {
         Reply::json(201, &[("X-Auth-Token", TOKEN), ("Location", &location)], &json!({"@odata.id": SESSION}))
     }
 
-    fn system(&self) -> Value {
+    pub(crate) fn system(&self) -> Value {
         if let Some(says) = &self.says {
             return says.clone();
         }
@@ -186,22 +186,22 @@ impl State {
     }
 }
 
-pub(super) fn error(message: &str) -> Value {
+pub(crate) fn error(message: &str) -> Value {
     json!({"error": {"code": message, "@Message.ExtendedInfo": [{"MessageId": message, "Message": PASSWORD}]}})
 }
 
 /// The BMC, served with TLS.
-pub(super) struct FakeBmc {
-    pub(super) server: MockServer,
+pub(crate) struct FakeBmc {
+    pub(crate) server: MockServer,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeBmc {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::like(|_| {}).await
     }
 
-    pub(super) async fn like(change: impl FnOnce(&mut State)) -> Self {
+    pub(crate) async fn like(change: impl FnOnce(&mut State)) -> Self {
         let mut state = State::usual();
         change(&mut state);
         let state = Arc::new(Mutex::new(state));
@@ -210,17 +210,17 @@ impl FakeBmc {
         Self { server, state }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// How many sessions were made, and are open.
-    pub(super) fn sessions(&self) -> (usize, usize) {
+    pub(crate) fn sessions(&self) -> (usize, usize) {
         let state = self.state();
         (state.sessions_made, state.sessions)
     }
 
-    pub(super) fn config(&self) -> RedfishConfig {
+    pub(crate) fn config(&self) -> RedfishConfig {
         RedfishConfig {
             address: self.server.site.address,
             pins: self.server.site.pins.unwrap(),
@@ -233,20 +233,20 @@ impl FakeBmc {
         }
     }
 
-    pub(super) fn device(&self) -> RedfishDevice {
+    pub(crate) fn device(&self) -> RedfishDevice {
         RedfishDevice::new(self.config())
     }
 
-    pub(super) fn drilled(&self) -> RedfishDevice {
+    pub(crate) fn drilled(&self) -> RedfishDevice {
         RedfishDevice::new(RedfishConfig { drilled: true, ..self.config() })
     }
 
-    pub(super) fn in_sessions(&self) -> RedfishDevice {
+    pub(crate) fn in_sessions(&self) -> RedfishDevice {
         RedfishDevice::new(RedfishConfig { login: RedfishLogin::Session, ..self.config() })
     }
 
     /// The resets that it was asked for.
-    pub(super) fn resets(&self) -> Vec<String> {
+    pub(crate) fn resets(&self) -> Vec<String> {
         let questions = self.server.questions();
         let resets = questions.iter().filter(|question| question.path == RESET);
         resets.map(|question| question.json()["ResetType"].as_str().unwrap().to_owned()).collect()

@@ -1,6 +1,6 @@
 //! The client against a BMC of our own: as it should be, with every quirk that is known, and hostile.
 
-mod bmc;
+pub(crate) mod bmc;
 mod hostile;
 mod quirks;
 
