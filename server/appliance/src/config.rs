@@ -11,7 +11,7 @@ use tiebreaker_member::program::{listen_addresses, read_config};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
-use crate::device_config::{DeviceConfig, Outlet, RawDevice};
+use crate::device_config::{DeviceConfig, Keeper, Outlet, RawDevice};
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
 
 /// The file as it is written.
@@ -88,17 +88,18 @@ impl Config {
             let mut devices: Vec<DeviceConfig> = Vec::new();
             for device in cluster.devices {
                 let at = format!("{at}.devices {:?}", device.name);
-                let device = device.check(text, dir).with_context(|| at.clone())?;
+                let device = device.check(text, &Keeper { dir }).with_context(|| at.clone())?;
                 if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
                     bail!("{at}: {} has two devices of this name", device.node);
                 }
                 // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
                 let owner = format!("{} of cluster {key}", device.node);
-                let outlet = device.access.outlet();
-                if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
-                    && other != owner
-                {
-                    bail!("{at}: {outlet} is already the device of {other}");
+                for outlet in device.access.outlets() {
+                    if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
+                        && other != owner
+                    {
+                        bail!("{at}: {outlet} is already the device of {other}");
+                    }
                 }
                 devices.push(device);
             }
@@ -209,11 +210,74 @@ mod tests {
         assert!(twice.contains("two devices of this name"), "{twice}");
     }
 
-    #[test]
-    fn row_45_what_switches_an_outlet_is_refused_because_zero_watts_prove_nothing_here() {
-        for kind in ["plug", "pdu", "shelly", "tasmota"] {
-            let answer = devices(&[("home", "node1", "outlet", kind, "192.0.2.7:80")]);
-            assert!(answer.contains(kind) && answer.contains("expected `ipmi` or `redfish`"), "{answer}");
+    /// The keys of a plug, a PDU and a fence agent beyond those that all devices have.
+    const SUPPLIES: [&str; 3] = [
+        "kind = 'shelly'\naddress = '192.0.2.7:80'\nmac = 'A8032ABE54DC'\nno_password = true\noutlets = [0, 1]\n",
+        "kind = 'snmp'\naddress = '192.0.2.7:161'\ntable = 'eaton'\nserial = 'S1'\noutlets = [3, 4]\nversion = '2c'\n\
+         password_file = 'bmc'\n",
+        "kind = 'program'\nagent = '/usr/sbin/fence_x'\noptions = { ip = 'pdu', plug = 3 }\nrun_as = 'nobody'\n\
+         no_password = true\n",
+    ];
+
+    fn written(tables: &[(&str, &str)]) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("bmc");
+        std::fs::write(&secret, "hunter2").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut text = "name = 'pi'\nlisten = ['[::]:8405']\n".to_owned();
+        for (node, keys) in tables {
+            text += &format!("[[clusters.home.devices]]\nnode = '{node}'\nname = 'supply'\n{keys}");
         }
+        match toml::from_str(&text) {
+            Ok(raw) => match Config::check(raw, &text, dir.path()) {
+                Ok(_) => "ok".into(),
+                Err(error) => format!("{error:#}"),
+            },
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn row_45_what_cuts_a_supply_is_refused_where_the_node_has_a_battery() {
+        for keys in &SUPPLIES[..2] {
+            assert_eq!(written(&[("node1", &format!("{keys}battery = false\n"))]), "ok");
+            let answer = written(&[("node1", &format!("{keys}battery = true\n"))]);
+            assert!(answer.contains("battery: a node with a battery runs on") && answer.contains("line "), "{answer}");
+        }
+        let bmc = "kind = 'ipmi'\naddress = '192.0.2.7:623'\nuser = 'a'\nsuite = 17\npassword_file = 'bmc'\n";
+        assert!(written(&[("node1", &format!("{bmc}battery = true\n"))]).contains("no such key"));
+    }
+
+    #[test]
+    fn row_46_an_outlet_of_a_supply_belongs_to_one_node() {
+        for keys in SUPPLIES {
+            assert_eq!(written(&[("node1", keys)]), "ok", "{keys}");
+            let shared = written(&[("node1", keys), ("node2", keys)]);
+            assert!(shared.contains("already the device of node1 of cluster home"), "{shared}");
+        }
+        // Another address doesn't make another plug of it, and one outlet in common is enough.
+        let moved = SUPPLIES[0].replace("192.0.2.7", "192.0.2.8").replace("[0, 1]", "[1, 2]");
+        assert!(written(&[("node1", SUPPLIES[0]), ("node2", &moved)]).contains("already the device of node1"));
+        let beside = SUPPLIES[0].replace("[0, 1]", "[2]");
+        assert_eq!(written(&[("node1", SUPPLIES[0]), ("node2", &beside)]), "ok");
+    }
+
+    #[test]
+    fn the_example_of_each_kind_is_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let text = include_str!("../../../docs/examples/devices.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "correct-horse\n").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let config = Config::check(toml::from_str(text).unwrap(), text, dir.path()).unwrap();
+        let devices = config.cluster(&ClusterName::new("home").unwrap()).devices;
+        let kinds: std::collections::BTreeSet<&str> = devices.iter().map(|device| device.access.kind()).collect();
+        let all = ["ipmi", "program", "redfish", "shelly", "shelly-gen1", "snmp", "tasmota"];
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
+        let signs: Vec<_> = devices.into_iter().map(|device| device.access.open().sign()).collect();
+        use tiebreaker_fence::OffSign::{Bmc, Meter, Program, Relay};
+        assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program]);
     }
 }

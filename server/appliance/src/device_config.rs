@@ -1,5 +1,8 @@
 //! Power devices in `server.toml`: one table for each, whose `kind` says which other keys it has.
 
+mod supply;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -8,8 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_fence::{
-    AccountName, Device, Fingerprint, IpmiConfig, IpmiDevice, Pins, Privilege, RedfishConfig, RedfishDevice,
-    RedfishLogin, Secret, Suite, SystemGuid, UserName,
+    AccountName, AllOf, Device, Fingerprint, IpmiConfig, IpmiDevice, PduConfig, PduDevice, Pins, PlugConfig,
+    PlugDevice, PlugModel, Privilege, ProgramConfig, ProgramDevice, RedfishConfig, RedfishDevice, RedfishLogin, Secret,
+    SnmpHash, Suite, SystemGuid, UserName, Wake, Waking,
 };
 use tiebreaker_pipeline::name::MemberName;
 use toml::Spanned;
@@ -21,9 +25,13 @@ pub(crate) struct RawDevice {
     node: String,
     pub(crate) name: String,
     kind: Spanned<Kind>,
-    address: Spanned<String>,
-    user: String,
-    password_file: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Spanned<String>>,
+    /// A file beside this one, of mode 0600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password_file: Option<String>,
     #[serde(default)]
     drilled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,16 +44,60 @@ pub(crate) struct RawDevice {
     uuid: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     login: Option<Spanned<RedfishLogin>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outlets: Option<Spanned<Vec<u32>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    measured: Option<Spanned<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    off_below_watts: Option<Spanned<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    battery: Option<Spanned<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    no_password: Option<Spanned<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serial: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<Spanned<SnmpHash>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    privacy_file: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    options: Option<Spanned<BTreeMap<String, toml::Value>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_as: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wake: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wake_to: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wake_secure_on: Option<Spanned<String>>,
 }
 
 /// The protocol of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// IPMI v2.0.
     Ipmi,
     /// Redfish.
     Redfish,
+    /// A Shelly plug from the second generation on.
+    Shelly,
+    /// A Shelly plug of the first generation.
+    ShellyGen1,
+    /// A plug with Tasmota.
+    Tasmota,
+    /// A PDU by SNMP.
+    Snmp,
+    /// A fence agent of others.
+    Program,
 }
 
 impl Kind {
@@ -53,6 +105,51 @@ impl Kind {
         match self {
             Self::Ipmi => "ipmi",
             Self::Redfish => "redfish",
+            Self::Shelly => PlugModel::Shelly.name(),
+            Self::ShellyGen1 => PlugModel::ShellyGen1.name(),
+            Self::Tasmota => PlugModel::Tasmota.name(),
+            Self::Snmp => "snmp",
+            Self::Program => "program",
+        }
+    }
+
+    /// The keys that tables of this kind have, of those that not all have.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Ipmi => &["address", "user", "suite"],
+            Self::Redfish => &["address", "user", "certificates", "system", "uuid", "login"],
+            Self::Shelly | Self::ShellyGen1 | Self::Tasmota => &[
+                "address",
+                "user",
+                "mac",
+                "outlets",
+                "measured",
+                "off_below_watts",
+                "battery",
+                "no_password",
+                "wake",
+                "wake_to",
+                "wake_secure_on",
+            ],
+            Self::Snmp => &[
+                "address",
+                "user",
+                "table",
+                "serial",
+                "outlets",
+                "measured",
+                "off_below_watts",
+                "battery",
+                "version",
+                "hash",
+                "privacy_file",
+                "wake",
+                "wake_to",
+                "wake_secure_on",
+            ],
+            Self::Program => {
+                &["user", "agent", "options", "run_as", "no_password", "wake", "wake_to", "wake_secure_on"]
+            }
         }
     }
 }
@@ -77,6 +174,14 @@ pub(crate) enum Access {
     Ipmi(IpmiConfig),
     /// By Redfish.
     Redfish(RedfishConfig),
+    /// Outlets of a smart plug.
+    Plug(PlugModel, Vec<PlugConfig>),
+    /// Outlets of a PDU.
+    Pdu(Vec<PduConfig>),
+    /// A fence agent of others.
+    Program(ProgramConfig),
+    /// Any of these, and a packet that wakes the node behind it.
+    Waking(Box<Access>, Wake),
 }
 
 impl Access {
@@ -85,18 +190,38 @@ impl Access {
         match self {
             Self::Ipmi(_) => Kind::Ipmi.name(),
             Self::Redfish(_) => Kind::Redfish.name(),
+            Self::Plug(model, _) => model.name(),
+            Self::Pdu(_) => Kind::Snmp.name(),
+            Self::Program(_) => Kind::Program.name(),
+            Self::Waking(access, _) => access.kind(),
         }
     }
 
-    /// What it switches.
-    pub(crate) fn outlet(&self) -> Outlet {
-        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    /// All that it switches.
+    pub(crate) fn outlets(&self) -> Vec<Outlet> {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port()).to_string();
+        let numbered = |number: u32| Some(format!("outlet {number}"));
         match self {
-            Self::Ipmi(config) => Outlet { address: canonical(config.address), part: None },
+            Self::Ipmi(config) => vec![Outlet { place: canonical(config.address), part: None }],
             Self::Redfish(config) => {
                 let system = config.system.as_str().trim_end_matches('/').to_owned();
-                Outlet { address: canonical(config.address), part: Some(system) }
+                vec![Outlet { place: canonical(config.address), part: Some(system) }]
             }
+            // A plug is known by its MAC address, and a PDU by its serial number, wherever it is.
+            Self::Plug(_, plugs) => plugs
+                .iter()
+                .map(|plug| Outlet { place: plug.mac.to_string(), part: numbered(plug.outlet.into()) })
+                .collect(),
+            Self::Pdu(pdus) => pdus
+                .iter()
+                .map(|pdu| Outlet { place: format!("PDU {}", pdu.serial), part: numbered(pdu.outlet) })
+                .collect(),
+            Self::Program(config) => {
+                let options: Vec<String> =
+                    config.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                vec![Outlet { place: config.agent.display().to_string(), part: Some(options.join(" ")) }]
+            }
+            Self::Waking(access, _) => access.outlets(),
         }
     }
 
@@ -105,60 +230,76 @@ impl Access {
         match self {
             Self::Ipmi(config) => Box::new(IpmiDevice::new(config)),
             Self::Redfish(config) => Box::new(RedfishDevice::new(config)),
+            Self::Plug(_, plugs) => together(plugs.into_iter().map(|plug| Box::new(PlugDevice::new(plug)) as _)),
+            Self::Pdu(pdus) => together(pdus.into_iter().map(|pdu| Box::new(PduDevice::new(pdu)) as _)),
+            Self::Program(config) => Box::new(ProgramDevice::new(config)),
+            Self::Waking(access, wake) => Box::new(Waking::new(access.open(), wake)),
         }
     }
 }
 
-/// What a device switches: an address, and which of those that it has.
+/// One device of all feeds of a node.
+fn together(feeds: impl Iterator<Item = Box<dyn Device>>) -> Box<dyn Device> {
+    let mut feeds: Vec<Box<dyn Device>> = feeds.collect();
+    match feeds.pop() {
+        Some(only) if feeds.is_empty() => only,
+        last => {
+            feeds.extend(last);
+            Box::new(AllOf::new(feeds).expect("a checked configuration names at least one outlet"))
+        }
+    }
+}
+
+/// What a device switches: an address or a name, and which of those that it has.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Outlet {
-    address: SocketAddr,
+    place: String,
     part: Option<String>,
 }
 
 impl fmt::Display for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
+        f.write_str(&self.place)?;
         self.part.as_ref().map_or(Ok(()), |part| write!(f, " {part}"))
     }
 }
 
 impl RawDevice {
-    /// Checks one table. `text` is the file's, for the places of mistakes; secrets are read beside it, from `dir`.
-    pub(crate) fn check(self, text: &str, dir: &Path) -> Result<DeviceConfig> {
+    /// Checks one table. `text` is the file's, for the places of mistakes; secrets come from `secrets`.
+    pub(crate) fn check(self, text: &str, secrets: &Keeper<'_>) -> Result<DeviceConfig> {
         let node = MemberName::new(&self.node).context("node")?;
         let (name, drilled) = (self.name.clone(), self.drilled);
+        self.has_its_keys(text)?;
+        let wake = self.wake(text)?;
         let access = match self.kind.get_ref() {
-            Kind::Ipmi => {
-                self.has_none(
-                    text,
-                    &[
-                        ("certificates", span(&self.certificates)),
-                        ("system", span(&self.system)),
-                        ("uuid", span(&self.uuid)),
-                        ("login", span(&self.login)),
-                    ],
-                )?;
-                Access::Ipmi(self.ipmi(text, dir)?)
+            Kind::Ipmi => Access::Ipmi(self.ipmi(text, secrets)?),
+            Kind::Redfish => Access::Redfish(self.redfish(text, secrets)?),
+            Kind::Shelly => Access::Plug(PlugModel::Shelly, self.plugs(PlugModel::Shelly, text, secrets)?),
+            Kind::ShellyGen1 => Access::Plug(PlugModel::ShellyGen1, self.plugs(PlugModel::ShellyGen1, text, secrets)?),
+            Kind::Tasmota => Access::Plug(PlugModel::Tasmota, self.plugs(PlugModel::Tasmota, text, secrets)?),
+            Kind::Snmp => Access::Pdu(self.pdus(text, secrets)?),
+            Kind::Program => {
+                let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
+                Access::Program(self.program(text, secrets, &passwd)?)
             }
-            Kind::Redfish => {
-                self.has_none(text, &[("suite", span(&self.suite))])?;
-                Access::Redfish(self.redfish(text, dir)?)
-            }
+        };
+        let access = match wake {
+            Some(wake) => Access::Waking(Box::new(access), wake),
+            None => access,
         };
         Ok(DeviceConfig { node, name, drilled, access })
     }
 
-    fn ipmi(self, text: &str, dir: &Path) -> Result<IpmiConfig> {
+    fn ipmi(self, text: &str, secrets: &Keeper<'_>) -> Result<IpmiConfig> {
         let address = self.address(text, 623)?;
         let suite = self.suite.as_ref().ok_or_else(|| self.lacks(text, "suite", "the cipher suite, 17 or 3"))?;
         let suite = Suite::try_from(*suite.get_ref()).with_context(|| place(text, suite.span()))?;
-        let password = read_secret(dir, &self.password_file, Secret::new)?;
+        let password = self.secret(secrets, Secret::new)?;
         let privilege = Privilege::default();
-        Ok(IpmiConfig { address, user: UserName::new(self.user)?, password, suite, kg: None, privilege })
+        Ok(IpmiConfig { address, user: UserName::new(self.account(text)?)?, password, suite, kg: None, privilege })
     }
 
-    fn redfish(self, text: &str, dir: &Path) -> Result<RedfishConfig> {
+    fn redfish(self, text: &str, secrets: &Keeper<'_>) -> Result<RedfishConfig> {
         let address = self.address(text, tiebreaker_fence::HTTPS_PORT)?;
         let fingerprints = "the SHA-256 fingerprint of the BMC's certificate, and of its next one if there is one";
         let pins = self.certificates.as_ref().ok_or_else(|| self.lacks(text, "certificates", fingerprints))?;
@@ -184,25 +325,63 @@ impl RawDevice {
             }
         };
         let login = self.login.as_ref().map(|login| *login.get_ref()).unwrap_or_default();
-        let password = read_secret(dir, &self.password_file, Secret::for_web)?;
-        let user = AccountName::new(self.user)?;
+        let password = self.secret(secrets, Secret::for_web)?;
+        let user = AccountName::new(self.account(text)?)?;
         Ok(RedfishConfig { address, pins, user, password, login, system: system_path, uuid, drilled: self.drilled })
     }
 
+    fn secret<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        secrets: &Keeper<'_>,
+        make: impl FnOnce(Vec<u8>) -> Result<Secret, E>,
+    ) -> Result<Secret> {
+        secrets.read(self.password_file.as_deref(), make)
+    }
+
+    fn account(&self, text: &str) -> Result<String> {
+        let user = self.user.as_ref().ok_or_else(|| self.lacks(text, "user", "the account to log in with"))?;
+        Ok(user.get_ref().clone())
+    }
+
     fn address(&self, text: &str, port: u16) -> Result<SocketAddr> {
-        let address = self.address.get_ref();
-        address.parse().with_context(|| {
-            let at = place(text, self.address.span());
-            format!("{at}: address: {address:?} is no ADDRESS:PORT, for instance 192.0.2.7:{port}")
-        })
+        let example = format!("ADDRESS:PORT, for instance 192.0.2.7:{port}");
+        let address = self.address.as_ref().ok_or_else(|| self.lacks(text, "address", &example))?;
+        let is_none = || format!("{}: address: {:?} is no {example}", place(text, address.span()), address.get_ref());
+        address.get_ref().parse().with_context(is_none)
     }
 
     /// Refuses keys of other kinds.
-    fn has_none(&self, text: &str, others: &[(&str, Option<Range<usize>>)]) -> Result<()> {
-        let kind = self.kind.get_ref().name();
-        for (key, span) in others {
-            if let Some(span) = span {
-                bail!("{}: {key}: devices of kind = {kind:?} have no such key", place(text, span.clone()));
+    fn has_its_keys(&self, text: &str) -> Result<()> {
+        let all = [
+            ("address", span(&self.address)),
+            ("user", span(&self.user)),
+            ("suite", span(&self.suite)),
+            ("certificates", span(&self.certificates)),
+            ("system", span(&self.system)),
+            ("uuid", span(&self.uuid)),
+            ("login", span(&self.login)),
+            ("mac", span(&self.mac)),
+            ("outlets", span(&self.outlets)),
+            ("measured", span(&self.measured)),
+            ("off_below_watts", span(&self.off_below_watts)),
+            ("battery", span(&self.battery)),
+            ("no_password", span(&self.no_password)),
+            ("table", span(&self.table)),
+            ("serial", span(&self.serial)),
+            ("version", span(&self.version)),
+            ("hash", span(&self.hash)),
+            ("privacy_file", span(&self.privacy_file)),
+            ("agent", span(&self.agent)),
+            ("options", span(&self.options)),
+            ("run_as", span(&self.run_as)),
+            ("wake", span(&self.wake)),
+            ("wake_to", span(&self.wake_to)),
+            ("wake_secure_on", span(&self.wake_secure_on)),
+        ];
+        let kind = self.kind.get_ref();
+        for (key, span) in all {
+            if let (Some(span), false) = (span, kind.keys().contains(&key)) {
+                bail!("{}: {key}: devices of kind = {:?} have no such key", place(text, span), kind.name());
             }
         }
         Ok(())
@@ -226,22 +405,30 @@ fn place(text: &str, span: Range<usize>) -> String {
     format!("line {line}, column {column}")
 }
 
-/// Reads a password from a file that its owner alone may read.
-fn read_secret<E: std::error::Error + Send + Sync + 'static>(
-    dir: &Path,
-    file: &str,
-    make: impl FnOnce(Vec<u8>) -> Result<Secret, E>,
-) -> Result<Secret> {
-    use std::os::unix::fs::PermissionsExt;
-    let path = dir.join(file);
-    let at = || format!("password_file {}", path.display());
-    let mode = std::fs::metadata(&path).with_context(at)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!("{}: others may read it (mode {:o}): run `chmod 600` on it", at(), mode & 0o777);
+/// Where the secrets of a device come from.
+pub(crate) struct Keeper<'a> {
+    /// The folder of the configuration.
+    pub(crate) dir: &'a Path,
+}
+
+impl Keeper<'_> {
+    /// Reads a password from a file that its owner alone may read.
+    fn read<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        file: Option<&str>,
+        make: impl FnOnce(Vec<u8>) -> Result<Secret, E>,
+    ) -> Result<Secret> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.join(file.context("password_file: names the file beside this one with the password")?);
+        let at = || format!("password_file {}", path.display());
+        let mode = std::fs::metadata(&path).with_context(at)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            bail!("{}: others may read it (mode {:o}): run `chmod 600` on it", at(), mode & 0o777);
+        }
+        let text = zeroize::Zeroizing::new(std::fs::read(&path).with_context(at)?);
+        let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+        make(text[..end].to_vec()).with_context(at)
     }
-    let text = zeroize::Zeroizing::new(std::fs::read(&path).with_context(at)?);
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    make(text[..end].to_vec()).with_context(at)
 }
 
 #[cfg(test)]
@@ -263,14 +450,14 @@ mod tests {
         std::fs::write(&secret, "correct-horse-battery\n").unwrap();
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         let raw: RawDevice = toml::from_str(text).map_err(|error| error.to_string())?;
-        raw.check(text, dir.path()).map_err(|error| format!("{error:#}"))
+        raw.check(text, &Keeper { dir: dir.path() }).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn a_redfish_device_is_read_with_its_defaults() {
         let config = check(&redfish()).unwrap();
         assert_eq!((config.access.kind(), config.drilled), ("redfish", false));
-        assert_eq!(config.access.outlet().to_string(), "192.0.2.7:443 /redfish/v1/Systems/1");
+        assert_eq!(config.access.outlets()[0].to_string(), "192.0.2.7:443 /redfish/v1/Systems/1");
         let Access::Redfish(access) = config.access else { panic!("no redfish") };
         assert_eq!((access.login, access.pins.next), (RedfishLogin::Basic, None));
         assert_eq!(access.password.expose(), b"correct-horse-battery", "longer than IPMI allows");
@@ -285,7 +472,7 @@ mod tests {
             for word in words {
                 assert!(error.contains(word), "{word:?} is not in: {error}");
             }
-            assert!(!error.contains("battery"), "{error}");
+            assert!(!error.contains("horse"), "{error}");
         };
         has(format!("{}sytem = '/'", redfish()), &["line 10, column 1", "sytem", "`system`"]);
         has(redfish().replace("'redfish'", "'magic'"), &["line 6, column 8", "magic", "`ipmi`", "`redfish`"]);
@@ -312,9 +499,93 @@ mod tests {
 
     #[test]
     fn two_systems_of_one_bmc_are_two_outlets() {
-        let outlet = |text: &str| check(text).unwrap().access.outlet();
+        let outlet = |text: &str| check(text).unwrap().access.outlets();
         let one = outlet(&redfish());
         assert_eq!(outlet(&redfish().replace("Systems/1", "Systems/1/")), one);
         assert_ne!(outlet(&redfish().replace("Systems/1", "Systems/2")), one);
+    }
+
+    /// A table of a plug, with these lines more.
+    fn plug(more: &str) -> String {
+        format!(
+            "node = 'node1'\nname = 'plug'\nkind = 'shelly'\naddress = '192.0.2.7:80'\nmac = 'a8:03:2a:be:54:dc'\n\
+             password_file = 'bmc'\n{more}"
+        )
+    }
+
+    /// A table of a PDU, with these lines more.
+    fn pdu(more: &str) -> String {
+        format!(
+            "node = 'node1'\nname = 'pdu'\nkind = 'snmp'\naddress = '192.0.2.7:161'\nserial = 'S1'\nuser = 'u'\n\
+             password_file = 'bmc'\n{more}"
+        )
+    }
+
+    /// A table of a fence agent, with these lines more.
+    fn agent(more: &str) -> String {
+        format!("node = 'node1'\nname = 'x'\nkind = 'program'\npassword_file = 'bmc'\n{more}")
+    }
+
+    #[test]
+    fn a_plug_is_measured_unless_it_says_otherwise() {
+        let meter = |more: &str| match check(&plug(more)).unwrap().access {
+            Access::Plug(_, plugs) => plugs[0].meter,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(meter(""), tiebreaker_fence::Meter::USUAL);
+        assert_eq!(meter("off_below_watts = 3"), tiebreaker_fence::Meter::Below { milliwatts: 3_000 });
+        assert_eq!(meter("measured = false"), tiebreaker_fence::Meter::None);
+    }
+
+    #[test]
+    fn mistakes_in_supplies_are_named_with_their_place_and_a_way_out() {
+        let has = |text: String, words: &[&str]| {
+            let error = check(&text).unwrap_err();
+            for word in words {
+                assert!(error.contains(word), "{word:?} is not in: {error}");
+            }
+            assert!(!error.contains("horse"), "{error}");
+        };
+        has(plug("suite = 17"), &["line 7", "suite", "no such key", "shelly"]);
+        has(plug("").replace("mac = 'a8:03:2a:be:54:dc'\n", ""), &["line 3", "needs mac", "a8:03"]);
+        has(plug("").replace("54:dc", "54"), &["line 5", "mac", "no MAC address"]);
+        has(plug("user = 'root'"), &["line 7", "always admin"]);
+        has(plug("").replace("'shelly'", "'shelly-gen1'"), &["needs user"]);
+        has(plug("").replace("password_file = 'bmc'\n", ""), &["password_file"]);
+        has(plug("off_below_watts = 0"), &["line 7", "1 to 20"]);
+        has(plug("off_below_watts = 3\nmeasured = false"), &["nothing is measured"]);
+        for outlets in ["[]", "[0, 0]", "[8]", "[0, 1, 2, 3, 4, 5, 6, 7, 8]"] {
+            has(plug(&format!("outlets = {outlets}")), &["line 7", "outlets", "from 0 to 7"]);
+        }
+        has(plug("wake_to = '192.0.2.255:9'"), &["line 7", "without wake"]);
+        has(plug("wake = 'x'"), &["line 7", "wake", "no MAC address"]);
+        has(pdu(""), &["needs table", "apc-rpdu2"]);
+        has(pdu("table = 'apc'"), &["line 8", "apc-masterswitch"]);
+        has(pdu("table = 'eaton'"), &["needs outlets"]);
+        has(pdu("table = 'eaton'\noutlets = [1]\nversion = '1'"), &["line 10", "\"3\" or \"2c\""]);
+        has(pdu("table = 'eaton'\noutlets = [1]\nversion = '2c'"), &["line 6", "the community"]);
+        has(pdu("table = 'cyberpower'\noutlets = [1]\nmeasured = true"), &["line 10", "no watts"]);
+        has(pdu("table = 'eaton'\noutlets = [1]\nhash = 'md5'"), &["line 10", "`sha256`"]);
+        has(agent(""), &["needs agent", "/usr/sbin/fence_"]);
+        has(agent("agent = 'fence_x'"), &["line 5", "/usr/sbin/fence_"]);
+        has(agent("agent = '/usr/sbin/fence_x'"), &["needs run_as"]);
+        has(agent("agent = '/usr/sbin/fence_x'\nrun_as = 'root'"), &["line 6", "is root"]);
+        let whole = |options: &str| agent(&format!("agent = '/sbin/f'\nrun_as = 'nobody'\noptions = {options}"));
+        has(whole("{ action = 'on' }"), &["options.action", "don't belong here"]);
+        has(whole("{ password = 'x' }"), &["options.password", "password_file"]);
+        has(whole("{ ip = \"a\\naction=on\" }"), &["options.ip"]);
+        has(whole("{ ip = [] }"), &["options.ip", "a text"]);
+        has(agent("address = '192.0.2.7:80'"), &["address", "no such key"]);
+    }
+
+    #[test]
+    fn several_outlets_are_one_device_and_a_packet_wakes_what_they_feed() {
+        let config = check(&plug("outlets = [0, 1]\nwake = '3c:ec:ef:00:00:03'\nmeasured = false")).unwrap();
+        assert_eq!((config.access.kind(), config.access.outlets().len()), ("shelly", 2));
+        let Access::Waking(_, wake) = &config.access else { panic!("{:?}", config.access) };
+        assert_eq!(wake.to.to_string(), "255.255.255.255:9");
+        let device = config.access.open();
+        assert_eq!(device.name(), "shelly 192.0.2.7:80 outlet 0 and shelly 192.0.2.7:80 outlet 1");
+        assert_eq!(device.sign(), tiebreaker_fence::OffSign::Relay);
     }
 }
