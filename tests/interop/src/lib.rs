@@ -7,6 +7,7 @@ mod appliance;
 mod ask;
 mod cluster;
 mod corosync;
+pub mod fence_agent;
 pub mod ipmi_sim;
 mod machine;
 mod network;

@@ -1,5 +1,5 @@
-//! Our IPMI client against OpenIPMI's simulator, and `ipmitool` against our BMC. Needs the Debian packages openipmi and
-//! ipmitool; without them these tests fail.
+//! Our IPMI client against OpenIPMI's simulator, and `ipmitool` against our BMC. Needs the Debian packages
+//! openipmi, ipmitool and fence-agents; without them these tests fail.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,6 +18,7 @@ use tiebreaker_fence::{
     UserName, confirm_off, power_off, probe_suite,
 };
 use tiebreaker_interop::{
+    fence_agent::fence_agent,
     ipmi_sim::{ADMINISTRATOR, IpmiSim, OPERATOR, PASSWORD},
     tool,
 };
@@ -103,6 +104,41 @@ async fn the_simulators_node_is_killed_confirmed_off_and_started_again() -> Resu
     device.on(soon()).await?;
     assert_eq!(device.state(soon()).await?, PowerState::On);
     assert_ne!(sim.node().context("the node runs again")?, first);
+    Ok(())
+}
+
+/// For agents that ask again and again until the node is off.
+fn much_later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+#[tokio::test]
+async fn a_fence_agent_of_others_works_the_simulator_and_is_believed_by_its_status_alone() -> Result<()> {
+    let (sim, _) = simulator().await?;
+    let (ip, port) = (sim.address().ip().to_string(), sim.address().port().to_string());
+    let options = [
+        ("ip", &*ip),
+        ("ipport", &*port),
+        ("lanplus", "1"),
+        ("cipher", "3"),
+        ("privlvl", "operator"),
+        ("username", OPERATOR),
+    ];
+    let agent = fence_agent("fence_ipmilan", &options, PASSWORD)?;
+    assert_eq!(agent.prove(much_later()).await?.state, PowerState::On);
+    assert_eq!(power_off(&agent, SPACING, much_later(), &Entitled).await?, ConfirmedOff { already: false });
+    assert_eq!(sim.node(), None, "the process is dead");
+    agent.on(much_later()).await?;
+    assert!(sim.node().is_some());
+
+    let wrong = fence_agent("fence_ipmilan", &options, "not it")?;
+    let error = wrong.state(much_later()).await.expect_err("a wrong password");
+    assert!(!format!("{error} {error:?}").contains("not it"), "{error:?}");
+    // It doesn't do what it was told: then its own "off" gives up, or succeeds, and its status says on.
+    sim.set_stuck(true)?;
+    let stuck = fence_agent("fence_ipmilan", &[&options[..], &[("power_timeout", "2")]].concat(), PASSWORD)?;
+    let result = power_off(&stuck, SPACING, Instant::now() + Duration::from_secs(5), &Entitled).await;
+    ensure!(result.is_err() && sim.node().is_some(), "called off: {result:?}");
     Ok(())
 }
 

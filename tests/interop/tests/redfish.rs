@@ -1,5 +1,5 @@
-//! Our Redfish client against `sushy-emulator`. Needs the Debian package python3-venv, and the Python package index once:
-//! without them this test fails.
+//! Our Redfish client against `sushy-emulator`. Needs the Debian packages python3-venv and fence-agents, and the Python
+//! package index once: without them these tests fail.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tiebreaker_fence::{
 };
 use tiebreaker_interop::{
     SOON,
+    fence_agent::fence_agent,
     sushy::{PASSWORD, Sushy, USER, UUID},
 };
 use tokio::time::{Instant, sleep};
@@ -91,5 +92,28 @@ async fn a_real_service_is_proven_and_switched_off() -> Result<()> {
     let again = power_off(&device, Duration::from_millis(200), soon(), &Bystander).await?;
     assert!(again.already);
     device.on(soon()).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fence_agent_of_others_works_the_same_service() -> Result<()> {
+    let sushy = Sushy::start()?;
+    let device = RedfishDevice::new(config(&sushy)?);
+    started(&sushy, &device).await?;
+    let (ip, port) = (sushy.address().ip().to_string(), sushy.address().port().to_string());
+    let uri = format!("/redfish/v1/Systems/{UUID}");
+    let options = [
+        ("ip", &*ip),
+        ("ipport", &*port),
+        ("ssl_insecure", "1"),
+        ("username", USER),
+        ("systems_uri", &*uri),
+        ("power_timeout", "40"),
+    ];
+    let agent = fence_agent("fence_redfish", &options, PASSWORD)?;
+    assert_eq!(agent.prove(soon()).await?.state, PowerState::On);
+    let off = power_off(&agent, Duration::from_millis(200), soon() + SOON, &Bystander).await?;
+    assert!(!off.already);
+    assert_eq!(device.state(soon()).await?, PowerState::Off, "ours says so, too");
     Ok(())
 }
