@@ -14,6 +14,7 @@ use std::{
 use serde_json::json;
 use tokio::{
     net::UdpSocket,
+    sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -56,6 +57,9 @@ const TROUBLES: [Trouble; 7] = [
 
 /// The steps at which it begins: the proof, the first look, the command, and both looks that confirm.
 const STEPS: usize = 5;
+
+/// So many cases at a time: each has its device and its peer.
+const AT_ONCE: usize = 32;
 
 /// A device, the node behind it, and what can go wrong between them.
 trait Rig: Send + Sync {
@@ -167,11 +171,12 @@ enum Came {
     Failed,
 }
 
-async fn fence(kind: &str, trouble: Option<Trouble>, begins: usize) -> Came {
+async fn fence(places: Arc<Semaphore>, kind: &str, trouble: Option<Trouble>, begins: usize) -> Came {
+    let _place = places.acquire().await.unwrap();
     let rig = rig(kind).await;
     let device = Stepped { device: rig.device(), rig: Arc::clone(&rig), trouble, begins, step: AtomicUsize::new(0) };
     // Only what is in order has to be in time. What isn't fails by its own error or by the clock: both are no fence.
-    let within = |trouble: Option<Trouble>| Duration::from_millis(if trouble.is_some() { 700 } else { 20_000 });
+    let within = |trouble: Option<Trouble>| Duration::from_millis(if trouble.is_some() { 700 } else { 60_000 });
     let at_first = if begins == 0 { trouble } else { None };
     let name = format!("{kind}, {trouble:?} at step {begins}");
     match device.prove(Instant::now() + within(at_first)).await {
@@ -199,8 +204,10 @@ async fn fence(kind: &str, trouble: Option<Trouble>, begins: usize) -> Came {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_43_to_45_no_trouble_of_any_device_at_any_step_calls_a_running_node_off() {
     let mut cases = JoinSet::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     for kind in KINDS {
-        cases.spawn(async move { (kind, None, 0, fence(kind, None, usize::MAX).await) });
+        let place = Arc::clone(&places);
+        cases.spawn(async move { (kind, None, 0, fence(place, kind, None, usize::MAX).await) });
         for trouble in TROUBLES {
             for step in 0..STEPS {
                 // An IPMI device tells whose it is by its proof alone: later the leader's rule holds, of row 44.
@@ -211,7 +218,8 @@ async fn rows_43_to_45_no_trouble_of_any_device_at_any_step_calls_a_running_node
                 if kind == "program" && trouble == Trouble::OtherMachine {
                     continue;
                 }
-                cases.spawn(async move { (kind, Some(trouble), step, fence(kind, Some(trouble), step).await) });
+                let place = Arc::clone(&places);
+                cases.spawn(async move { (kind, Some(trouble), step, fence(place, kind, Some(trouble), step).await) });
             }
         }
     }
@@ -233,8 +241,9 @@ async fn rows_43_to_45_no_trouble_of_any_device_at_any_step_calls_a_running_node
             Some(_) => {}
         }
     }
-    // Not everything fails, and not everything goes well: else the table would show nothing.
-    assert!(fenced > KINDS.len() && failed > 50 && unproven > 20, "{fenced} {failed} {unproven}");
+    // Not everything fails, and not everything goes well: else the table would show nothing. How many of those in trouble
+    // succeed all the same is up to how busy this machine is.
+    assert!(fenced >= KINDS.len() && failed > 50 && unproven > 20, "{fenced} {failed} {unproven}");
 }
 
 // --- the rigs

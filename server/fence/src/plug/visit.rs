@@ -1,5 +1,7 @@
 //! One operation's time with a plug: who it is first, then the question.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use hyper::{
     Method,
@@ -154,11 +156,16 @@ impl<'a> Visit<'a> {
 
     /// The path of a command of Tasmota. It may hold the password, and is never printed.
     fn command(&self, command: &str) -> String {
-        let login =
-            self.config.login.as_ref().map_or_else(String::new, |login| {
-                format!("user={ADMIN}&password={}&", Escaped(login.password.expose()))
-            });
-        format!("/cm?{login}cmnd={}", Escaped(command.as_bytes()))
+        let password = self.config.login.as_ref().map_or(&b""[..], |login| login.password.expose());
+        // Room for all of it, so that no half of a password stays behind where the text grew.
+        let mut path = String::with_capacity(64 + 3 * (password.len() + command.len()));
+        path.push_str("/cm?");
+        // Writing into a string can't fail.
+        if self.config.login.is_some() {
+            let _ = write!(path, "user={ADMIN}&password={}&", Escaped(password));
+        }
+        let _ = write!(path, "cmnd={}", Escaped(command.as_bytes()));
+        path
     }
 }
 

@@ -198,7 +198,7 @@ impl Visit {
             Pass::Session { token, path } => Some(Question {
                 what: "the logout",
                 method: Method::DELETE,
-                path: path.into(),
+                path: Zeroizing::new(path.into()),
                 headers: vec![(TOKEN, token)],
                 body: None,
             }),

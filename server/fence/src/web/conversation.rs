@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
-    HeaderMap, Method, Request, StatusCode,
+    HeaderMap, Method, Request, StatusCode, Uri,
     client::conn::http1::{Builder, SendRequest},
     header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue},
 };
@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use super::{error::WebError, pin::Pins, verifier::PinVerifier};
 
@@ -41,8 +42,8 @@ pub(crate) struct Site {
 pub(crate) struct Question {
     pub(crate) what: &'static str,
     pub(crate) method: Method,
-    /// A path with its query: ASCII without blanks, begins with a slash.
-    pub(crate) path: String,
+    /// A path with its query: ASCII without blanks, begins with a slash. Some devices want a password in it.
+    pub(crate) path: Zeroizing<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON, if any.
     pub(crate) body: Option<Bytes>,
@@ -50,11 +51,11 @@ pub(crate) struct Question {
 
 impl Question {
     pub(crate) fn get(what: &'static str, path: impl Into<String>) -> Self {
-        Self { what, method: Method::GET, path: path.into(), headers: Vec::new(), body: None }
+        Self { what, method: Method::GET, path: Zeroizing::new(path.into()), headers: Vec::new(), body: None }
     }
 
     pub(crate) fn post(what: &'static str, path: impl Into<String>, body: Bytes) -> Self {
-        Self { what, method: Method::POST, path: path.into(), headers: Vec::new(), body: Some(body) }
+        Self { what, method: Method::POST, path: Zeroizing::new(path.into()), headers: Vec::new(), body: Some(body) }
     }
 }
 
@@ -153,9 +154,12 @@ impl Put {
 }
 
 async fn put(sender: &mut SendRequest<Full<Bytes>>, host: SocketAddr, question: &Question) -> Result<Answer, Put> {
+    // Wiped once the request is gone.
+    let path = Bytes::from_owner(Zeroizing::new(question.path.as_bytes().to_vec()));
+    let uri = Uri::from_maybe_shared(path).map_err(|error| Put::Broken(error.into()))?;
     let mut request = Request::builder()
         .method(question.method.clone())
-        .uri(question.path.as_str())
+        .uri(uri)
         .header(HOST, host.to_string())
         .header("accept", "application/json");
     if question.path.starts_with("/redfish/") {
