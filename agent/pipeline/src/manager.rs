@@ -7,6 +7,7 @@ mod disarming;
 mod memory;
 mod nodes;
 mod outlook;
+mod probes;
 mod round;
 mod sight;
 
@@ -31,6 +32,10 @@ pub use outlook::{Drain, DrainMove, Outlook};
 
 /// A node that was admitted but not heard since this leader's machine started gets this long to boot.
 pub const BOOT_GRACE: Duration = Duration::from_secs(60);
+
+/// So many resources are given a node in one look at most: a look has to be short, since leases are renewed in between. The
+/// next one comes as soon as something of that is in the log.
+const PLACED_AT_ONCE: usize = 128;
 
 /// What the manager waits for, or why it chose as it did.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
@@ -155,6 +160,12 @@ pub enum Why {
         /// What it waits for.
         after: ResourceName,
     },
+    /// So many are given a node before it that it has to wait for the next look.
+    #[error("waiting for its turn: {first} others are given a node first")]
+    WaitingForOthers {
+        /// How many.
+        first: usize,
+    },
     /// Its node said that it goes, and comes back.
     #[error(
         "frozen: {node} said that it is about to {how}; it starts again when {node} is back, or `tiebreaker resource relocate` moves it"
@@ -262,6 +273,10 @@ pub struct View<'a> {
 /// One look at the cluster.
 #[must_use]
 pub fn manage(view: &View<'_>) -> Plan {
+    look(view, PLACED_AT_ONCE)
+}
+
+fn look(view: &View<'_>, placed_at_once: usize) -> Plan {
     let mut plan = Plan::default();
     for node in view.state.nodes.keys() {
         view.node(node, &mut plan);
@@ -269,7 +284,7 @@ pub fn manage(view: &View<'_>) -> Plan {
     view.profile(&mut plan);
     view.arming(&mut plan);
     view.votes(&mut plan);
-    Round::new(view, &mut plan).look();
+    Round::new(view, placed_at_once, &mut plan).look();
     view.disarming(&mut plan);
     plan
 }

@@ -17,6 +17,6 @@ pub mod rule;
 pub mod score;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::probes::Probed;
 use super::{Plan, View, Why};
 use crate::command::Command;
-use crate::fence::{Evidence, Progress};
 use crate::name::{MemberName, ResourceName};
 use crate::placement::choose::{Choice, Preference, Wish, choose, plainly};
 use crate::placement::judge::EffectiveRules;
@@ -27,8 +27,13 @@ pub(super) struct Round<'a> {
     view: &'a View<'a>,
     picture: Picture,
     rules: EffectiveRules,
+    /// What the nodes have said about resources that are new.
+    probed: BTreeMap<&'a ResourceName, Probed<'a>>,
     /// Planned moves that may still begin.
     moves: usize,
+    /// So many may be given a node in one look, and so many have been.
+    placed_at_once: usize,
+    given: usize,
     /// Whom everything of a later order waits for.
     before: Option<((Class, u32), ResourceName)>,
     /// Where the planner wants what has to be placed anew, where a number of failures to survive is set.
@@ -37,14 +42,15 @@ pub(super) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub fn new(view: &'a View<'a>, plan: &'a mut Plan) -> Self {
+    pub fn new(view: &'a View<'a>, placed_at_once: usize, plan: &'a mut Plan) -> Self {
         let (picture, rules, faults) = view.picture();
         plan.rule_faults = faults.iter().map(|(name, fault)| (name.clone(), fault.to_string())).collect();
         let under_way = view.state.resources.values().filter(|resource| is_planned_move(&resource.phase)).count();
         let most = view.state.settings.moves.unwrap_or(crate::state::MOVES);
         let moves = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way);
         let planned = view.planned_places();
-        Self { view, picture, rules, moves, before: None, planned, plan }
+        let probed = view.probed();
+        Self { view, picture, rules, probed, moves, placed_at_once, given: 0, before: None, planned, plan }
     }
 
     /// Looks at every resource, what starts first first.
@@ -84,6 +90,7 @@ impl<'a> Round<'a> {
             | Why::WaitingForFence { .. }
             | Why::WaitingForProbe { .. }
             | Why::WaitingForTurn { .. }
+            | Why::WaitingForOthers { .. }
             | Why::Deciding => Some(rank),
             Why::StoppedAsAsked
             | Why::CannotFence { .. }
@@ -113,6 +120,7 @@ impl<'a> Round<'a> {
             Why::AtWork { .. }
             | Why::Deciding
             | Why::WaitingForTurn { .. }
+            | Why::WaitingForOthers { .. }
             | Why::Runs
             | Why::Moving { .. }
             | Why::Stays { .. }
@@ -205,46 +213,31 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Whether this look may still give a node to what runs nowhere. What comes first is placed first, and what has been
+    /// decided and isn't in the log yet is decided again, so that the rest follows exactly as if it had been placed at once.
+    fn may_be_given_a_node(&self) -> Result<(), Why> {
+        if self.given < self.placed_at_once { Ok(()) } else { Err(Why::WaitingForOthers { first: self.given }) }
+    }
+
     /// A new resource: adopted where it runs, else placed once every node has said that it doesn't run there.
     fn new_resource(&mut self, name: &ResourceName, resource: &Resource) -> Why {
         let view = self.view;
         if !view.state.rules.new_resources_are_probed() {
             return self.place_new(name, resource);
         }
-        let mut running: Option<&MemberName> = None;
-        let mut waiting: Option<&MemberName> = None;
-        let mut unknown: Option<(&MemberName, &String)> = None;
-        for (node, state) in &view.state.nodes {
-            let silent = state.life.is_none() && !view.leases.is_heard(view.state, node, view.now);
-            let strict = view.state.rules.absence_proves_what_was_known();
-            let last_was_a_fence = state.leaving.is_none() || !strict;
-            let fenced = silent && state.closed_at > 0 && last_was_a_fence && view.is_proven_dead(node);
-            // It said itself that nothing ran when it went: nothing that it knew of.
-            let left = silent && state.leaving.as_ref().is_some_and(|l| resource.since <= l.since || !strict);
-            let observed = view
-                .leases
-                .report(view.state, node)
-                .filter(|report| report.applied >= resource.since)
-                .and_then(|report| report.resources.get(name));
-            match observed {
-                Some(Observed::Running) => match running {
-                    None => running = Some(node),
-                    Some(first) => return Why::RunsTwice { first: first.clone(), second: node.clone() },
-                },
-                Some(observed) if observed.is_stopped() => {}
-                // A node that was fenced and never came back runs nothing.
-                None if fenced || left => {}
-                Some(Observed::Unknown { why }) => unknown = Some((node, why)),
-                Some(_) | None => waiting = Some(node),
+        let node = match self.probed.get(name) {
+            // Everything new has been gone through; what hasn't been is not placed.
+            None => return Why::Deciding,
+            Some(Probed::On(node)) => *node,
+            Some(Probed::Nowhere) => return self.place_new(name, resource),
+            Some(Probed::Twice { first, second }) => {
+                return Why::RunsTwice { first: (*first).clone(), second: (*second).clone() };
             }
-        }
-        if let Some((node, why)) = unknown {
-            return Why::ProbeUnknown { node: node.clone(), why: why.clone() };
-        }
-        if let Some(node) = waiting {
-            return Why::WaitingForProbe { node: node.clone() };
-        }
-        let Some(node) = running else { return self.place_new(name, resource) };
+            Some(Probed::Unknown { node, why }) => {
+                return Why::ProbeUnknown { node: (*node).clone(), why: (*why).to_owned() };
+            }
+            Some(Probed::Waiting { node }) => return Why::WaitingForProbe { node: (*node).clone() },
+        };
         // Where it runs already, there it has to be taken over, or nowhere.
         if !self.picture.takes(node) {
             let why = view.state.unprotectable(node).unwrap_or_else(|| format!("{node} takes nothing now"));
@@ -261,7 +254,7 @@ impl<'a> Round<'a> {
     }
 
     fn place_new(&mut self, name: &ResourceName, resource: &Resource) -> Why {
-        if let Err(why) = self.turn(resource) {
+        if let Err(why) = self.turn(resource).and_then(|()| self.may_be_given_a_node()) {
             return why;
         }
         // The node that it was added with, or was on before, counts as where it is.
@@ -277,7 +270,7 @@ impl<'a> Round<'a> {
         if resource.requested == Requested::Disabled {
             return Why::StoppedAsAsked;
         }
-        if let Err(why) = self.turn(resource) {
+        if let Err(why) = self.turn(resource).and_then(|()| self.may_be_given_a_node()) {
             return why;
         }
         let failed: BTreeSet<MemberName> = resource.failed_on.keys().cloned().collect();
@@ -314,6 +307,7 @@ impl<'a> Round<'a> {
         let Some(life) = self.view.state.life(node) else {
             return Why::NoNode { why: vec![format!("{node} is not in service")] };
         };
+        self.given += 1;
         self.propose(Command::Assign {
             resource: name.clone(),
             generation: resource.generation,
@@ -819,25 +813,6 @@ impl View<'_> {
             None => {
                 Command::Release { resource: name.clone(), generation: resource.generation, to: Some(to.clone()), why }
             }
-        }
-    }
-
-    /// The node's last fence is closed and proves that nothing at all was left running. The watchdog's time proves that of
-    /// what the cluster had put there alone: for anything else it need not have been armed.
-    fn is_proven_dead(&self, node: &MemberName) -> bool {
-        let last = self.state.fences.values().rev().find(|fence| fence.node == *node).map(|fence| &fence.progress);
-        match last {
-            Some(Progress::Closed { evidence }) => match evidence {
-                Evidence::BmcOff { .. }
-                | Evidence::SupplyCut { .. }
-                | Evidence::LedOff { .. }
-                | Evidence::NewBoot { .. }
-                | Evidence::SupplySwitched { .. }
-                | Evidence::ProgramOff { .. }
-                | Evidence::Operator { .. } => true,
-                Evidence::WatchdogTime { .. } => false,
-            },
-            Some(Progress::Wanted | Progress::Fenced { .. }) | None => false,
         }
     }
 

@@ -1,5 +1,6 @@
 mod arming;
 mod balance;
+mod batch;
 mod leaving;
 mod level;
 mod moves;

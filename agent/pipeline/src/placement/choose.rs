@@ -13,7 +13,7 @@ use std::fmt;
 
 use super::judge::{EffectiveRules, NodeRule, list};
 use super::picture::{Picture, TooSmall};
-use super::score::{Scores, Scoring, score};
+use super::score::{Scores, Scoring, least, score};
 use crate::name::{MemberName, ResourceName, RuleName};
 
 /// What the choice is to favour.
@@ -295,7 +295,7 @@ pub fn choose(picture: &Picture, rules: &EffectiveRules, scoring: Scoring, wish:
 }
 
 /// The node that [`choose`] answers, where it takes no comparison of all nodes to know: no rule is about the resource, and
-/// it may stay where it is, or goes where the fewest are. Nearly all resources are asked about again and again, and this
+/// it may stay where it is, or goes where the score is best. Nearly all resources are asked about again and again, and this
 /// is the answer; where there is none, `choose` has to be asked, which also knows why each other node isn't it.
 #[must_use]
 pub fn plainly<'a>(
@@ -314,10 +314,8 @@ pub fn plainly<'a>(
             let (node, seen) = picture.nodes.get_key_value(current)?;
             (seen.may_take && is_there(node) && picture.has_room(node, view)).then_some(node)
         }
-        (Preference::None, None) | (Preference::BestScore, _) if scoring == Scoring::Basic => {
-            picture.fewest(view, is_there)
-        }
-        (Preference::None | Preference::BestScore | Preference::TryNext, _) => None,
+        (Preference::None, None) | (Preference::BestScore, _) => least(picture, view, scoring, is_there),
+        (Preference::TryNext, _) => None,
     }
 }
 

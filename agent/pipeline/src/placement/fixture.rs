@@ -203,3 +203,40 @@ impl Cluster {
         places.collect::<Vec<_>>().join(" ")
     }
 }
+
+/// Small numbers that look random: xorshift, seeded by the case.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    pub fn yes(&mut self) -> bool {
+        self.roll(2) == 0
+    }
+}
+
+pub const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+
+pub fn random_rules(dice: &mut Dice, nodes: u64) -> Vec<(String, PlacementRule)> {
+    let mut rules = Vec::new();
+    for i in 0..dice.roll(5) {
+        let some: Vec<&str> = NAMES.into_iter().filter(|_| dice.roll(3) == 0).collect();
+        let mut at: Vec<String> = (1..=nodes).filter(|_| dice.yes()).map(|n| format!("n{n}")).collect();
+        if at.is_empty() {
+            at.push("n1".to_owned());
+        }
+        let rule = match dice.roll(4) {
+            0 => only_on(&some, &at.iter().map(String::as_str).collect::<Vec<_>>()),
+            1 => on(&some, &at.iter().map(|name| (name.as_str(), 0)).collect::<Vec<_>>()),
+            2 => together(&some),
+            _ => apart(&some),
+        };
+        rules.push((format!("r{i}"), rule));
+    }
+    rules
+}

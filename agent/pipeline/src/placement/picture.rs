@@ -19,10 +19,55 @@ pub struct Picture {
 
 /// What counts on a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Counted {
-    resources: usize,
-    /// The memory that they were promised, in bytes: the sum over all of 64 bits fits.
-    memory: u128,
+pub(super) struct Counted {
+    pub resources: usize,
+    /// What they were promised.
+    pub promised: Total,
+    /// What they use: those that are on their way here, and those of which nobody has measured it, what they were promised.
+    pub used: Total,
+}
+
+/// What resources take together. Whole numbers, so that it is the same in whatever order they came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Total {
+    /// How many may have as many processors as their node has.
+    pub unlimited: u64,
+    /// The processors of the others, in thousandths.
+    pub cpu_milli: u64,
+    /// Bytes: the sum over all of 64 bits fits.
+    pub memory: u128,
+}
+
+impl Total {
+    /// What a resource was promised.
+    pub fn promised(resource: &ResourceView) -> Self {
+        let cpu_milli = resource.cpu_milli;
+        Self {
+            unlimited: u64::from(cpu_milli == Some(0)),
+            cpu_milli: cpu_milli.unwrap_or(0).into(),
+            memory: resource.memory.unwrap_or(0).into(),
+        }
+    }
+
+    /// What a resource uses where it runs.
+    pub fn used(resource: &ResourceView) -> Self {
+        match resource.measured {
+            Some(used) => Self { unlimited: 0, cpu_milli: used.cpu_milli.into(), memory: used.memory.into() },
+            None => Self::promised(resource),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.unlimited += other.unlimited;
+        self.cpu_milli += other.cpu_milli;
+        self.memory += other.memory;
+    }
+
+    fn take_away(&mut self, other: Self) {
+        self.unlimited -= other.unlimited;
+        self.cpu_milli -= other.cpu_milli;
+        self.memory -= other.memory;
+    }
 }
 
 /// A node as the manager sees it.
@@ -95,11 +140,12 @@ impl Seat {
         self.nodes().any(|n| n == node)
     }
 
-    /// Every node where it counts, once: a start that failed may end in a move to where it is.
-    fn counted_nodes(&self) -> impl Iterator<Item = &MemberName> {
+    /// Every node where it counts, once, and whether it is its owner: a start that failed may end in a move to where it is.
+    fn counted_nodes(&self) -> impl Iterator<Item = (&MemberName, bool)> {
         let mut nodes = self.nodes();
         let first = nodes.next();
-        first.into_iter().chain(nodes.filter(move |second| Some(*second) != first))
+        let second = nodes.find(|second| Some(*second) != first);
+        first.map(|node| (node, true)).into_iter().chain(second.map(|node| (node, false)))
     }
 
     /// Where it will be once it has settled.
@@ -113,12 +159,14 @@ impl Seat {
 }
 
 impl Counted {
-    /// Whether so much memory leaves room for so much more. What isn't known limits nothing, and who brings nothing may
-    /// stay on a node that is overcommitted already.
-    fn leaves(self, memory: Option<u64>, needs: Option<u64>) -> bool {
-        match (memory, needs.unwrap_or(0)) {
+    /// Whether a resource fits beside all this on its node, if it isn't a part of it. What isn't known limits nothing, and
+    /// who brings nothing may stay on a node that is overcommitted already.
+    pub fn has_room(&self, node: &MemberName, view: &NodeView, resource: &ResourceView) -> bool {
+        match (view.memory, resource.memory.unwrap_or(0)) {
             (None, _) | (_, 0) => true,
-            (Some(memory), needs) => u128::from(needs) + self.memory <= u128::from(memory),
+            (Some(memory), needs) => {
+                u128::from(needs) + self.promised.memory <= u128::from(memory) || resource.seat.counts_on(node)
+            }
         }
     }
 }
@@ -129,9 +177,7 @@ impl Picture {
     pub fn new(nodes: BTreeMap<MemberName, NodeView>, resources: BTreeMap<ResourceName, ResourceView>) -> Self {
         let mut counted = BTreeMap::new();
         for view in resources.values() {
-            for node in view.seat.counted_nodes() {
-                count(&mut counted, node, view.memory);
-            }
+            count(&mut counted, view);
         }
         Self { nodes, resources, counted }
     }
@@ -145,19 +191,30 @@ impl Picture {
     /// Changes what is known of a resource, if it is known.
     pub fn change(&mut self, name: &ResourceName, change: impl FnOnce(&mut ResourceView)) {
         let Some(view) = self.resources.get_mut(name) else { return };
-        for node in view.seat.counted_nodes() {
+        for (node, used) in view.seat.counted_nodes() {
             if let Some(counted) = self.counted.get_mut(node) {
                 counted.resources -= 1;
-                counted.memory -= u128::from(view.memory.unwrap_or(0));
+                counted.promised.take_away(Total::promised(view));
+                counted.used.take_away(if used { Total::used(view) } else { Total::promised(view) });
                 if counted.resources == 0 {
                     self.counted.remove(node);
                 }
             }
         }
         change(view);
-        for node in view.seat.counted_nodes() {
-            count(&mut self.counted, node, view.memory);
-        }
+        count(&mut self.counted, view);
+    }
+
+    /// The nodes that may take a resource now, each with what counts there.
+    pub(super) fn counted_takers(&self) -> impl Iterator<Item = (&MemberName, &NodeView, Counted)> {
+        let mut all = self.counted.iter().peekable();
+        let takers = self.nodes.iter().filter(|(_, view)| view.may_take);
+        takers.map(move |(node, view)| {
+            // Both go by name.
+            while all.next_if(|(name, _)| *name < node).is_some() {}
+            let counted = all.next_if(|(name, _)| *name == node).map(|(_, counted)| *counted);
+            (node, view, counted.unwrap_or_default())
+        })
     }
 
     /// How many resources count on a node.
@@ -186,24 +243,18 @@ impl Picture {
     /// Whether a resource fits beside what a node promised, if it doesn't count there already.
     #[must_use]
     pub fn has_room(&self, node: &MemberName, resource: &ResourceView) -> bool {
-        let memory = self.nodes.get(node).and_then(|view| view.memory);
         let counted = self.counted.get(node).copied().unwrap_or_default();
-        resource.seat.counts_on(node) || counted.leaves(memory, resource.memory)
+        self.nodes.get(node).is_none_or(|view| counted.has_room(node, view, resource))
     }
 
     /// Of the nodes that may take a resource, have room for it and are among these, the one with the fewest; the first by
     /// name, if several have as few.
     pub fn fewest(&self, resource: &ResourceView, among: impl Fn(&MemberName) -> bool) -> Option<&MemberName> {
-        let mut all = self.counted.iter().peekable();
         let mut best: Option<(usize, &MemberName)> = None;
-        for (node, view) in &self.nodes {
-            // Both go by name.
-            while all.next_if(|(name, _)| *name < node).is_some() {}
-            let counted = all.next_if(|(name, _)| *name == node).map(|(_, counted)| *counted).unwrap_or_default();
-            if view.may_take
-                && best.is_none_or(|(fewest, _)| counted.resources < fewest)
+        for (node, view, counted) in self.counted_takers() {
+            if best.is_none_or(|(fewest, _)| counted.resources < fewest)
                 && among(node)
-                && (resource.seat.counts_on(node) || counted.leaves(view.memory, resource.memory))
+                && counted.has_room(node, view, resource)
             {
                 best = Some((counted.resources, node));
             }
@@ -220,20 +271,23 @@ impl Picture {
         let new = arriving.iter().filter_map(|name| self.resources.get(*name));
         let new = new.filter(|view| !view.seat.counts_on(node)).filter_map(|view| view.memory);
         let needs = new.fold(0_u64, u64::saturating_add);
-        let taken = self.counted.get(node).map_or(0, |counted| counted.memory);
+        let taken = self.counted.get(node).map_or(0, |counted| counted.promised.memory);
         let free = capacity.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
         // Who brings nothing may stay on a node that is overcommitted already.
         if needs == 0 || needs <= free { Ok(()) } else { Err(TooSmall { needs, free }) }
     }
 }
 
-fn count(counted: &mut BTreeMap<MemberName, Counted>, node: &MemberName, memory: Option<u64>) {
-    if !counted.contains_key(node) {
-        counted.insert(node.clone(), Counted::default());
-    }
-    if let Some(counted) = counted.get_mut(node) {
-        counted.resources += 1;
-        counted.memory += u128::from(memory.unwrap_or(0));
+fn count(counted: &mut BTreeMap<MemberName, Counted>, view: &ResourceView) {
+    for (node, used) in view.seat.counted_nodes() {
+        if !counted.contains_key(node) {
+            counted.insert(node.clone(), Counted::default());
+        }
+        if let Some(counted) = counted.get_mut(node) {
+            counted.resources += 1;
+            counted.promised.add(Total::promised(view));
+            counted.used.add(if used { Total::used(view) } else { Total::promised(view) });
+        }
     }
 }
 

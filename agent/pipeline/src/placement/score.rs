@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::picture::{NodeView, Picture, ResourceView, Seat};
+use super::picture::{NodeView, Picture, ResourceView, Total};
 use crate::name::{MemberName, ResourceName};
 
 /// How nodes are compared.
@@ -86,23 +86,23 @@ impl Size {
         Some(Self { cpus: f64::from(cpus), memory: float(memory) })
     }
 
+    /// The share of it that so much is.
+    fn share(self, total: Total) -> Load {
+        let memory = u64::try_from(total.memory).unwrap_or(u64::MAX);
+        let cpus = float(total.unlimited) + float(total.cpu_milli) / 1000.0 / self.cpus;
+        Load { cpu: cpus, memory: float(memory) / self.memory }
+    }
+
     /// What a resource would use here that has what it was promised.
     pub fn promised(self, resource: &ResourceView) -> Load {
-        let cpu = match resource.cpu_milli {
-            None => 0.0,
-            Some(0) => 1.0,
-            Some(milli) => f64::from(milli) / 1000.0 / self.cpus,
-        };
-        Load { cpu, memory: resource.memory.map_or(0.0, float) / self.memory }
+        self.share(Total::promised(resource))
     }
 
     /// What a resource that runs uses here.
     pub fn used(self, resource: &ResourceView, scoring: Scoring) -> Load {
-        match (scoring, resource.measured) {
-            (Scoring::Dynamic, Some(used)) => {
-                Load { cpu: f64::from(used.cpu_milli) / 1000.0 / self.cpus, memory: float(used.memory) / self.memory }
-            }
-            (Scoring::Basic | Scoring::Static | Scoring::Dynamic, _) => self.promised(resource),
+        match scoring {
+            Scoring::Dynamic => self.share(Total::used(resource)),
+            Scoring::Basic | Scoring::Static => self.promised(resource),
         }
     }
 }
@@ -115,26 +115,12 @@ pub(super) type Loads<'a> = BTreeMap<&'a MemberName, (Size, Load)>;
 /// # Errors
 /// The first node whose processors or memory aren't known.
 pub(super) fn loads(picture: &Picture, scoring: Scoring) -> Result<Loads<'_>, &MemberName> {
-    let mut loads = Loads::new();
-    for (name, node) in picture.nodes.iter().filter(|(_, node)| node.may_take) {
+    let loads = picture.counted_takers().map(|(name, node, counted)| {
         let size = Size::of(node).ok_or(name)?;
-        loads.insert(name, (size, Load::default()));
-    }
-    // One pass for all nodes. Each adds up its resources by name, so that its sum is the same in every digit.
-    for resource in picture.resources().values() {
-        let (owner, target) = match &resource.seat {
-            Seat::Nowhere => continue,
-            Seat::On(on) => (on, None),
-            Seat::Moving { from, to } => (from, Some(to).filter(|to| *to != from)),
-        };
-        if let Some((size, load)) = loads.get_mut(owner) {
-            *load = load.plus(size.used(resource, scoring));
-        }
-        if let Some((size, load)) = target.and_then(|target| loads.get_mut(target)) {
-            *load = load.plus(size.promised(resource));
-        }
-    }
-    Ok(loads)
+        let total = if scoring == Scoring::Dynamic { counted.used } else { counted.promised };
+        Ok((name, (size, size.share(total))))
+    });
+    loads.collect()
 }
 
 /// Scores all nodes that may take resources for this one.
@@ -143,10 +129,38 @@ pub fn score(picture: &Picture, resource: &ResourceName, scoring: Scoring) -> Sc
     match scoring {
         Scoring::Basic => Scores { scoring, unknown: None, nodes: counts(picture) },
         Scoring::Static | Scoring::Dynamic => match loads(picture, scoring) {
-            Ok(loads) => Scores { scoring, unknown: None, nodes: topsis(&loads, picture.resources().get(resource)) },
+            Ok(loads) => {
+                let scores = topsis(&loads, picture.resources().get(resource));
+                let nodes = loads.into_keys().cloned().zip(scores).collect();
+                Scores { scoring, unknown: None, nodes }
+            }
             Err(unknown) => Scores { scoring: Scoring::Basic, unknown: Some(unknown.clone()), nodes: counts(picture) },
         },
     }
+}
+
+/// Of the nodes that may take a resource, have room for it and are among these, the one with the lowest score; the first by
+/// name, if several have it.
+pub(super) fn least<'a>(
+    picture: &'a Picture,
+    resource: &ResourceView,
+    scoring: Scoring,
+    among: impl Fn(&MemberName) -> bool,
+) -> Option<&'a MemberName> {
+    let loads = match scoring {
+        Scoring::Basic => None,
+        Scoring::Static | Scoring::Dynamic => loads(picture, scoring).ok(),
+    };
+    let Some(loads) = loads else { return picture.fewest(resource, among) };
+    let scores = topsis(&loads, Some(resource));
+    let mut best: Option<(f64, &MemberName)> = None;
+    for ((node, view, counted), score) in picture.counted_takers().zip(scores) {
+        let better = best.is_none_or(|(lowest, _)| score.total_cmp(&lowest).is_lt());
+        if better && among(node) && counted.has_room(node, view, resource) {
+            best = Some((score, node));
+        }
+    }
+    best.map(|(_, node)| node)
 }
 
 fn counts(picture: &Picture) -> BTreeMap<MemberName, f64> {
@@ -160,7 +174,8 @@ const CRITERIA: usize = 4;
 /// What each criterion weighs, of 18 in all.
 const WEIGHTS: [f64; CRITERIA] = [1.0 / 18.0, 2.0 / 18.0, 5.0 / 18.0, 10.0 / 18.0];
 
-fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> BTreeMap<MemberName, f64> {
+/// The scores, in the order of the nodes.
+fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> Vec<f64> {
     let cpu = Shares::new(loads.values().map(|(_, load)| load.cpu));
     let memory = Shares::new(loads.values().map(|(_, load)| load.memory));
     let mut rows: Vec<[f64; CRITERIA]> = loads
@@ -183,49 +198,36 @@ fn topsis(loads: &Loads<'_>, resource: Option<&ResourceView>) -> BTreeMap<Member
         }
     }
     let away = |row: &[f64; CRITERIA], from: &[f64; CRITERIA]| length(row.iter().zip(from).map(|(a, b)| a - b));
-    let scored = loads.keys().zip(&rows).map(|(node, row)| {
+    let scores = rows.iter().map(|row| {
         let (to_best, to_worst) = (away(row, &best), away(row, &worst));
         let all = to_best + to_worst;
         // The share of the way from the best to the worst; nodes that are all alike are all at its beginning.
-        ((*node).clone(), if all > 0.0 { to_best / all } else { 0.0 })
+        if all > 0.0 { to_best / all } else { 0.0 }
     });
-    scored.collect()
+    scores.collect()
 }
 
-/// The shares of all nodes, lowest first, and the sums of the squares of so many of them.
+/// The shares of all nodes: the sum of their squares, and the highest.
 struct Shares {
-    sorted: Vec<f64>,
-    squares: Vec<f64>,
+    squares: f64,
+    highest: f64,
+    count: f64,
 }
 
 impl Shares {
     fn new(shares: impl Iterator<Item = f64>) -> Self {
-        let mut sorted: Vec<f64> = shares.collect();
-        sorted.sort_by(f64::total_cmp);
-        let mut sum = 0.0;
-        let before = sorted.iter().map(|share| {
-            let before = sum;
-            sum += share * share;
-            before
+        let (squares, highest, count) = shares.fold((0.0, 0.0_f64, 0_u32), |(squares, highest, count), share| {
+            (squares + share * share, highest.max(share), count + 1)
         });
-        let squares = before.collect();
-        Self { sorted, squares }
+        Self { squares, highest, count: count.max(1).into() }
     }
 
     /// One plus the root mean square, and one plus the highest: the one keeps tiny shares from looking like big
-    /// differences. One of the shares is raised from `old` to `new`. Sums go from the lowest up, so that equal nodes give
-    /// equal sums; what is below `old` has been summed already.
+    /// differences. One of the shares is raised from `old` to `new`. Equal nodes give equal numbers, and where nothing is
+    /// raised all nodes do.
     fn spread_with(&self, old: f64, new: f64) -> [f64; 2] {
-        let at = self.sorted.partition_point(|share| share.total_cmp(&old).is_lt());
-        let higher = self.sorted.get(at + 1..).unwrap_or_default();
-        let below = higher.partition_point(|share| share.total_cmp(&new).is_lt());
-        let (below, above) = higher.split_at(below);
-        let raised = below.iter().chain(std::iter::once(&new)).chain(above);
-        let before = self.squares.get(at).copied().unwrap_or(0.0);
-        let squares = raised.fold(before, |sum, share| sum + share * share);
-        let highest = above.last().copied().unwrap_or(new);
-        let count = float(u64::try_from(self.sorted.len()).unwrap_or(u64::MAX));
-        [1.0 + (squares / count.max(1.0)).sqrt(), 1.0 + highest]
+        let squares = self.squares + (new * new - old * old);
+        [1.0 + (squares / self.count).sqrt(), 1.0 + self.highest.max(new)]
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::placement::fixture::{Cluster, GIB, node, res};
+use crate::placement::fixture::{Cluster, Dice, GIB, node, res};
 
 #[test]
 fn basic_counts_resources_at_both_ends_of_a_move() {
@@ -112,6 +112,38 @@ fn a_share_that_is_raised_changes_the_spread_as_counting_anew_does() {
         let (at, more) = (roll(count as u64) as usize, roll(5) / 11.0);
         let kept = Shares::new(shares.iter().copied()).spread_with(shares[at], shares[at] + more);
         shares[at] += more;
-        assert_eq!(kept.map(f64::to_bits), anew(shares.clone()).map(f64::to_bits), "{shares:?}");
+        let close = kept.iter().zip(anew(shares.clone())).all(|(kept, anew)| (kept - anew).abs() < 1e-12);
+        assert!(close, "{shares:?}: {kept:?}");
+    }
+}
+
+#[test]
+fn where_nothing_is_raised_all_shares_spread_alike() {
+    let shares = [0.1, 0.7, 0.3, 1e-9, 0.2 + 0.1];
+    let spread = Shares::new(shares.into_iter());
+    let first = spread.spread_with(shares[0], shares[0]).map(f64::to_bits);
+    assert!(shares.iter().all(|share| spread.spread_with(*share, *share).map(f64::to_bits) == first));
+}
+
+#[test]
+fn the_least_is_the_best_of_the_scores_of_those_that_have_room() {
+    for case in 1..=500_u64 {
+        let mut dice = Dice(case.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let nodes = 2 + dice.roll(5);
+        let mut cluster = Cluster::new(usize::try_from(nodes).unwrap(), &[]);
+        for i in 0..dice.roll(12) {
+            let (name, on) = (format!("r{i}"), format!("n{}", 1 + dice.roll(nodes)));
+            cluster.add(&name, &on, u32::try_from(dice.roll(4) * 1000).unwrap(), dice.roll(30) * GIB);
+        }
+        cluster.add("new", "-", 1500, (1 + dice.roll(60)) * GIB);
+        let new = &cluster.picture.resources()[&res("new")];
+        for scoring in Scoring::ALL {
+            let shut = node(&format!("n{}", 1 + dice.roll(nodes)));
+            let scores = score(&cluster.picture, &res("new"), scoring).nodes;
+            let able = scores.iter().filter(|(at, _)| **at != shut && cluster.picture.has_room(at, new));
+            // Of several the first by name.
+            let best = able.reduce(|best, other| if other.1 < best.1 { other } else { best }).map(|(at, _)| at);
+            assert_eq!(least(&cluster.picture, new, scoring, |at| *at != shut), best, "case {case}");
+        }
     }
 }
