@@ -197,6 +197,13 @@ impl Raft {
         self.node.raft.raft_log.last_index()
     }
 
+    /// Whether a change of the members is in this leader's log, or may be, that is not wholly applied: until then it isn't
+    /// certain whose majority will commit what is proposed now.
+    #[must_use]
+    pub fn is_changing_members(&self) -> bool {
+        self.node.raft.has_pending_conf() || self.majorities.len() > 1
+    }
+
     /// How many entries `peer` is behind the end of this leader's log, as far as it has acknowledged; `None` while another
     /// member leads, or for somebody who is no member.
     #[must_use]
@@ -526,7 +533,7 @@ impl Consensus for Raft {
         if self.transfer.is_some() {
             return Err(ChangeError::Transferring);
         }
-        if self.node.raft.has_pending_conf() || self.majorities.len() > 1 {
+        if self.is_changing_members() {
             // The library would answer Ok and propose an empty entry instead.
             return Err(ChangeError::Pending);
         }

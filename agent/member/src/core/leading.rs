@@ -251,7 +251,9 @@ impl Core {
         let wanted: BTreeSet<RaftId> = wanted.into_iter().map(RaftId).collect();
         let all: BTreeSet<RaftId> = self.state.members.values().map(|member| RaftId(member.raft_id)).collect();
         let mut voters: BTreeSet<RaftId> = now_in.voters.intersection(&all).copied().collect();
-        let fencing = self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
+        // What is in the log and not applied yet may be a fence as well.
+        let fencing = self.raft.last_index() > self.state.applied
+            || self.state.fences.values().any(tiebreaker_pipeline::fence::Fence::is_open);
         let commit = self.raft.leadership(moment.now).commit;
         let fit = wanted.difference(&now_in.voters).all(|id| {
             now_in.learners.contains(id)

@@ -290,8 +290,13 @@ impl Core {
         let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
         let mut bytes = Vec::new();
         ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        let is_fence = matches!(entry.command, Command::FenceWanted { .. });
         let proposed = match self.troubles.own() {
             Some(what) => Err(format!("{} leads and can't write: {what}", self.name)),
+            // A fence is judged by who votes where it stands in the log, and must still leave a majority when it is worked.
+            None if is_fence && self.raft.is_changing_members() => {
+                Err("who votes is just being changed, and nobody is fenced meanwhile: ask again in a second".into())
+            }
             None => self.raft.propose(bytes).map_err(|error| error.to_string()),
         };
         // What never came near the log can't commit later: a life whose fence was not even proposed goes on.

@@ -1,8 +1,9 @@
 mod replicas;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Setting, Void};
 use tiebreaker_pipeline::fence::OffSign;
+use tiebreaker_pipeline::state::FewerVotes;
 
 use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
 use tiebreaker_pipeline::name::ClusterName;
@@ -191,46 +192,62 @@ impl Net {
     }
 
     fn settle(&mut self) {
-        let moment = self.moment();
         loop {
-            let mut mail = VecDeque::new();
-            for (from, core) in &mut self.cores {
-                while let Some(action) = core.poll_action() {
-                    match action {
-                        Action::Send { to, message, everywhere } => {
-                            if everywhere && self.twice {
-                                mail.push_back((from.clone(), to.clone(), message.clone()));
-                            }
-                            mail.push_back((from.clone(), to, message));
-                        }
-                        Action::Persist(batch) if self.stalled.as_ref() == Some(from) => self.waiting.push(batch),
-                        Action::Persist(batch) => {
-                            if let Some(disk) = self.disks.get_mut(from) {
-                                disk.write(&batch);
-                            }
-                            core.persisted(moment, batch.number);
-                        }
-                        Action::Reply { request, reply } => self.replies.push((request, reply)),
-                        Action::Stop { why, .. } => self.stops.push((from.clone(), why)),
-                        Action::SetAside { .. } => {
-                            self.set_aside.insert(from.clone());
-                        }
-                        Action::Node(node::Action::MayGo) => {
-                            self.let_go.insert(from.clone());
-                        }
-                        Action::Node(_) | Action::Device { .. } | Action::Changed => {}
-                    }
-                }
-            }
+            let mail = self.collect();
             if mail.is_empty() {
                 return;
             }
-            for (from, to, message) in mail {
-                if let Some(core) = self.cores.get_mut(&to) {
-                    core.message(moment, &from, message);
+            self.hand_out(mail);
+        }
+    }
+
+    /// What everybody has to say: writes are durable, and messages are on their way.
+    fn collect(&mut self) -> Vec<(MemberName, MemberName, Message)> {
+        let moment = self.moment();
+        let mut mail = Vec::new();
+        for (from, core) in &mut self.cores {
+            while let Some(action) = core.poll_action() {
+                match action {
+                    Action::Send { to, message, everywhere } => {
+                        if everywhere && self.twice {
+                            mail.push((from.clone(), to.clone(), message.clone()));
+                        }
+                        mail.push((from.clone(), to, message));
+                    }
+                    Action::Persist(batch) if self.stalled.as_ref() == Some(from) => self.waiting.push(batch),
+                    Action::Persist(batch) => {
+                        if let Some(disk) = self.disks.get_mut(from) {
+                            disk.write(&batch);
+                        }
+                        core.persisted(moment, batch.number);
+                    }
+                    Action::Reply { request, reply } => self.replies.push((request, reply)),
+                    Action::Stop { why, .. } => self.stops.push((from.clone(), why)),
+                    Action::SetAside { .. } => {
+                        self.set_aside.insert(from.clone());
+                    }
+                    Action::Node(node::Action::MayGo) => {
+                        self.let_go.insert(from.clone());
+                    }
+                    Action::Node(_) | Action::Device { .. } | Action::Changed => {}
                 }
             }
         }
+        mail
+    }
+
+    fn hand_out(&mut self, mail: Vec<(MemberName, MemberName, Message)>) {
+        let moment = self.moment();
+        for (from, to, message) in mail {
+            if let Some(core) = self.cores.get_mut(&to) {
+                core.message(moment, &from, message);
+            }
+        }
+    }
+
+    fn asks_pi(&mut self, request: Request) {
+        let moment = self.moment();
+        self.cores.get_mut(&name("pi")).unwrap().request(moment, RequestId(7), request);
     }
 
     /// Asks a member, and waits for the answer at most so long.
@@ -786,4 +803,58 @@ fn row_61_nobodys_vote_changes_while_a_fence_is_open() {
     assert!(matches!(net.ask("pi", word, 1_000), Some(Reply::Done { .. })));
     net.pass(5_000);
     assert!(!net.cores[&name("pi")].state().voters.contains(&b));
+}
+
+/// Nobody expects a's vote for a minute.
+fn without_a(net: &Net) -> Request {
+    let fewer = FewerVotes { without: BTreeSet::from([name("a")]), until_ms: net.now + 60_000 };
+    Request::Propose(Command::Set(Setting::FewerVotes(Some(fewer))))
+}
+
+fn fence_of_b() -> Request {
+    Request::Fence { node: name("b"), by: "alice".into() }
+}
+
+#[test]
+fn row_61_nobodys_vote_changes_while_a_fence_is_on_its_way_into_the_log() {
+    let mut net = Net::up(&["a", "b"]);
+    let fewer = without_a(&net);
+    net.asks_pi(fewer);
+    let mail = net.collect();
+    net.hand_out(mail);
+    // a and b have what pi wrote first, and pi doesn't know it yet.
+    net.asks_pi(fence_of_b());
+    net.settle();
+    net.pass(1_000);
+    let state = net.cores[&name("pi")].state();
+    assert!(state.settings.fewer_votes.is_some() && state.open_fence(&name("b")).is_some());
+    assert_eq!(state.voters.len(), 3, "without b a majority must be left");
+}
+
+#[test]
+fn row_61_nobody_is_fenced_while_who_votes_is_being_changed() {
+    let mut net = Net::up(&["a", "b"]);
+    let fewer = without_a(&net);
+    net.asks_pi(fewer);
+    while net.replies.is_empty() {
+        let mail = net.collect();
+        net.hand_out(mail);
+    }
+    assert!(matches!(net.replies.pop(), Some((_, Reply::Done { .. }))));
+    assert_eq!(net.cores[&name("pi")].state().voters.len(), 3, "the change is still on its way");
+    net.asks_pi(fence_of_b());
+    net.collect();
+    let reply = net.replies.pop();
+    assert!(
+        matches!(&reply, Some((_, Reply::Refused { why })) if why.contains("who votes is just being")),
+        "{reply:?}"
+    );
+    net.pass(1_000);
+    assert_eq!(net.cores[&name("pi")].state().voters.len(), 2);
+    let reply = net.ask("pi", fence_of_b(), 1_000);
+    assert!(matches!(reply, Some(Reply::Void { why: Void::NoMajorityLeft { .. } })), "{reply:?}");
+    assert!(
+        net.cores[&name("b")].node().unwrap().has_lease(net.moment().now),
+        "what was never proposed costs no lease"
+    );
 }

@@ -9,7 +9,7 @@ use super::dice::MS;
 use super::event::Event;
 use super::machine::{Power, Who};
 use super::watchdog::Petter;
-use super::workload::{End, Mood, Order};
+use super::workload::{End, Mood, Order, Target};
 use super::{Record, World};
 
 impl World {
@@ -32,6 +32,10 @@ impl World {
                     self.look_at_start(who, &resource);
                 }
                 let epoch = self.machines[who].epoch;
+                let target = target.and_then(|machine| {
+                    let epoch = self.machines[self.who(&machine)?].epoch;
+                    Some(Target { machine, epoch })
+                });
                 let machine = &mut self.machines[who];
                 let fails = self.failing.get_mut(&resource).is_some_and(|failing| failing.fails_next(who, kind));
                 let mood = match (fails, self.healed) {
@@ -85,7 +89,7 @@ impl World {
                 let linked = !self.network.is_cut(who, *to) && !self.network.is_cut(*to, who);
                 machine.power == Power::Up && machine.halted.is_none() && linked
             })
-            .map(|(_, machine)| machine.name.clone())
+            .map(|(_, machine)| Target { machine: machine.name.clone(), epoch: machine.epoch })
             .collect();
         if let Some((resource, to)) = self.machines[who].workloads.send(key, |to| ready.contains(to))
             && let Some(to) = self.who(&to)
@@ -110,7 +114,7 @@ impl World {
     }
 
     /// Whether the cluster answers for it: it was neither removed nor is it ignored.
-    fn is_protected(&self, resource: &ResourceName) -> bool {
+    pub(crate) fn is_protected(&self, resource: &ResourceName) -> bool {
         let known = self.watch.committed.resources.get(resource);
         known.is_some_and(|resource| resource.phase != Phase::Ignored)
     }

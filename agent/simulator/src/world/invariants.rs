@@ -262,6 +262,9 @@ impl World {
 
     /// What comes live comes behind an armed watchdog, where anybody relies on that.
     pub(crate) fn look_at_arrival(&mut self, who: Who, resource: &ResourceName) {
+        if !self.is_protected(resource) {
+            return;
+        }
         let machine = &self.machines[who];
         let state = &self.watch.committed;
         let relied_on = state.life(&machine.name).is_some_and(|life| life.unbound.is_none());

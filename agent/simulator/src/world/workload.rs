@@ -95,7 +95,15 @@ pub(crate) struct Operation {
     outcome: Outcome,
     found: Found,
     /// To where it moves live.
-    target: Option<MemberName>,
+    target: Option<Target>,
+}
+
+/// The other end of a live move.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Target {
+    pub(crate) machine: MemberName,
+    /// Since when it has run: what had come there, and the connection to it, don't outlive a reset.
+    pub(crate) epoch: u64,
 }
 
 /// What an agent wants done.
@@ -107,7 +115,7 @@ pub(crate) struct Order<'a> {
     pub(crate) kind: OperationKind,
     pub(crate) spec: &'a ResourceSpec,
     /// To where it moves live.
-    pub(crate) target: Option<MemberName>,
+    pub(crate) target: Option<Target>,
 }
 
 /// How an operation will go, in spans from now.
@@ -242,11 +250,7 @@ impl Workloads {
     }
 
     /// The moment of a live move has come: what moves, and to where, if it still runs here. From here on it doesn't.
-    pub(crate) fn send(
-        &mut self,
-        key: u64,
-        takes: impl FnOnce(&MemberName) -> bool,
-    ) -> Option<(ResourceName, MemberName)> {
+    pub(crate) fn send(&mut self, key: u64, takes: impl FnOnce(&Target) -> bool) -> Option<(ResourceName, MemberName)> {
         let op = self.operations.get_mut(&key).filter(|op| op.effect == Effect::Sends)?;
         op.effect = Effect::Nothing;
         let to = op.target.clone()?;
@@ -255,7 +259,7 @@ impl Workloads {
             return None;
         }
         self.running.remove(&op.resource);
-        Some((op.resource.clone(), to))
+        Some((op.resource.clone(), to.machine))
     }
 
     /// A live move has brought a resource here.
