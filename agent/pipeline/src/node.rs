@@ -966,10 +966,10 @@ impl Node {
                 OperationKind::Stop if !probes_count && outcome == Outcome::Done => Seen::Stopped,
                 OperationKind::Migrate => {
                     let said = work.complaint.take();
-                    work.sent = said.is_none() && !in_flight.cancelled;
+                    work.sent = said.is_none() && !in_flight.cancelled && !in_flight.stale;
                     work.after = None;
-                    work.moved =
-                        Some(said.unwrap_or_else(|| "the move reported success, but it still runs here".into()));
+                    let success = || "the move reported success, but it still runs here".into();
+                    work.moved = (!in_flight.stale).then(|| said.unwrap_or_else(success));
                     Seen::Unprobed("a move has ended, its probe is due")
                 }
                 OperationKind::Start | OperationKind::Stop | OperationKind::Receive => {

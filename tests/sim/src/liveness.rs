@@ -95,6 +95,11 @@ impl Run {
     /// Time is up.
     pub(crate) fn not_well(&mut self) {
         let why = self.ill().unwrap_or_else(|| "nothing happens any more".into());
+        // What the appliance says of it ends the trace.
+        let resources: Vec<_> = self.world.committed().resources.keys().cloned().collect();
+        for resource in resources {
+            self.world.ask_at(0, Request::Why { resource });
+        }
         self.world.violated("liveness", why);
         self.over = true;
     }

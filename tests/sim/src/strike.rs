@@ -165,7 +165,12 @@ impl Run {
             return;
         }
         // What is already running was started by hand, once.
-        let runs = world.machines().iter().any(|machine| machine.is_alive(&name));
+        let runs_on_machine = |who: Who| world.machines()[who].is_alive(&name);
+        let runs = (0..world.machines().len()).any(runs_on_machine);
+        // Where the cluster can't look, the operator did: on a machine that was removed it is stopped before it comes here.
+        if (1..world.machines().len()).any(|who| runs_on_machine(who) && !world.is_current(who)) {
+            return;
+        }
         // Nobody starts things by hand on a node that isn't in service.
         if let Some(who) = runs_on
             && !runs
@@ -182,7 +187,8 @@ impl Run {
     pub(crate) fn join(&mut self, who: Who) {
         let world = &mut self.world;
         let name = world.machines()[who].name().clone();
-        if world.committed().members.contains_key(&name) {
+        // Whoever has copied a disk doesn't join the copy under the same name as well.
+        if world.committed().members.contains_key(&name) || world.is_of_copies(who) {
             return;
         }
         self.joining += 1;

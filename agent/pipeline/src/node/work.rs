@@ -29,7 +29,7 @@ pub(super) struct InFlight {
     pub id: OperationId,
     pub kind: OperationKind,
     pub cancelled: bool,
-    /// A probe that began before something that it may have missed.
+    /// A probe that began before something that it may have missed, or a move that was called off by a later decision.
     pub stale: bool,
 }
 
@@ -173,6 +173,11 @@ impl Work {
         let sent = std::mem::take(&mut self.sent) && resource.arriving.as_ref() == Some(me);
         self.tidies = (sent || self.tidies) && owner.is_some_and(|owner| owner != me);
         self.receives = resource.arriving.clone().filter(|_| owner == Some(me));
+        // A move that goes on although it was called off has nothing to say about the decision that came after it.
+        let goes_on = matches!(&resource.phase, Phase::Migrating { from, .. } if from == me);
+        if let Some(op) = self.in_flight.as_mut().filter(|op| op.kind == OperationKind::Migrate) {
+            op.stale |= !goes_on;
+        }
     }
 
     /// True while an operation is under way that changes what runs.

@@ -14,7 +14,8 @@ impl World {
     pub fn copy_disk(&mut self, from: Who, to: Who) {
         let source = &self.machines[from];
         let votes = self.watch.committed.voters.contains(&source.raft_id.0);
-        if votes || from == to || !self.is_current(from) || self.machines[to].disk.stored.snapshot.is_some() {
+        let is_new = self.is_blank(to) && !self.machines[to].is_copy;
+        if votes || from == to || !self.is_current(from) || self.is_blank(from) || !is_new {
             return;
         }
         let (name, raft_id, starts) = (source.name.clone(), source.raft_id, source.starts);
@@ -24,11 +25,15 @@ impl World {
         machine.own_name = Some(std::mem::replace(&mut machine.name, name));
         (machine.raft_id, machine.starts, machine.is_copy) = (raft_id, starts, true);
         machine.disk.replace(stored);
+        for who in [from, to] {
+            self.machines[who].was_copied = true;
+        }
         self.power_on(to);
     }
 
     /// True for a machine that is a copy of another one, or has one.
-    pub(crate) fn is_of_copies(&self, who: Who) -> bool {
+    #[must_use]
+    pub fn is_of_copies(&self, who: Who) -> bool {
         let name = &self.machines[who].name;
         self.machines.iter().any(|machine| machine.is_copy && machine.name == *name)
     }

@@ -1,7 +1,9 @@
 //! What is going to happen in a run.
 
+use tiebreaker_consensus::RaftId;
 use tiebreaker_member::core::Message;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
+use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::node;
 
 use super::machine::Who;
@@ -20,6 +22,8 @@ pub(crate) enum Cargo {
 #[derive(Clone, Debug)]
 pub(crate) struct Parcel {
     pub(crate) from: Who,
+    /// Whose certificate the connection was made with: the machine may be another member by the time this arrives.
+    pub(crate) sender: (MemberName, RaftId),
     pub(crate) to: Who,
     /// The process at the other end of the connection: no other one ever reads it.
     pub(crate) instance: u64,

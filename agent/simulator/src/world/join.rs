@@ -37,6 +37,7 @@ impl World {
         machine.disk.replace(stored);
         machine.raft_id = raft_id;
         machine.starts = 0;
+        machine.was_copied = false;
         let epoch = machine.epoch;
         match machine.power {
             Power::Off => self.power_on(who),

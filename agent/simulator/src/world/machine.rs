@@ -187,6 +187,8 @@ pub struct Machine {
     pub(crate) devices: [Bmc; DEVICES.len()],
     /// It was made by copying another one's disk, and bears its name.
     pub(crate) is_copy: bool,
+    /// There is or was another machine that is the same member: what that one has acknowledged, this one may not know.
+    pub(crate) was_copied: bool,
     /// The name that it had before that.
     pub(crate) own_name: Option<MemberName>,
     /// The end of the newest lease of any agent of this boot.
@@ -235,6 +237,7 @@ impl Machine {
             moods: 0,
             devices: [Bmc::new(bmc), Bmc::new(BmcMode::Works)],
             is_copy: false,
+            was_copied: false,
             own_name: None,
             lease_end: None,
             lease_over_at: 0,

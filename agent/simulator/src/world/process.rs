@@ -243,7 +243,7 @@ impl World {
             Action::Reply { request, reply } => self.record(Some(who), || Record::Answered { request, reply }),
             Action::Changed => self.observe(who),
             Action::SetAside { why } => self.violated("parted", why),
-            Action::Stop { why, .. } if self.is_of_copies(who) => self.set_aside(who, &why),
+            Action::Stop { why, .. } if self.machines[who].was_copied => self.set_aside(who, &why),
             Action::Stop { why, .. } => self.violated("stop", format!("{} must stop: {why}", self.machines[who].name)),
         }
     }
@@ -287,7 +287,8 @@ impl World {
 
     fn post(&mut self, from: Who, to: Who, cargo: Cargo, relay: Option<Who>) {
         let Some(instance) = self.machines[to].instance() else { return };
-        let parcel = Parcel { from, to, instance, cargo, relayed: relay.is_some() };
+        let sender = (self.machines[from].name.clone(), self.machines[from].raft_id);
+        let parcel = Parcel { from, sender, to, instance, cargo, relayed: relay.is_some() };
         match relay {
             None => self.hand_over(from, to, Event::Arrive(parcel)),
             Some(relay) => {
@@ -312,13 +313,12 @@ impl World {
     }
 
     pub(crate) fn arrive(&mut self, parcel: Parcel) {
-        let Parcel { from, to, cargo, relayed, .. } = parcel;
+        let Parcel { from, sender: (sender, number), to, cargo, relayed, .. } = parcel;
         let now = self.now;
         // A removed member's certificate is refused.
-        let (sender, number) = (&self.machines[from].name, self.machines[from].raft_id.0);
         let refused = self.machines[to]
             .core()
-            .is_none_or(|core| core.state().removed.get(sender).is_some_and(|upto| number <= *upto));
+            .is_none_or(|core| core.state().removed.get(&sender).is_some_and(|upto| number.0 <= *upto));
         if refused {
             return;
         }
@@ -338,7 +338,6 @@ impl World {
                 }
             }
             Cargo::Message(message) => {
-                let sender = self.machines[from].name.clone();
                 self.enter(to, |core, moment| core.message(moment, &sender, *message));
             }
         }

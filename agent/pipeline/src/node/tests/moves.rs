@@ -95,6 +95,19 @@ fn a_move_that_is_called_off_isnt_begun_and_one_under_way_is_awaited() {
 }
 
 #[test]
+fn a_move_whose_target_was_fenced_says_nothing_of_the_decision_after_it() {
+    let (mut a, operation) = sent();
+    a.log.must(Log::fence("b", 1));
+    a.log.must(Log::fenced(1));
+    assert_eq!(*a.log.phase(), Phase::Placed { node: member("a") });
+    a.look();
+    a.end(operation, failed("the other side is gone"));
+    let probe = a.begun(OperationKind::Probe);
+    a.probe(probe, Found::Running);
+    assert_eq!(a.observed(), Observed::Running, "what comes after it in the order waits for nothing");
+}
+
+#[test]
 fn at_the_leases_end_a_move_is_cancelled() {
     let (mut a, operation) = sent();
     a.pass(ms(5_000));
