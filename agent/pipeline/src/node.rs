@@ -950,6 +950,7 @@ impl Node {
 
     fn ended(&mut self, now: Reading, id: OperationId, outcome: Outcome) {
         let probes_count = self.config.rules.stopped_is_what_a_probe_says();
+        let sent_is_probed = self.config.rules.what_was_sent_is_probed();
         for work in self.work.values_mut() {
             let Some(in_flight) = work.in_flight.filter(|op| op.id == id) else { continue };
             work.in_flight = None;
@@ -970,7 +971,11 @@ impl Node {
                     work.after = None;
                     let success = || "the move reported success, but it still runs here".into();
                     work.moved = (!in_flight.stale).then(|| said.unwrap_or_else(success));
-                    Seen::Unprobed("a move has ended, its probe is due")
+                    if work.sent && !sent_is_probed {
+                        Seen::Stopped
+                    } else {
+                        Seen::Unprobed("a move has ended, its probe is due")
+                    }
                 }
                 OperationKind::Start | OperationKind::Stop | OperationKind::Receive => {
                     Seen::Unprobed("an operation has ended, its probe is due")

@@ -105,6 +105,10 @@ rules! {
     what_may_come_is_guarded = 32,
     /// A live move that failed ends at its source only on a look at the target from after its end.
     a_failed_move_ends_on_a_fresh_look = 32,
+    /// A live move ends at its target only once its source says that it is gone from there.
+    moves_end_when_the_source_is_out = 32,
+    /// It is gone from its source when a probe there has found nothing, whatever the move itself has said.
+    what_was_sent_is_probed = 32,
     /// A node that goes starts nothing any more, so that its word that it runs nothing holds.
     who_leaves_starts_nothing = 25,
     /// A node hasn't left while something may come to it live.

@@ -14,6 +14,8 @@ use crate::schedule::{Schedule, long};
 pub struct Shape {
     /// It can move live.
     pub live: bool,
+    /// An OCF agent operates it: the target of a live move has a part in that.
+    pub received: bool,
     /// How much the cluster does for it.
     pub class: Class,
     /// Its place in the start order of its class.
@@ -26,7 +28,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { live: false, class: Class::Protected, order: 0, failback: false, tries: (1, 1) }
+        Self { live: false, received: false, class: Class::Protected, order: 0, failback: false, tries: (1, 1) }
     }
 }
 
@@ -34,6 +36,7 @@ impl Shape {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         Self {
             live: dice.one_in(2),
+            received: false,
             class: dice.pick(&[
                 Class::Protected,
                 Class::Protected,

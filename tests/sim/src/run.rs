@@ -1,6 +1,6 @@
 //! One run: a world, and the schedule by which things go wrong in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName};
@@ -63,11 +63,15 @@ fn name(text: &str) -> MemberName {
 
 pub(crate) fn specification(shape: Shape) -> ResourceSpec {
     let argv = |verb: &str| vec!["/opt/service".to_owned(), verb.to_owned()];
-    let driver = Driver::Command {
-        start: argv("start"),
-        stop: argv("stop"),
-        status: argv("status"),
-        migrate: Some(argv("migrate")),
+    let driver = if shape.received {
+        Driver::Ocf { provider: "heartbeat".into(), agent: "Dummy".into(), params: BTreeMap::new() }
+    } else {
+        Driver::Command {
+            start: argv("start"),
+            stop: argv("stop"),
+            status: argv("status"),
+            migrate: Some(argv("migrate")),
+        }
     };
     ResourceSpec {
         start_timeout_ms: 4_000,

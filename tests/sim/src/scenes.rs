@@ -59,6 +59,8 @@ impl Schedule {
             "live_moves_wait_for_the_targets_guard" => Scene::moved_to_an_idle_node,
             "what_may_come_is_guarded" => Scene::comes_after_the_lease,
             "a_failed_move_ends_on_a_fresh_look" => Scene::moves_by_programs_that_lie,
+            "moves_end_when_the_source_is_out" => Scene::sent_and_forgotten,
+            "what_was_sent_is_probed" => Scene::sent_by_programs_that_lie,
             "nobody_leaves_while_something_comes" => Scene::target_leaves_during_a_move,
             "one_boot_per_grant" => Scene::copied_disk,
             "power_counts_while_the_others_are_heard" => Scene::device_of_another_machine,

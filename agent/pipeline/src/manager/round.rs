@@ -723,7 +723,8 @@ impl<'a> Round<'a> {
             return moving();
         }
         let strict = view.state.rules.a_failed_move_ends_on_a_fresh_look();
-        let end = if at_source.is_stopped() && (at_target.is_running() || at_target.is_stopped()) {
+        let out = at_source.is_stopped() || !view.state.rules.moves_end_when_the_source_is_out();
+        let end = if out && (at_target.is_running() || at_target.is_stopped()) {
             Some(to)
         } else if at_target.is_stopped() {
             let over = match at_source {

@@ -54,6 +54,8 @@ proofs! {
     live_moves_wait_for_the_targets_guard,
     what_may_come_is_guarded,
     a_failed_move_ends_on_a_fresh_look,
+    moves_end_when_the_source_is_out,
+    what_was_sent_is_probed,
     who_leaves_starts_nothing,
     nobody_leaves_while_something_comes,
     absence_proves_what_was_known,
@@ -260,6 +262,25 @@ mod scenario {
         lead.hear_that("b", Observed::Stopped);
         lead.hear_that("a", Observed::Unknown { why: "it is paused".into() });
         !proposes(&lead, is_assign)
+    }
+
+    /// A move in two parts is under way at its source, and its target could begin with the second one.
+    pub fn moves_end_when_the_source_is_out(rules: Rules) -> bool {
+        let mut lead = Lead::new(Log::agent_sent(rules, "a", "b"));
+        lead.hear_that("b", Observed::Stopped);
+        lead.hear_that("a", Observed::Moving);
+        !proposes(&lead, is_assign)
+    }
+
+    /// The program that sends says that it has, and nobody has looked since.
+    pub fn what_was_sent_is_probed(rules: Rules) -> bool {
+        let mut a = Machine::running(Log::agent(rules, "a"));
+        a.log.must(a.log.migrate("b", 1));
+        a.log.must(a.log.go());
+        a.look();
+        let operation = a.begun(OperationKind::Migrate);
+        a.end(operation, Outcome::Done);
+        !a.observed().is_stopped()
     }
 
     /// The machine is about to go, and its watchdog is armed only after it has said that nothing runs.

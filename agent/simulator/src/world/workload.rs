@@ -79,6 +79,8 @@ enum Effect {
     Stops,
     /// It goes on running elsewhere.
     Sends,
+    /// It is gone from here, and runs elsewhere once it has been received there.
+    Leaves,
     Nothing,
     Looks,
 }
@@ -194,6 +196,10 @@ impl Workloads {
             OperationKind::Receive => (spec.migrate_timeout_ms, Effect::Runs),
             OperationKind::Stop => (spec.stop_timeout_ms, Effect::Stops),
             OperationKind::Probe => (spec.monitor_timeout_ms, Effect::Looks),
+            // Of what has a part to do at the target, some agents hand over all of it, some only what it is to begin with.
+            OperationKind::Migrate if spec.driver.is_received() && dice.one_in(2) => {
+                (spec.migrate_timeout_ms, Effect::Leaves)
+            }
             OperationKind::Migrate => (spec.migrate_timeout_ms, Effect::Sends),
         };
         let timeout = timeout_ms * MS;
@@ -235,7 +241,7 @@ impl Workloads {
                 let resource = op.resource.clone();
                 self.running.insert(resource.clone(), true).is_none().then_some(resource)
             }
-            Effect::Stops => {
+            Effect::Stops | Effect::Leaves => {
                 op.effect = Effect::Nothing;
                 self.running.remove(&op.resource);
                 None

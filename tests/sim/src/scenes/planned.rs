@@ -130,6 +130,33 @@ impl Scene {
         }
     }
 
+    /// Row 32: the same by agents whose moves have two parts.
+    pub(super) fn sent_by_programs_that_lie(&mut self) {
+        self.moves_by_programs_that_lie();
+        self.shape.received = true;
+    }
+
+    /// Row 32: moves in two parts, and meanwhile a link is cut, or an agent starts again and has forgotten what it sent.
+    pub(super) fn sent_and_forgotten(&mut self) {
+        self.shape = Shape { live: true, received: true, ..Shape::default() };
+        for round in 0..6 {
+            for resource in 0..2 {
+                let begin = round * 6 * SEC + self.dice.below(2 * SEC);
+                let (who, other) = self.victim();
+                self.add(begin, Fault::Send { resource, to: who, live: true });
+                let after = begin + self.between(50 * MS, 2500 * MS);
+                let who = if self.dice.one_in(4) { who } else { other };
+                let for_ns = self.between(100 * MS, 2 * SEC);
+                let fault = match self.dice.below(3) {
+                    0 => Fault::Crash { who, back_ns: for_ns, after_actions: 0 },
+                    1 => Fault::Isolate { who, for_ns },
+                    _ => Fault::Stop { who, for_ns },
+                };
+                self.add(after, fault);
+            }
+        }
+    }
+
     /// Row 32: the target of a live move goes, and says that it runs nothing.
     pub(super) fn target_leaves_during_a_move(&mut self) {
         self.live();
