@@ -6,23 +6,13 @@ use core::time::Duration;
 use embedded_hal::delay::DelayNs;
 use embedded_hal::digital::OutputPin;
 
-use crate::{Capabilities, Nature, Watchdog};
+use crate::{Capabilities, Nature, Output, Polarity, Watchdog};
 
-/// Which level of the pin is a pulse.
-///
-/// A type of our own because the kernel's active-low flag is not honoured by every way of driving a line: the levels
-/// that this crate sets are always the physical ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Polarity {
-    /// The pin rests low and pulses high.
-    ActiveHigh,
-    /// The pin rests high and pulses low.
-    ActiveLow,
-}
-
-/// A watchdog whose timeout is fixed by its hardware, which the first pulse starts and nothing stops.
-pub struct PinWatchdog<P, D> {
+/// A watchdog whose timeout is fixed by its hardware, which the first pulse starts and nothing stops; or one that a
+/// second pin enables, and which counts only while that is active.
+pub struct PinWatchdog<P: OutputPin, D> {
     pin: P,
+    enable: Option<Output<P>>,
     delay: D,
     polarity: Polarity,
     pulse_us: u32,
@@ -33,24 +23,22 @@ impl<P: OutputPin, D: DelayNs> PinWatchdog<P, D> {
     /// A watchdog on `pin`, which rests at its inactive level already. `timeout` is the longest that the hardware may
     /// take to fire, tolerances included; `pulse_us` is the width of a pulse that it surely sees.
     pub const fn new(pin: P, delay: D, polarity: Polarity, pulse_us: u32, timeout: Duration) -> Self {
-        Self { pin, delay, polarity, pulse_us, timeout }
+        Self { pin, enable: None, delay, polarity, pulse_us, timeout }
     }
 
-    /// Gives back the pin and the delay. The hardware stays armed if it was.
-    pub fn release(self) -> (P, D) {
-        (self.pin, self.delay)
+    /// The watchdog counts only while `enable` is active (STWD100, MAX6369 by its set pins), which makes a machine boot
+    /// that takes longer than the timeout. It promises nothing then: a line that its process held rests when that dies,
+    /// and the watchdog with it.
+    #[must_use]
+    pub fn with_enable(mut self, enable: Output<P>) -> Self {
+        self.enable = Some(enable);
+        self
     }
 
     fn pulse(&mut self) -> Result<(), P::Error> {
-        match self.polarity {
-            Polarity::ActiveHigh => self.pin.set_high()?,
-            Polarity::ActiveLow => self.pin.set_low()?,
-        }
+        self.pin.set_state(self.polarity.level(true))?;
         self.delay.delay_us(self.pulse_us);
-        match self.polarity {
-            Polarity::ActiveHigh => self.pin.set_low(),
-            Polarity::ActiveLow => self.pin.set_high(),
-        }
+        self.pin.set_state(self.polarity.level(false))
     }
 }
 
@@ -62,7 +50,7 @@ impl<P: OutputPin, D: DelayNs> Watchdog for PinWatchdog<P, D> {
             identity: "pin",
             nature: Nature::Hardware,
             magic_close: false,
-            no_way_out: Some(true),
+            no_way_out: Some(self.enable.is_none()),
             settable: false,
         }
     }
@@ -71,6 +59,9 @@ impl<P: OutputPin, D: DelayNs> Watchdog for PinWatchdog<P, D> {
         if self.timeout > timeout {
             // Refused before the first pulse, so the hardware stays unarmed.
             return Err(PinWatchdogError::Slower { asked: timeout, fixed: self.timeout });
+        }
+        if let Some(enable) = &mut self.enable {
+            enable.set(true).map_err(PinWatchdogError::Pin)?;
         }
         self.pulse().map_err(PinWatchdogError::Pin)?;
         Ok(self.timeout)
@@ -81,7 +72,10 @@ impl<P: OutputPin, D: DelayNs> Watchdog for PinWatchdog<P, D> {
     }
 
     fn disarm(&mut self) -> Result<(), Self::Error> {
-        Err(PinWatchdogError::NoWayOut)
+        match &mut self.enable {
+            Some(enable) => enable.set(false).map_err(PinWatchdogError::Pin),
+            None => Err(PinWatchdogError::NoWayOut),
+        }
     }
 }
 
@@ -190,5 +184,38 @@ mod tests {
         assert_eq!(dog.disarm(), Err(PinWatchdogError::NoWayOut));
         assert_eq!(dog.promise(), crate::Promise::Evidence);
         assert!(seen.borrow().is_empty());
+    }
+
+    #[test]
+    fn an_enable_pin_starts_and_stops_it_and_takes_its_promise_away() {
+        use crate::bench::{Bench as Lines, Broken};
+        let lines = Lines::new();
+        let enable = Output::at_rest(lines.line(1), Polarity::ActiveHigh).unwrap();
+        let seen = RefCell::new(vec![]);
+        let timeout = Duration::from_millis(1_600);
+        let mut dog =
+            PinWatchdog::new(lines.line(0), Bench(&seen), Polarity::ActiveHigh, 20, timeout).with_enable(enable);
+        assert_eq!(dog.promise(), crate::Promise::None(crate::NoPromise::StopsWhenClosed));
+        assert!(dog.arm(Duration::from_secs(1)).is_err());
+        assert!(!lines.is_high(1), "a refusal enables nothing");
+        assert_eq!(dog.arm(Duration::from_secs(2)), Ok(timeout));
+        assert!(lines.is_high(1));
+        lines.fail(1, true);
+        assert_eq!(dog.disarm(), Err(PinWatchdogError::Pin(Broken)), "it may still count");
+        lines.fail(1, false);
+        assert_eq!(dog.disarm(), Ok(()));
+        assert!(!lines.is_high(1));
+        assert_eq!(lines.writes(0), [true, false]);
+    }
+
+    #[test]
+    fn a_pin_that_fails_is_no_pet() {
+        use crate::bench::{Bench as Lines, Broken};
+        let lines = Lines::new();
+        let seen = RefCell::new(vec![]);
+        let mut dog = PinWatchdog::new(lines.line(0), Bench(&seen), Polarity::ActiveLow, 20, Duration::from_secs(2));
+        lines.fail(0, true);
+        assert_eq!(dog.pet(), Err(PinWatchdogError::Pin(Broken)));
+        assert_eq!(dog.arm(Duration::from_secs(2)), Err(PinWatchdogError::Pin(Broken)));
     }
 }

@@ -28,6 +28,29 @@ pub trait Watchdog {
 
     /// Stops the device for good. Fails where the hardware or its driver cannot be stopped.
     fn disarm(&mut self) -> Result<(), Self::Error>;
+
+    /// How long until it fires unless it is petted; `None` where the device doesn't say. Asking pets nothing.
+    fn time_left(&mut self) -> Result<Option<Duration>, Self::Error> {
+        Ok(None)
+    }
+
+    /// What the device knows of why the machine started last.
+    fn boot_reason(&mut self) -> Result<BootReason, Self::Error> {
+        Ok(BootReason::NotSaid)
+    }
+}
+
+/// Why the machine started last, as a watchdog tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootReason {
+    /// This watchdog fired.
+    Watchdog,
+    /// It was too hot, or a fan stood still.
+    Heat,
+    /// The supply was too low or too high.
+    Supply,
+    /// The device doesn't say. That proves nothing: many don't know that they fired.
+    NotSaid,
 }
 
 /// The timeout that the device runs at, so that the machine is gone `promised` after the last moment at which petting

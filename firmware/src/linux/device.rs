@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{ioctl, sysfs};
-use crate::{Capabilities, Watchdog};
+use crate::{BootReason, Capabilities, Watchdog};
 
 /// An open watchdog of the kernel. **Open is armed**: the countdown runs from [`LinuxWatchdog::open`] on.
 ///
@@ -22,13 +22,6 @@ pub struct LinuxWatchdog {
     identity: String,
     options: u32,
     no_way_out: Option<bool>,
-}
-
-/// What the driver knows of the last boot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BootStatus {
-    /// The driver says that this watchdog caused the last boot. `false` proves nothing: many drivers don't know.
-    pub reset_by_watchdog: bool,
 }
 
 /// Why a kernel watchdog could not do as told.
@@ -131,10 +124,15 @@ impl LinuxWatchdog {
         self.fd.as_ref().map(AsFd::as_fd).ok_or(LinuxWatchdogError::Closed)
     }
 
-    /// What the driver knows of the last boot.
-    pub fn boot_status(&self) -> Result<BootStatus, LinuxWatchdogError> {
-        let bits = ioctl::boot_status(self.fd()?).map_err(request("WDIOC_GETBOOTSTATUS"))?;
-        Ok(BootStatus { reset_by_watchdog: bits.cast_unsigned() & ioctl::CARD_RESET != 0 })
+    /// Has the kernel panic, and so leave a trace, `before` the watchdog fires; it takes whole seconds, rounded down. `None`
+    /// where the device has no such thing: the machine is then reset without a word, as before.
+    pub fn set_pretimeout(&mut self, before: Duration) -> Result<Option<Duration>, LinuxWatchdogError> {
+        if self.options & ioctl::PRETIMEOUT == 0 {
+            return Ok(None);
+        }
+        let seconds = i32::try_from(before.as_secs()).unwrap_or(i32::MAX);
+        let taken = ioctl::set_pretimeout(self.fd()?, seconds).map_err(request("WDIOC_SETPRETIMEOUT"))?;
+        Ok(u64::try_from(taken).ok().filter(|taken| *taken > 0).map(Duration::from_secs))
     }
 
     /// The timeout that the device runs at now. Reading it pets nothing.
@@ -184,6 +182,19 @@ fn taken_timeout(asked: Duration, answered: i32, read: i32) -> Result<Duration, 
     if taken > asked { Err(LinuxWatchdogError::Slower { asked, taken }) } else { Ok(taken) }
 }
 
+/// What the bits of the boot status mean; the watchdog first, since it may have fired because of the rest.
+fn reason(bits: u32) -> BootReason {
+    if bits & ioctl::CARD_RESET != 0 {
+        BootReason::Watchdog
+    } else if bits & (ioctl::OVERHEAT | ioctl::FAN_FAULT) != 0 {
+        BootReason::Heat
+    } else if bits & (ioctl::POWER_UNDER | ioctl::POWER_OVER) != 0 {
+        BootReason::Supply
+    } else {
+        BootReason::NotSaid
+    }
+}
+
 fn request(request: &'static str) -> impl Fn(Errno) -> LinuxWatchdogError {
     move |errno| LinuxWatchdogError::Request { request, errno }
 }
@@ -218,6 +229,20 @@ impl Watchdog for LinuxWatchdog {
 
     fn pet(&mut self) -> Result<(), LinuxWatchdogError> {
         self.keep_alive().map_err(request("WDIOC_KEEPALIVE"))
+    }
+
+    fn time_left(&mut self) -> Result<Option<Duration>, LinuxWatchdogError> {
+        match ioctl::time_left(self.fd()?) {
+            Ok(seconds) => Ok(u64::try_from(seconds).ok().map(Duration::from_secs)),
+            // What a kernel and a driver without it say.
+            Err(Errno::OPNOTSUPP | Errno::NOTTY) => Ok(None),
+            Err(errno) => Err(LinuxWatchdogError::Request { request: "WDIOC_GETTIMELEFT", errno }),
+        }
+    }
+
+    fn boot_reason(&mut self) -> Result<BootReason, LinuxWatchdogError> {
+        let bits = ioctl::boot_status(self.fd()?).map_err(request("WDIOC_GETBOOTSTATUS"))?;
+        Ok(reason(bits.cast_unsigned()))
     }
 
     /// Writes the magic 'V' and closes the descriptor. Nothing else in this crate ever writes it.
@@ -256,6 +281,35 @@ mod tests {
         assert!(matches!(taken_timeout(ASKED, 6, 5), Err(LinuxWatchdogError::Slower { .. })));
         assert!(taken_timeout(ASKED, 0, 0).is_err());
         assert!(taken_timeout(ASKED, 0, -1).is_err());
+    }
+
+    #[test]
+    fn the_bits_of_the_boot_status_are_told_apart() {
+        for (bits, told) in [
+            (0x20, BootReason::Watchdog),
+            (0x21, BootReason::Watchdog),
+            (0x01, BootReason::Heat),
+            (0x02, BootReason::Heat),
+            (0x10, BootReason::Supply),
+            (0x40, BootReason::Supply),
+            (0x00, BootReason::NotSaid),
+            (0x8180, BootReason::NotSaid),
+        ] {
+            assert_eq!(reason(bits), told, "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn a_pretimeout_is_asked_only_of_a_driver_that_has_one() {
+        let (mut dog, _reader) = on_a_pipe(None);
+        assert_eq!(dog.set_pretimeout(Duration::from_secs(2)).unwrap(), None);
+        dog.options = ioctl::PRETIMEOUT;
+        assert!(matches!(
+            dog.set_pretimeout(Duration::from_secs(2)),
+            Err(LinuxWatchdogError::Request { request: "WDIOC_SETPRETIMEOUT", .. })
+        ));
+        // A pipe knows no such request, as a driver without it.
+        assert_eq!(dog.time_left().unwrap(), None);
     }
 
     #[test]

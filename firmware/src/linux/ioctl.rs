@@ -10,13 +10,25 @@ const GETBOOTSTATUS: Opcode = opcode::read::<i32>(b'W', 2);
 const KEEPALIVE: Opcode = opcode::read::<i32>(b'W', 5);
 const SETTIMEOUT: Opcode = opcode::read_write::<i32>(b'W', 6);
 const GETTIMEOUT: Opcode = opcode::read::<i32>(b'W', 7);
+const SETPRETIMEOUT: Opcode = opcode::read_write::<i32>(b'W', 8);
+const GETTIMELEFT: Opcode = opcode::read::<i32>(b'W', 10);
 
+/// `WDIOF_OVERHEAT`: the last boot was caused by heat.
+pub const OVERHEAT: u32 = 0x0001;
+/// `WDIOF_FANFAULT`: by a fan that stood still.
+pub const FAN_FAULT: u32 = 0x0002;
+/// `WDIOF_POWERUNDER`: by a supply that was too low.
+pub const POWER_UNDER: u32 = 0x0010;
+/// `WDIOF_POWEROVER`: by one that was too high.
+pub const POWER_OVER: u32 = 0x0040;
 /// `WDIOF_CARDRESET`: the last boot was caused by the watchdog.
 pub const CARD_RESET: u32 = 0x0020;
 /// `WDIOF_SETTIMEOUT`.
 pub const SET_TIMEOUT: u32 = 0x0080;
 /// `WDIOF_MAGICCLOSE`.
 pub const MAGIC_CLOSE: u32 = 0x0100;
+/// `WDIOF_PRETIMEOUT`.
+pub const PRETIMEOUT: u32 = 0x0200;
 /// `WDIOF_KEEPALIVEPING`.
 pub const KEEPALIVE_PING: u32 = 0x8000;
 
@@ -64,6 +76,20 @@ pub fn timeout(fd: BorrowedFd<'_>) -> Result<i32> {
     Ok(value)
 }
 
+pub fn set_pretimeout(fd: BorrowedFd<'_>, seconds: i32) -> Result<i32> {
+    let mut value = seconds;
+    // SAFETY: WDIOC_SETPRETIMEOUT reads one int and writes at most one into its place.
+    unsafe { ioctl(fd, Updater::<SETPRETIMEOUT, i32>::new(&mut value))? };
+    Ok(value)
+}
+
+pub fn time_left(fd: BorrowedFd<'_>) -> Result<i32> {
+    let mut value = 0;
+    // SAFETY: WDIOC_GETTIMELEFT writes at most one int.
+    unsafe { ioctl(fd, Updater::<GETTIMELEFT, i32>::new(&mut value))? };
+    Ok(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +102,7 @@ mod tests {
         assert_eq!(KEEPALIVE, 0x8004_5705);
         assert_eq!(SETTIMEOUT, 0xC004_5706);
         assert_eq!(GETTIMEOUT, 0x8004_5707);
+        assert_eq!(SETPRETIMEOUT, 0xC004_5708);
+        assert_eq!(GETTIMELEFT, 0x8004_570A);
     }
 }

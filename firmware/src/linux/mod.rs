@@ -5,6 +5,6 @@ mod gpio;
 mod ioctl;
 mod sysfs;
 
-pub use device::{BootStatus, LinuxWatchdog, LinuxWatchdogError};
+pub use device::{LinuxWatchdog, LinuxWatchdogError};
 pub use gpio::{GpioError, pin_watchdog};
 pub use sysfs::{InspectError, Inspected, inspect, inspect_all};
