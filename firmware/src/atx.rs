@@ -116,6 +116,11 @@ impl<B: OutputPin, S: InputPin> AtxButton<B, S> {
         self.sense.led(now)
     }
 
+    /// Whether the button is down, or may be.
+    pub const fn is_pressed(&self) -> bool {
+        matches!(self.state, State::Pressed { .. } | State::Stuck { .. })
+    }
+
     /// The longest time after which a press took this machine's power, once one did.
     pub const fn learned(&self) -> Option<Duration> {
         self.learned
@@ -417,8 +422,9 @@ mod tests {
         assert_eq!(machine.run(50).map(|released| released.end), Some(End::Unwatched));
         assert!(!bench.is_high(BUTTON));
         machine.run(2_000);
+        assert!(!machine.atx.is_pressed());
         machine.press(Press::PowerOff).unwrap();
-        assert!(bench.is_high(BUTTON));
+        assert!(bench.is_high(BUTTON) && machine.atx.is_pressed());
         drop(machine);
         assert!(!bench.is_high(BUTTON));
     }
@@ -452,6 +458,7 @@ mod tests {
         };
         assert_eq!(stuck, Err(AtxError::Stuck(Broken)));
         assert_eq!(machine.press(Press::PowerOff), Err(AtxError::Busy));
+        assert!(machine.atx.is_pressed());
         machine.at_ms += 50;
         assert_eq!(machine.atx.poll(machine.now()), Err(AtxError::Stuck(Broken)));
         bench.fail(BUTTON, false);

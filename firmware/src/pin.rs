@@ -6,24 +6,23 @@ use core::time::Duration;
 use embedded_hal::delay::DelayNs;
 use embedded_hal::digital::OutputPin;
 
-use crate::{Capabilities, Nature, Output, Polarity, Watchdog};
+use crate::{Capabilities, Nature, Output, Watchdog};
 
 /// A watchdog whose timeout is fixed by its hardware, which the first pulse starts and nothing stops; or one that a
 /// second pin enables, and which counts only while that is active.
 pub struct PinWatchdog<P: OutputPin, D> {
-    pin: P,
+    pin: Output<P>,
     enable: Option<Output<P>>,
     delay: D,
-    polarity: Polarity,
     pulse_us: u32,
     timeout: Duration,
 }
 
 impl<P: OutputPin, D: DelayNs> PinWatchdog<P, D> {
-    /// A watchdog on `pin`, which rests at its inactive level already. `timeout` is the longest that the hardware may
-    /// take to fire, tolerances included; `pulse_us` is the width of a pulse that it surely sees.
-    pub const fn new(pin: P, delay: D, polarity: Polarity, pulse_us: u32, timeout: Duration) -> Self {
-        Self { pin, enable: None, delay, polarity, pulse_us, timeout }
+    /// A watchdog on `pin`. `timeout` is the longest that the hardware may take to fire, tolerances included; `pulse_us` is
+    /// the width of a pulse that it surely sees.
+    pub const fn new(pin: Output<P>, delay: D, pulse_us: u32, timeout: Duration) -> Self {
+        Self { pin, enable: None, delay, pulse_us, timeout }
     }
 
     /// The watchdog counts only while `enable` is active (STWD100, MAX6369 by its set pins), which makes a machine boot
@@ -36,9 +35,9 @@ impl<P: OutputPin, D: DelayNs> PinWatchdog<P, D> {
     }
 
     fn pulse(&mut self) -> Result<(), P::Error> {
-        self.pin.set_state(self.polarity.level(true))?;
+        self.pin.set(true)?;
         self.delay.delay_us(self.pulse_us);
-        self.pin.set_state(self.polarity.level(false))
+        self.pin.set(false)
     }
 }
 
@@ -111,111 +110,91 @@ impl<E: fmt::Debug> core::error::Error for PinWatchdogError<E> {}
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
-    use core::cell::RefCell;
-    use core::convert::Infallible;
-    use std::vec;
-    use std::vec::Vec;
-
-    use embedded_hal::digital::ErrorType;
+    use core::cell::Cell;
 
     use super::*;
+    use crate::Polarity;
+    use crate::bench::{Bench, Broken, Line};
 
-    #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-    enum Seen {
-        High,
-        Low,
-        WaitNs(u32),
+    const PULSE: usize = 0;
+    const ENABLE: usize = 1;
+
+    /// Notes the level of the pulse's line while it waits.
+    struct Waits<'a> {
+        bench: &'a Bench,
+        seen: &'a Cell<Option<(bool, u32)>>,
     }
 
-    struct Bench<'a>(&'a RefCell<Vec<Seen>>);
-
-    impl ErrorType for Bench<'_> {
-        type Error = Infallible;
-    }
-
-    impl OutputPin for Bench<'_> {
-        fn set_low(&mut self) -> Result<(), Infallible> {
-            self.0.borrow_mut().push(Seen::Low);
-            Ok(())
-        }
-
-        fn set_high(&mut self) -> Result<(), Infallible> {
-            self.0.borrow_mut().push(Seen::High);
-            Ok(())
-        }
-    }
-
-    impl DelayNs for Bench<'_> {
+    impl DelayNs for Waits<'_> {
         fn delay_ns(&mut self, ns: u32) {
-            self.0.borrow_mut().push(Seen::WaitNs(ns));
+            self.seen.set(Some((self.bench.is_high(PULSE), ns)));
         }
     }
 
-    fn dog(seen: &RefCell<Vec<Seen>>, polarity: Polarity) -> PinWatchdog<Bench<'_>, Bench<'_>> {
-        PinWatchdog::new(Bench(seen), Bench(seen), polarity, 20, Duration::from_secs(2))
+    fn dog<'a>(
+        bench: &'a Bench,
+        seen: &'a Cell<Option<(bool, u32)>>,
+        polarity: Polarity,
+    ) -> PinWatchdog<Line<'a>, Waits<'a>> {
+        let pin = Output::at_rest(bench.line(PULSE), polarity).unwrap();
+        PinWatchdog::new(pin, Waits { bench, seen }, 20, Duration::from_secs(2))
     }
 
     #[test]
     fn a_pet_is_one_pulse_of_the_given_width_that_ends_at_rest() {
-        let seen = RefCell::new(vec![]);
-        assert_eq!(dog(&seen, Polarity::ActiveHigh).pet(), Ok(()));
-        assert_eq!(seen.take(), [Seen::High, Seen::WaitNs(20_000), Seen::Low]);
-        assert_eq!(dog(&seen, Polarity::ActiveLow).pet(), Ok(()));
-        assert_eq!(seen.take(), [Seen::Low, Seen::WaitNs(20_000), Seen::High]);
+        for (polarity, rest) in [(Polarity::ActiveHigh, false), (Polarity::ActiveLow, true)] {
+            let (bench, seen) = (Bench::new(), Cell::new(None));
+            let mut dog = dog(&bench, &seen, polarity);
+            assert_eq!(dog.pet(), Ok(()));
+            assert_eq!(bench.writes(PULSE), [rest, !rest, rest]);
+            assert_eq!(seen.get(), Some((!rest, 20_000)));
+        }
     }
 
     #[test]
     fn slower_hardware_than_asked_for_is_refused_before_the_first_pulse() {
-        let seen = RefCell::new(vec![]);
-        let mut dog = dog(&seen, Polarity::ActiveHigh);
+        let (bench, seen) = (Bench::new(), Cell::new(None));
+        let mut dog = dog(&bench, &seen, Polarity::ActiveHigh);
         let (asked, fixed) = (Duration::from_millis(1_999), Duration::from_secs(2));
         assert_eq!(dog.arm(asked), Err(PinWatchdogError::Slower { asked, fixed }));
-        assert!(seen.borrow().is_empty());
+        assert_eq!(bench.writes(PULSE), [false]);
         assert_eq!(dog.arm(Duration::from_secs(5)), Ok(fixed));
-        assert_eq!(seen.borrow().len(), 3);
+        assert_eq!(bench.writes(PULSE), [false, true, false]);
     }
 
     #[test]
     fn it_cannot_be_disarmed_and_therefore_promises() {
-        let seen = RefCell::new(vec![]);
-        let mut dog = dog(&seen, Polarity::ActiveHigh);
+        let (bench, seen) = (Bench::new(), Cell::new(None));
+        let mut dog = dog(&bench, &seen, Polarity::ActiveHigh);
         assert_eq!(dog.disarm(), Err(PinWatchdogError::NoWayOut));
         assert_eq!(dog.promise(), crate::Promise::Evidence);
-        assert!(seen.borrow().is_empty());
+        assert_eq!(bench.writes(PULSE), [false]);
     }
 
     #[test]
     fn an_enable_pin_starts_and_stops_it_and_takes_its_promise_away() {
-        use crate::bench::{Bench as Lines, Broken};
-        let lines = Lines::new();
-        let enable = Output::at_rest(lines.line(1), Polarity::ActiveHigh).unwrap();
-        let seen = RefCell::new(vec![]);
-        let timeout = Duration::from_millis(1_600);
-        let mut dog =
-            PinWatchdog::new(lines.line(0), Bench(&seen), Polarity::ActiveHigh, 20, timeout).with_enable(enable);
+        let (bench, seen) = (Bench::new(), Cell::new(None));
+        let enable = Output::at_rest(bench.line(ENABLE), Polarity::ActiveHigh).unwrap();
+        let mut dog = dog(&bench, &seen, Polarity::ActiveHigh).with_enable(enable);
         assert_eq!(dog.promise(), crate::Promise::None(crate::NoPromise::StopsWhenClosed));
         assert!(dog.arm(Duration::from_secs(1)).is_err());
-        assert!(!lines.is_high(1), "a refusal enables nothing");
-        assert_eq!(dog.arm(Duration::from_secs(2)), Ok(timeout));
-        assert!(lines.is_high(1));
-        lines.fail(1, true);
+        assert!(!bench.is_high(ENABLE), "a refusal enables nothing");
+        assert_eq!(dog.arm(Duration::from_secs(2)), Ok(Duration::from_secs(2)));
+        assert!(bench.is_high(ENABLE));
+        bench.fail(ENABLE, true);
         assert_eq!(dog.disarm(), Err(PinWatchdogError::Pin(Broken)), "it may still count");
-        lines.fail(1, false);
+        bench.fail(ENABLE, false);
         assert_eq!(dog.disarm(), Ok(()));
-        assert!(!lines.is_high(1));
-        assert_eq!(lines.writes(0), [true, false]);
+        assert!(!bench.is_high(ENABLE));
     }
 
     #[test]
     fn a_pin_that_fails_is_no_pet() {
-        use crate::bench::{Bench as Lines, Broken};
-        let lines = Lines::new();
-        let seen = RefCell::new(vec![]);
-        let mut dog = PinWatchdog::new(lines.line(0), Bench(&seen), Polarity::ActiveLow, 20, Duration::from_secs(2));
-        lines.fail(0, true);
+        let (bench, seen) = (Bench::new(), Cell::new(None));
+        let mut dog = dog(&bench, &seen, Polarity::ActiveLow);
+        bench.fail(PULSE, true);
         assert_eq!(dog.pet(), Err(PinWatchdogError::Pin(Broken)));
         assert_eq!(dog.arm(Duration::from_secs(2)), Err(PinWatchdogError::Pin(Broken)));
+        assert_eq!(seen.get(), None, "no pulse began");
     }
 }
