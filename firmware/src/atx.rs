@@ -121,6 +121,14 @@ impl<B: OutputPin, S: InputPin> AtxButton<B, S> {
         matches!(self.state, State::Pressed { .. } | State::Stuck { .. })
     }
 
+    /// What the button is held for now.
+    pub const fn held_for(&self) -> Option<Press> {
+        match self.state {
+            State::Pressed { press, .. } => Some(press),
+            State::Ready | State::Stuck { .. } | State::Resting { .. } => None,
+        }
+    }
+
     /// The longest time after which a press took this machine's power, once one did.
     pub const fn learned(&self) -> Option<Duration> {
         self.learned

@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|---|
 //! | quorum | the appliance doesn't run | every cluster has all of its members | a majority is there, and a member is missing | no majority | |
 //! | fence | nothing | fencing is held | | a fence is under way | 2: a fence failed and waits for a person |
-//! | fault | nothing | | | | 1: a power device isn't proven, 2: a cluster has stopped, 3: the configuration has a mistake |
+//! | fault | nothing | | | | 1: a power device isn't proven, 2: something else asks for a person, 3: the appliance doesn't answer itself |
 //!
 //! Slow is half a second on and off, fast an eighth. Counted is so many short flashes and a pause.
 
@@ -91,10 +91,10 @@ pub enum Fault {
     None,
     /// A power device isn't proven.
     Device,
-    /// A cluster has stopped.
-    Cluster,
-    /// The configuration has a mistake.
-    Configuration,
+    /// Something else asks for a person.
+    Alarm,
+    /// The appliance doesn't answer itself.
+    Silent,
 }
 
 impl From<Quorum> for Pattern {
@@ -123,8 +123,8 @@ impl From<Fault> for Pattern {
         match fault {
             Fault::None => Self::Dark,
             Fault::Device => Self::Counted(1),
-            Fault::Cluster => Self::Counted(2),
-            Fault::Configuration => Self::Counted(3),
+            Fault::Alarm => Self::Counted(2),
+            Fault::Silent => Self::Counted(3),
         }
     }
 }
@@ -214,7 +214,7 @@ mod tests {
     fn different_states_look_different() {
         let fencing = [Fencing::Idle, Fencing::UnderWay, Fencing::Failed, Fencing::Held].map(Pattern::from);
         let quorum = [Quorum::Whole, Quorum::Majority, Quorum::Lost].map(Pattern::from);
-        let fault = [Fault::None, Fault::Device, Fault::Cluster, Fault::Configuration].map(Pattern::from);
+        let fault = [Fault::None, Fault::Device, Fault::Alarm, Fault::Silent].map(Pattern::from);
         for patterns in [&fencing[..], &quorum, &fault] {
             for (place, one) in patterns.iter().enumerate() {
                 assert!(!patterns[..place].contains(one), "{one:?}");

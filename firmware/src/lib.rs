@@ -43,9 +43,9 @@ pub use indicator::{Fault, Fencing, Indicator, Pattern, Quorum};
 pub use led_path::{LedPathTest, Step, Verdict};
 #[cfg(feature = "linux")]
 pub use linux::{
-    BadLineAddress, Bias, I2cBusError, InputLine, InspectError, Inspected, LineAddress, LineError, LinesReleased,
-    LinuxWatchdog, LinuxWatchdogError, OutputLine, ReleaseError, check_release, i2c_watchdog, input_line, inspect,
-    inspect_all, output_line, pin_watchdog,
+    BadLineAddress, Bias, I2CError, I2cBusError, I2cdev, InputLine, InspectError, Inspected, LineAddress, LineError,
+    LinesReleased, LinuxWatchdog, LinuxWatchdogError, OutputLine, ReleaseError, check_release, i2c_watchdog,
+    input_line, inspect, inspect_all, output_line, pin_watchdog,
 };
 pub use moment::Moment;
 pub use output::{Driven, Output, Polarity};

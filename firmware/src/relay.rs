@@ -117,6 +117,10 @@ mod tests {
         bench.fail(0, true);
         assert!(relay.cut(ms(4_000)).is_err());
         assert_eq!(relay.supply(ms(9_000)), Supply::Unknown);
+        bench.fail(0, false);
+        relay.cut(ms(4_500)).unwrap();
+        assert_eq!(relay.supply(ms(9_000)), Supply::Draining { until: ms(9_500) });
+        bench.fail(0, true);
         assert!(relay.give().is_err());
         assert_eq!(relay.supply(ms(9_000)), Supply::Unknown);
         bench.fail(0, false);

@@ -180,6 +180,9 @@ mod tests {
         assert_eq!(watch(&mut sense, 3_550, 6_450), Led::Unsettled);
         assert_eq!(watch(&mut sense, 6_500, 6_500), Led::Off(ms(3_500)));
         assert_eq!(sense.led(ms(7_100)), Led::Unsettled, "an old look says nothing about now");
+        bench.set(0, true);
+        assert_eq!(watch(&mut sense, 6_550, 7_000), Led::On(ms(6_550)));
+        assert_eq!(sense.look(ms(8_000)), Ok(Led::Unsettled), "it may have been dark meanwhile");
     }
 
     #[test]

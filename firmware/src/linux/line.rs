@@ -116,7 +116,10 @@ impl fmt::Display for LineError {
         match self {
             Self::NoSuchName(line) => write!(f, "no GPIO line is called {line}: `gpioinfo` lists those that there are"),
             Self::SeveralOfThatName(line) => {
-                write!(f, "several GPIO lines are called {line}: name the chip and the number, for instance gpiochip0:23")
+                write!(
+                    f,
+                    "several GPIO lines are called {line}: name the chip and the number, for instance gpiochip0:23"
+                )
             }
             Self::Kernel { line, tried, .. } => write!(f, "GPIO line {line} could not be {tried}"),
         }

@@ -7,6 +7,8 @@ mod release;
 mod sysfs;
 mod wired;
 
+pub use linux_embedded_hal::{I2CError, I2cdev};
+
 pub use device::{LinuxWatchdog, LinuxWatchdogError};
 pub use line::{BadLineAddress, Bias, InputLine, LineAddress, LineError, OutputLine, input_line, output_line};
 pub use release::{ReleaseError, Released as LinesReleased, check_release};

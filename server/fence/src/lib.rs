@@ -16,6 +16,9 @@
 //! [`PduDevice`] switches one outlet of a rack PDU by SNMP. [`AllOf`] makes one device of all outlets that feed a node, and
 //! [`Waking`] adds Wake-on-LAN to a device's "on". [`ProgramDevice`] runs any fence agent of others.
 //!
+//! [`BoardDevice`] presses a node's power button through the appliance's own pins and believes its power LED, [`RelayDevice`]
+//! cuts its supply.
+//!
 //! [`Bmc`] is the other end of IPMI: a small BMC for the demo and for tests, behind which a process tree can stand for a node.
 //!
 //! This crate decides nothing about *whether* to fence.
@@ -24,6 +27,7 @@
 
 mod all;
 mod bmc;
+mod board;
 mod device;
 mod ipmi;
 #[cfg(test)]
@@ -42,6 +46,9 @@ pub mod fuzzing;
 
 pub use all::{AllOf, NoFeeds};
 pub use bmc::{Account, Bmc, Chassis, ChassisError, FaultSwitch, Faults};
+pub use board::{
+    BadLineAddress, Bias, BoardConfig, BoardDevice, LineAddress, Polarity, RelayConfig, RelayDevice, Wire, parse_line,
+};
 pub use device::{BoxFuture, Device, DeviceError, Fault, OffSign, PowerState, Proof, SystemGuid};
 pub use ipmi::{
     client::{IpmiDevice, probe_suite},
