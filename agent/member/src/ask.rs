@@ -194,6 +194,16 @@ pub enum QdeviceHappening {
         /// Nodes that the former process handed over, connections and all.
         kept: usize,
     },
+    /// Who had the votes before is not known: nodes that don't see all others wait for a while.
+    HoldersUnknown {
+        /// Why.
+        why: String,
+    },
+    /// Who gets a vote can't be put on the disk, so nobody gets one in place of others.
+    HoldersNotKept {
+        /// Why.
+        why: String,
+    },
     /// A node has connected and joined its cluster.
     NodeJoined {
         /// The cluster.

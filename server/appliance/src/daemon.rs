@@ -23,8 +23,8 @@ use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
 use crate::qdevice::{
-    Arrived, ControlSettings, ControlSocket, Engine, Events, Invitations, InvitedAlgorithm, OnShutdown, Questions,
-    serve_metrics,
+    Arrived, ControlSettings, ControlSocket, Engine, Events, HolderFile, Invitations, InvitedAlgorithm, OnShutdown,
+    Questions, serve_metrics,
 };
 use crate::stopped::StoppedClusters;
 
@@ -72,7 +72,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         if let Some(ends) = pki.ends() {
             events.certificate(None, None, ends);
         }
-        let (engine, ask) = Engine::bind(settings, &pki, events.clone(), arrived).await?;
+        let holders = HolderFile::in_folder(layout.root());
+        let (engine, ask) = Engine::bind(settings, &pki, events.clone(), holders, arrived).await?;
         for address in &settings.metrics_listen {
             votes.spawn(serve_metrics(*address, ask.clone(), events.clone()).await?);
         }

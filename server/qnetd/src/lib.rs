@@ -18,6 +18,7 @@ mod cluster;
 mod config;
 #[doc(hidden)]
 pub mod fuzzing;
+mod holder;
 mod id;
 mod notice;
 mod reason;
@@ -28,6 +29,7 @@ mod view;
 pub mod wire;
 
 pub use config::{Clusters, Config, Limits, TlsMode};
+pub use holder::{Holder, Remembered};
 pub use id::{ClientId, ClusterName};
 pub use notice::{CloseReason, Notice};
 pub use reason::{ChosenBy, Reason, Unsettled};

@@ -41,6 +41,11 @@ pub enum Reason {
         /// One of them.
         holder: NodeId,
     },
+    /// Others had the vote when the server ended before its last start, and may cast it until they have missed the server.
+    FormerHolder {
+        /// Those of them who have not come back; nobody knows who they are if there are none.
+        nodes: Vec<NodeId>,
+    },
     /// All connected nodes see each other: Corosync itself decides.
     OnePartition,
     /// Both nodes of two see each other.
@@ -127,6 +132,12 @@ impl fmt::Display for Reason {
                 write!(f, "won, but {} must first confirm the loss of its vote or be gone", List(from))
             }
             Self::Newcomer { holder } => write!(f, "the node is new and node {holder}, which it doesn't see, has it"),
+            Self::FormerHolder { nodes } if nodes.is_empty() => {
+                f.write_str("somebody may still cast the vote that was given before the server's last start")
+            }
+            Self::FormerHolder { nodes } => {
+                write!(f, "{} had the vote before the server's last start and may still cast it", List(nodes))
+            }
             Self::OnePartition => f.write_str("all connected nodes see each other"),
             Self::BothMembers => f.write_str("both nodes see each other"),
             Self::LastOne => f.write_str("no other node is connected"),

@@ -67,6 +67,7 @@ const END_OF_LOOK: &str = "----";
 #[derive(Debug)]
 pub struct QuorumWatch {
     child: Child,
+    begun: Instant,
     looks: Receiver<(Instant, Option<Quorum>)>,
 }
 
@@ -76,11 +77,23 @@ impl QuorumWatch {
     /// # Errors
     /// The looks have ended.
     pub fn until(&mut self, within: Duration, is: impl Fn(&Quorum) -> bool) -> Result<Option<Instant>> {
+        self.seen(Instant::now(), within, is)
+    }
+
+    /// The same, but from the first look on that nobody has asked for yet: when did it begin?
+    ///
+    /// # Errors
+    /// The looks have ended.
+    pub fn first(&mut self, within: Duration, is: impl Fn(&Quorum) -> bool) -> Result<Option<Instant>> {
+        self.seen(self.begun, within, is)
+    }
+
+    fn seen(&self, from: Instant, within: Duration, is: impl Fn(&Quorum) -> bool) -> Result<Option<Instant>> {
         let begun = Instant::now();
         loop {
             let left = within.saturating_sub(begun.elapsed());
             match self.looks.recv_timeout(left) {
-                Ok((at, Some(quorum))) if at > begun && is(&quorum) => return Ok(Some(at)),
+                Ok((at, Some(quorum))) if at > from && is(&quorum) => return Ok(Some(at)),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => bail!("nobody looks any more"),
@@ -255,6 +268,7 @@ impl CorosyncNode {
         let mut command = self.command(&["sh", "-c", &looks])?;
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting the looks")?;
         let output = child.stdout.take().context("it is piped")?;
+        let begun = Instant::now();
         let (tell, looks) = channel();
         thread::spawn(move || {
             let mut text = String::new();
@@ -267,7 +281,7 @@ impl CorosyncNode {
                 }
             }
         });
-        Ok(QuorumWatch { child, looks })
+        Ok(QuorumWatch { child, begun, looks })
     }
 
     /// What its daemons logged.

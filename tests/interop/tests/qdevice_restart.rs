@@ -6,10 +6,15 @@
 
 use std::{
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
-use tiebreaker_interop::{VoteCluster, alone_with_the_vote, whole};
+use anyhow::ensure;
+use tiebreaker_interop::{VoteCluster, alone_with_the_vote, alone_without, until, whole};
+
+/// Anything that has to come has come by then.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Corosync's timers are the measure, and the machine has few cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -64,4 +69,44 @@ fn who_dies_while_the_server_is_away_is_missed_by_the_next() {
     cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
     cluster.restart(0).unwrap();
     cluster.both("both with their vote again", whole).unwrap();
+}
+
+#[test]
+fn after_a_crash_nobody_gets_the_vote_while_its_holder_casts_it_cut_off_from_everybody() {
+    let _turn = one_at_a_time();
+    // Both mostly wait.
+    thread::scope(|scope| {
+        for algorithm in ["ffsplit", "lms"] {
+            scope.spawn(move || the_server_crashes_in_a_split(algorithm));
+        }
+    });
+}
+
+fn the_server_crashes_in_a_split(algorithm: &str) {
+    let mut cluster = VoteCluster::formed(algorithm).unwrap();
+    cluster.network.cut("node1", "node2").unwrap();
+    cluster.until(0, "quorum of the preferred half", alone_with_the_vote).unwrap();
+    cluster.until(1, "loss of quorum in the other half", alone_without).unwrap();
+    cluster.network.cut("node1", "pi").unwrap();
+    cluster.appliance.kill().unwrap();
+    let crashed = Instant::now();
+    let mut holder = cluster.nodes[0].watch_quorum().unwrap();
+    let mut other = cluster.nodes[1].watch_quorum().unwrap();
+    cluster.appliance.start().unwrap();
+    let quorum = cluster.nodes[0].quorum().unwrap();
+    assert!(alone_with_the_vote(&quorum), "it has not missed the server yet: {quorum:?}");
+    until("the other waits", SOON, || {
+        let status = cluster.appliance.command(&["qdevice", "status"])?.done()?;
+        ensure!(status.contains("node 1 had the vote before the server's last start"), "{status}");
+        Ok(())
+    })
+    .unwrap();
+    let lost = holder.first(SOON, |quorum| !quorum.quorate).unwrap().expect("an echo is missed in the end");
+    let gained = other.first(SOON, |quorum| quorum.quorate).unwrap().expect("the wait ends");
+    println!(
+        "{algorithm}: after the crash the holder has cast its vote for {:?}, the other got it after {:?}",
+        lost - crashed,
+        gained - crashed
+    );
+    assert!(lost < gained, "both had quorum: {}", cluster.appliance.log());
 }

@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{stderr, stdout};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::Access;
 use tiebreaker_qnetd::wire::{Algorithm, MessageKind};
 use tiebreaker_qnetd::{Clusters, Config, TlsMode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +20,7 @@ use super::lock::Lock;
 use super::options::{Operands, Said, complaint, read};
 use super::{detach, print, syslog};
 use crate::notify;
-use crate::qdevice::{Arrived, ControlSocket, Engine, Events, Folder, OnShutdown, Pki, Settings};
+use crate::qdevice::{Arrived, ControlSocket, Engine, Events, Folder, HolderFile, OnShutdown, Pki, Settings};
 
 const USAGE: &str = "usage: corosync-qnetd [-46dfhv] [-l listen_addr] [-p listen_port] [-s tls]\n              \
 [-c client_cert_required] [-m max_clients] [-S option=value[,option2=value2,...]]\n";
@@ -116,7 +117,8 @@ async fn serve(options: &Options, detached: bool) -> Result<()> {
         TlsMode::Optional | TlsMode::Required => Folder::of_corosync(&options.advanced.nss_db_dir).open()?,
     };
     let settings = options.settings()?;
-    let (engine, questions) = Engine::bind(&settings, &pki, Events::new(), Arrived::default()).await?;
+    let holders = HolderFile::in_folder(&memory_folder(&options.advanced));
+    let (engine, questions) = Engine::bind(&settings, &pki, Events::new(), holders, Arrived::default()).await?;
     let (tell, mut told) = mpsc::channel(1);
     let control = options.advanced.control.clone();
     let control = ControlSocket::bind(control, &settings, engine.addresses(), questions, OnShutdown::Tell(tell))?;
@@ -138,6 +140,21 @@ async fn serve(options: &Options, detached: bool) -> Result<()> {
     };
     drop(lock);
     result
+}
+
+/// Where it is kept who has the votes: beside the authority, which outlives a power cut, or else beside the lock, which
+/// outlives a crash.
+fn memory_folder(advanced: &Advanced) -> PathBuf {
+    let beside_lock = advanced.lock_file.parent().unwrap_or(Path::new("/")).to_owned();
+    if rustix::fs::access(&advanced.nss_db_dir, Access::WRITE_OK).is_ok() {
+        return advanced.nss_db_dir.clone();
+    }
+    warn!(
+        folder = %beside_lock.display(),
+        "{} can't be written to: who has the votes is kept elsewhere, and may be forgotten in a power cut",
+        advanced.nss_db_dir.display()
+    );
+    beside_lock
 }
 
 impl Options {

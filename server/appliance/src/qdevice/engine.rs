@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
 use tiebreaker_member::ask::QdeviceHappening;
-use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Saved, Server};
+use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Remembered, Saved, Server};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::consume_budget;
 use tokio::time::sleep_until;
@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::connection::{Connection, Heard, Over, PORTION};
 use super::events::Events;
 use super::handover::{Arrived, KeptConnection, Leaving};
+use super::holders::HolderFile;
 use super::pki::Pki;
 use super::poll::Poll;
 use super::questions::{Question, Questions};
@@ -31,6 +32,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After an error of accept, which mostly is a lack of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// After who has the votes could not be written.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Accepted from one port before others have their turn.
 const ACCEPTED: usize = 64;
@@ -63,6 +67,10 @@ pub struct Engine {
     /// When to accept again after an error.
     accept_again: Option<Instant>,
     history: Events,
+    holders: HolderFile,
+    /// Who has the votes is to be written, up to this number; when to try again, if it failed.
+    to_keep: Option<u64>,
+    keep_again: Option<Instant>,
     /// The most clients since memory was given back, and when to do that next.
     most: usize,
     give_back: Option<Instant>,
@@ -86,6 +94,7 @@ impl Engine {
         settings: &Settings,
         pki: &Pki,
         history: Events,
+        holders: HolderFile,
         mut arrived: Arrived,
     ) -> Result<(Self, Questions)> {
         let tls = TlsServer::new(pki, settings.votes.client_cert_required)?;
@@ -107,7 +116,11 @@ impl Engine {
             poll.add(&listener, number, EventFlags::IN).context("watching a listener")?;
             listeners.push(listener);
         }
-        let server = Server::new(settings.votes.clone());
+        let remembered = holders.read().unwrap_or_else(|error| {
+            history.happened(QdeviceHappening::HoldersUnknown { why: chain(&error) });
+            Remembered { holders: BTreeMap::new(), whole: false }
+        });
+        let server = Server::after(settings.votes.clone(), remembered.clone(), Instant::now());
         let (questions, asked, ending) = Questions::new();
         let mut engine = Self {
             server,
@@ -121,13 +134,16 @@ impl Engine {
             addresses,
             accept_again: None,
             history,
+            holders,
+            to_keep: None,
+            keep_again: None,
             most: 0,
             give_back: None,
             asked,
             ending,
         };
         if let Some((server, connections)) = arrived.service {
-            engine.resume(settings, server, connections);
+            engine.resume(settings, remembered, server, connections);
         }
         engine.history.happened(QdeviceHappening::Started { kept: engine.connections.len() });
         Ok((engine, questions))
@@ -166,7 +182,9 @@ impl Engine {
     }
 
     /// Between two turns nothing is half done: what has come is dealt with or in the connection, and so is what is to go.
-    fn hand_over(self) -> Leaving {
+    fn hand_over(mut self) -> Leaving {
+        self.keep_again = None;
+        self.keep();
         let server = self.server.save(Instant::now());
         let kept = self.connections.into_iter().filter(|(client, _)| self.server.can_hand_over(*client));
         let connections = kept.filter_map(|(client, watched)| watched.connection.into_kept(client)).collect();
@@ -174,7 +192,13 @@ impl Engine {
     }
 
     /// Goes on with the former process's clients.
-    fn resume(&mut self, settings: &Settings, server: Saved, connections: Vec<(TcpStream, KeptConnection)>) {
+    fn resume(
+        &mut self,
+        settings: &Settings,
+        remembered: Remembered,
+        server: Saved,
+        connections: Vec<(TcpStream, KeptConnection)>,
+    ) {
         let now = Instant::now();
         self.last = server.clients().map(|client| client.0).max().unwrap_or_default();
         for (socket, kept) in connections {
@@ -193,7 +217,7 @@ impl Engine {
             }
         }
         let came = self.connections.keys().copied().collect();
-        match Server::restore(settings.votes.clone(), server, &came, now) {
+        match Server::restore(settings.votes.clone(), remembered, server, &came, now) {
             Ok(server) => self.server = server,
             Err(unfit) => {
                 warn!("QDevice clients of the former process are let go, and come again: {unfit}");
@@ -201,11 +225,15 @@ impl Engine {
             }
         }
         self.settle();
+        self.keep();
     }
 
     fn wake(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        [self.server.poll_timeout(), deadline, self.accept_again, self.give_back].into_iter().flatten().min()
+        [self.server.poll_timeout(), deadline, self.accept_again, self.keep_again, self.give_back]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whatever was found ready, votes before newcomers.
@@ -266,7 +294,30 @@ impl Engine {
         }
         self.server.handle(now, Event::Tick);
         self.settle();
+        self.keep();
         self.give_back(now);
+    }
+
+    /// Writes down who has the votes, once for all of a turn. Votes wait for it, so it is written here and at once.
+    fn keep(&mut self) {
+        let Some(number) = self.to_keep else { return };
+        let now = Instant::now();
+        if self.keep_again.is_some_and(|at| at > now) {
+            return;
+        }
+        match self.holders.write(&self.server.remembered()) {
+            Ok(()) => {
+                (self.to_keep, self.keep_again) = (None, None);
+                self.server.handle(now, Event::Remembered { number });
+                self.settle();
+            }
+            Err(error) => {
+                if self.keep_again.is_none() {
+                    self.history.happened(QdeviceHappening::HoldersNotKept { why: chain(&error) });
+                }
+                self.keep_again = Some(now + WRITE_AGAIN);
+            }
+        }
     }
 
     fn give_back(&mut self, now: Instant) {
@@ -422,6 +473,7 @@ impl Engine {
                 }
                 self.forget(client);
             }
+            Action::Remember { number } => self.to_keep = Some(number),
             Action::Tell(notice) => self.history.noticed(&notice),
         }
     }

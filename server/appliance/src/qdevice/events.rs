@@ -227,6 +227,16 @@ fn told(what: &QdeviceHappening) -> (&'static str, bool, String) {
         QdeviceHappening::Started { kept } => {
             ("started", false, format!("the QDevice service goes on with {kept} connections of the former process"))
         }
+        QdeviceHappening::HoldersUnknown { why } => (
+            "holders_unknown",
+            true,
+            format!("who had the votes before is not known, so nodes that don't see all others wait a while: {why}"),
+        ),
+        QdeviceHappening::HoldersNotKept { why } => (
+            "holders_not_kept",
+            true,
+            format!("no vote goes to other nodes than before until it can be kept on the disk who has it: {why}"),
+        ),
         QdeviceHappening::NodeJoined { cluster, node, address } => {
             ("node_joined", false, format!("cluster {cluster}: node {node} has joined from {address}"))
         }

@@ -111,7 +111,8 @@ async fn service() -> (SocketAddr, Questions, tempfile::TempDir) {
     let settings = Settings::check(&raw).unwrap();
     assert!(settings.serves("secret") && !settings.serves("Secret"));
     let pki = Folder::of_appliance(dir.path()).open_or_make().unwrap();
-    let (engine, questions) = Engine::bind(&settings, &pki, Events::new(), Arrived::default()).await.unwrap();
+    let holders = HolderFile::in_folder(dir.path());
+    let (engine, questions) = Engine::bind(&settings, &pki, Events::new(), holders, Arrived::default()).await.unwrap();
     let address = engine.addresses()[0];
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     tokio::spawn(engine.run());

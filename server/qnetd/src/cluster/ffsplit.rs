@@ -43,6 +43,13 @@ impl Cluster {
         let _nobody_is_answered = self.decide(now, Subject { node, leaves: true, heuristics });
     }
 
+    /// Decides once more, without a message.
+    pub(super) fn ffsplit_again(&mut self, now: Instant, node: NodeId) {
+        let Some(member) = self.members.get(&node) else { return };
+        let heuristics = member.heuristics;
+        let _nobody_is_answered = self.decide(now, Subject { node, leaves: false, heuristics });
+    }
+
     pub(super) fn ffsplit_confirmed(&mut self, now: Instant, node: NodeId, seq: u32) {
         let Some(member) = self.members.get_mut(&node) else { return };
         if member.vote_info_seq != seq {
@@ -70,6 +77,11 @@ impl Cluster {
             return (Vote::WaitForReply, Some(Reason::Unsettled(why)));
         }
         let choice = self.choose(subject);
+        if let Some((node, _)) = choice
+            && let Some(reason) = self.former_holder_against(now, node)
+        {
+            return (Vote::WaitForReply, Some(reason));
+        }
         let (chosen, by) = match choice {
             Some((node, by)) => (self.members.get(&node).map(|member| member.membership.clone()), by),
             None => (None, ChosenBy::Majority),

@@ -118,6 +118,15 @@ impl Cluster {
                 continue;
             }
             let has = member.holds == Holds::Ack && member.waiting.is_none();
+            if !has && let Some(reason) = self.former_holder_against(now, node) {
+                if asks {
+                    answer = (Vote::WaitForReply, Some(reason));
+                } else if let Some(member) = self.members.get_mut(&node) {
+                    member.waiting = Some(reason);
+                }
+                continue;
+            }
+            let Some(member) = self.members.get_mut(&node) else { continue };
             member.holds = Holds::Ack;
             member.last_result = LastResult::Ack;
             if asks {

@@ -31,13 +31,27 @@ impl Cluster {
     pub(super) fn lms_original_timer(&mut self, now: Instant, node: NodeId) {
         let Some(member) = self.members.get(&node) else { return };
         let ring = member.ring;
-        let (vote, reason) = self.lms_original(node, ring);
+        let answer = self.lms_original(node, ring);
+        let (vote, reason) = self.lms_original_held_up(now, node, answer);
         match vote {
             Vote::Ack | Vote::Nack => {
                 self.push(now, node, vote, reason.unwrap_or(Reason::ListsMissing));
             }
             Vote::WaitForReply | Vote::AskLater | Vote::NoChange => {}
         }
+    }
+
+    /// After a crash not even the original's lms may give a vote away that somebody else still casts. The client is judged
+    /// again as whenever it waits.
+    pub(super) fn lms_original_held_up(&mut self, now: Instant, node: NodeId, answer: Answer) -> Answer {
+        if answer.0 != Vote::Ack {
+            return answer;
+        }
+        let Some(reason) = self.former_holder_against(now, node) else { return answer };
+        if let Some(member) = self.members.get_mut(&node) {
+            member.last_result = LastResult::Wait;
+        }
+        (Vote::WaitForReply, Some(reason))
     }
 
     fn lms_original_verdict(&self, node: NodeId, ring: RingId) -> (Vote, Reason, bool) {

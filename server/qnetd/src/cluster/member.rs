@@ -38,7 +38,7 @@ impl NodeList {
         Self { sent, sorted }
     }
 
-    fn sorted(&self) -> &[NodeId] {
+    pub(super) fn sorted(&self) -> &[NodeId] {
         self.sorted.as_ref().unwrap_or(&self.sent)
     }
 

@@ -1,6 +1,7 @@
 //! The connected nodes of one cluster, and who of them has the vote.
 
 mod ffsplit;
+mod former;
 mod lms;
 mod lms_original;
 mod member;
@@ -11,11 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use former::{Former, FormerHolder};
 pub(crate) use member::{Member, NodeList};
 use serde::{Deserialize, Serialize};
 
-use self::member::LastResult;
+use self::member::{Holds, LastResult};
 use crate::{
+    holder::Holder,
     id::ClientId,
     reason::{ChosenBy, Reason},
     wire::{Algorithm, ErrorCode, Fields, Heuristics, ListKind, NodeId, RingId, TieBreaker, Vote},
@@ -32,6 +35,8 @@ pub(crate) enum Output {
     Doubt { client: ClientId, ring: RingId },
     /// A client's ACK or NACK is another than before.
     Moved { node: NodeId, from: Option<Vote>, to: Vote, reason: Reason },
+    /// Keep who is given the vote, before anybody is told.
+    Hold(Holder),
     /// Another partition has the vote.
     Chosen { partition: Vec<NodeId>, by: ChosenBy },
 }
@@ -57,12 +62,23 @@ pub(crate) struct Cluster {
     /// ffsplit: the nodes of the partition chosen last, and why.
     chosen: NodeList,
     phase: Phase,
+    /// Who was given the vote last, as it is kept.
+    holder: Option<Holder>,
+    #[serde(skip)]
+    pub(crate) former: Option<Former>,
     #[serde(skip)]
     outputs: Vec<Output>,
 }
 
 impl Cluster {
-    pub(crate) fn new(algorithm: Algorithm, tie_breaker: TieBreaker, lms_as_original: bool) -> Self {
+    /// `holder` is who has the vote according to what is kept, and `former` who may still cast it.
+    pub(crate) fn new(
+        algorithm: Algorithm,
+        tie_breaker: TieBreaker,
+        lms_as_original: bool,
+        holder: Option<Holder>,
+        former: Option<Former>,
+    ) -> Self {
         Self {
             algorithm,
             tie_breaker,
@@ -70,6 +86,8 @@ impl Cluster {
             lms_as_original,
             chosen: NodeList::default(),
             phase: Phase::Idle,
+            holder,
+            former,
             outputs: Vec::new(),
         }
     }
@@ -88,8 +106,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a client in that [`Cluster::check`] has let through.
-    pub(crate) fn join(&mut self, node: NodeId, member: Member) {
+    /// Takes a client in that [`Cluster::check`] has let through; `since` is when this process began, if another one may
+    /// have given votes before.
+    pub(crate) fn join(&mut self, node: NodeId, mut member: Member, since: Option<Instant>) {
+        // Of lms a client keeps its vote when it loses the server while it has quorum and waits for all.
+        if self.came_back(node, member.heartbeat, since) && self.algorithm == Algorithm::Lms && !self.lms_as_original {
+            member.holds = Holds::Ack;
+        }
         self.members.insert(node, Box::new(member));
     }
 
@@ -192,12 +215,12 @@ impl Cluster {
         member.membership = list;
         member.ring = ring;
         let answer = match (self.algorithm, early) {
-            (_, Some(answer)) => answer,
+            (_, Some(answer)) => self.lms_original_held_up(now, node, answer),
             (Algorithm::Test, None) => (Vote::Ack, Some(Reason::AlwaysYes)),
             (Algorithm::FfSplit, None) if member.config.is_empty() => (Vote::AskLater, Some(Reason::ListsMissing)),
             // Others' scores still count what this client said of its checks before: so does the original.
             (Algorithm::FfSplit, None) => self.ffsplit(now, node, heuristics),
-            (Algorithm::TwoNodeLms, None) => self.two_node(node, heuristics),
+            (Algorithm::TwoNodeLms, None) => self.two_node(now, node, heuristics),
             (Algorithm::Lms, None) => {
                 member.heuristics = heuristics;
                 self.lms(now, node)
@@ -260,8 +283,14 @@ impl Cluster {
 
     /// A timer of [`Output::Timer`] has run out.
     pub(crate) fn timer(&mut self, now: Instant, node: NodeId) {
-        if self.algorithm == Algorithm::Lms && self.lms_as_original {
-            self.lms_original_timer(now, node);
+        match self.algorithm {
+            Algorithm::Lms if self.lms_as_original => self.lms_original_timer(now, node),
+            Algorithm::Test => {}
+            Algorithm::FfSplit => self.ffsplit_again(now, node),
+            Algorithm::TwoNodeLms => self.two_node_timer(now, node),
+            Algorithm::Lms => {
+                self.lms_settle(now, None);
+            }
         }
     }
 
@@ -280,7 +309,8 @@ impl Cluster {
     fn lms(&mut self, now: Instant, node: NodeId) -> Answer {
         if self.lms_as_original {
             let ring = self.members.get(&node).map(|member| member.ring).unwrap_or_default();
-            self.lms_original(node, ring)
+            let answer = self.lms_original(node, ring);
+            self.lms_original_held_up(now, node, answer)
         } else {
             self.lms_settle(now, Some(node))
         }
@@ -289,6 +319,9 @@ impl Cluster {
     /// Notes what is replied.
     fn reply(&mut self, now: Instant, node: NodeId, answer: Result<Answer, ErrorCode>) -> Result<Vote, ErrorCode> {
         let (vote, reason) = answer?;
+        if vote == Vote::Ack {
+            self.hold(node);
+        }
         self.told(now, node, vote, reason.unwrap_or(Reason::ListsMissing));
         Ok(vote)
     }
@@ -302,6 +335,9 @@ impl Cluster {
 
     /// Sends a vote that nobody asked for. Gives its number.
     fn push(&mut self, now: Instant, node: NodeId, vote: Vote, reason: Reason) -> u32 {
+        if vote == Vote::Ack {
+            self.hold(node);
+        }
         let Some(member) = self.members.get_mut(&node) else { return 0 };
         member.vote_info_seq = member.vote_info_seq.wrapping_add(1);
         let (client, seq, ring) = (member.client, member.vote_info_seq, member.ring);

@@ -1,5 +1,7 @@
 //! 2nodelms: last man standing for clusters of two nodes.
 
+use std::time::Instant;
+
 use super::{Answer, Cluster, member::LastResult};
 use crate::{
     reason::{ChosenBy, Reason},
@@ -8,7 +10,7 @@ use crate::{
 
 impl Cluster {
     /// Judges a membership list that was just stored; `heuristics` came with it.
-    pub(super) fn two_node(&mut self, node: NodeId, heuristics: Heuristics) -> Answer {
+    pub(super) fn two_node(&mut self, now: Instant, node: NodeId, heuristics: Heuristics) -> Answer {
         let Some(member) = self.members.get(&node) else { return (Vote::NoChange, None) };
         if member.last_result == LastResult::Nothing
             && let Some(holder) = self.holder_elsewhere(member.ring)
@@ -17,9 +19,26 @@ impl Cluster {
             return (Vote::Nack, Some(Reason::Newcomer { holder }));
         }
         let (wins, reason) = self.two_node_verdict(node, heuristics);
+        let held_up = if wins { self.former_holder_against(now, node) } else { None };
         let Some(member) = self.members.get_mut(&node) else { return (Vote::NoChange, None) };
+        if let Some(reason) = held_up {
+            member.last_result = LastResult::Wait;
+            return (Vote::WaitForReply, Some(reason));
+        }
         member.last_result = if wins { LastResult::Ack } else { LastResult::Nack };
         (if wins { Vote::Ack } else { Vote::Nack }, Some(reason))
+    }
+
+    /// The time of a former holder is over: whoever waited for that is judged again.
+    pub(super) fn two_node_timer(&mut self, now: Instant, node: NodeId) {
+        let Some(member) = self.members.get(&node) else { return };
+        if member.last_result != LastResult::Wait {
+            return;
+        }
+        let heuristics = member.membership_heuristics;
+        if let (vote @ (Vote::Ack | Vote::Nack), reason) = self.two_node(now, node, heuristics) {
+            self.push(now, node, vote, reason.unwrap_or(Reason::ListsMissing));
+        }
     }
 
     fn two_node_verdict(&self, node: NodeId, heuristics: Heuristics) -> (bool, Reason) {

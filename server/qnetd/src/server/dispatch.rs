@@ -114,13 +114,15 @@ impl Server {
         let joined = introduction.and_then(|who| {
             let (name, mode) = named.ok_or(ErrorCode::PreinitRequired)?;
             let (algorithm, tie_breaker) = (who.algorithm, who.tie_breaker);
-            let cluster = self
-                .clusters
-                .entry(name.clone())
-                .or_insert_with(|| Cluster::new(algorithm, tie_breaker, self.config.lms_as_original));
+            let cluster = self.clusters.entry(name.clone()).or_insert_with(|| {
+                let holder = self.holders.get(&name);
+                let former = self.past.former(now, &name, holder.is_some());
+                Cluster::new(algorithm, tie_breaker, self.config.lms_as_original, holder.cloned(), former)
+            });
             cluster.check(who.node, algorithm, tie_breaker)?;
             let keep = self.config.keep_active;
-            cluster.join(who.node, Member::new(client, address, session.heartbeat, who.ring, keep));
+            let member = Member::new(client, address, session.heartbeat, who.ring, keep);
+            cluster.join(who.node, member, self.past.since());
             session.stage = Stage::Joined { cluster: name.clone(), mode, node: who.node };
             Ok((name, who.node))
         });

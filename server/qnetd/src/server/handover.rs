@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{FromAddress, GRACE, Server};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Former, FormerHolder},
     config::{Config, TlsMode},
+    holder::Remembered,
     id::{ClientId, ClusterName},
     notice::CloseReason,
     reason::Reason,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Raised with every change of what the fields mean; what another version wrote is not taken.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The state, to be written and read by any serde format that knows field names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct Saved {
 struct SavedCluster {
     name: Vec<u8>,
     cluster: Cluster,
+    /// Who may still cast a vote that was given before a crash, and for how long.
+    former: Option<(FormerHolder, Duration)>,
     members: Vec<SavedMember>,
 }
 
@@ -111,29 +114,45 @@ impl Server {
                     algorithm: left(Timer::Algorithm),
                 })
             });
-            SavedCluster { name: name.as_bytes().to_vec(), cluster: cluster.clone(), members: members.collect() }
+            let left = |former: &Former| (former.holder.clone(), former.until.saturating_duration_since(now));
+            SavedCluster {
+                name: name.as_bytes().to_vec(),
+                cluster: cluster.clone(),
+                former: cluster.former.as_ref().map(left),
+                members: members.collect(),
+            }
         });
         Saved { format: FORMAT, clusters: clusters.collect() }
     }
 
     /// Whether a client's connection can be handed over: of who is in the middle of a message that is thrown away too
-    /// little is kept.
+    /// little is kept, and what waits for [`Event::Remembered`](super::Event::Remembered) isn't handed over.
     #[must_use]
     pub fn can_hand_over(&self, client: ClientId) -> bool {
-        self.sessions.get(&client).is_some_and(|session| session.member().is_some() && !session.inbox.is_skipping())
+        let Some(session) = self.sessions.get(&client) else { return false };
+        match &session.stage {
+            Stage::New | Stage::Named { .. } => false,
+            Stage::Joined { cluster, .. } => !session.inbox.is_skipping() && !self.held.contains_key(cluster),
+        }
     }
 
-    /// Goes on with a state. Of its clients those whose connections `came` along stay, if the settings still serve them;
+    /// Goes on with a state, and with what was remembered. Of its clients those whose connections `came` along stay, if the settings still serve them;
     /// the others have gone. Actions follow at once.
     ///
     /// # Errors
     /// When the state can't be used; then all its connections are to be closed.
-    pub fn restore(config: Config, saved: Saved, came: &BTreeSet<ClientId>, now: Instant) -> Result<Self, Unfit> {
+    pub fn restore(
+        config: Config,
+        remembered: Remembered,
+        saved: Saved,
+        came: &BTreeSet<ClientId>,
+        now: Instant,
+    ) -> Result<Self, Unfit> {
         if saved.format != FORMAT {
             return Err(Unfit::Format);
         }
-        let mut server = Self::new(config);
-        for SavedCluster { name, mut cluster, members } in saved.clusters {
+        let mut server = Self::after(config, remembered, now);
+        for SavedCluster { name, mut cluster, former, members } in saved.clusters {
             let name = ClusterName::new(&name);
             if cluster.lms_as_original() != server.config.lms_as_original {
                 return Err(Unfit::LmsAsOriginal);
@@ -141,6 +160,7 @@ impl Server {
             if members.len() != cluster.members.len() || server.clusters.contains_key(&name) {
                 return Err(Unfit::Contradiction);
             }
+            cluster.former = former.map(|(holder, left)| Former { holder, until: now + left });
             for saved in members {
                 server.take_over(now, &name, &mut cluster, saved, came)?;
             }
@@ -182,7 +202,7 @@ impl Server {
             (None, _) => Some(CloseReason::UnknownCluster(name.clone())),
             (Some(TlsMode::Off), Tls::Up { .. }) => Some(CloseReason::NoTlsHere),
             (Some(TlsMode::Required), Tls::Plain | Tls::Starting) => Some(CloseReason::PlainText(name.clone())),
-            (Some(_), Tls::Up { verified: false }) if self.config.client_cert_required => {
+            (Some(_), Tls::Up { verified: false }) if self.config.certificate_needed() => {
                 Some(CloseReason::WrongCertificate(name.clone()))
             }
             (Some(_), _) => None,

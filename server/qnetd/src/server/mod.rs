@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod handover;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,11 @@ use std::{
 };
 
 pub use self::handover::{Saved, Unfit};
+use self::past::Past;
 use crate::{
     cluster::{Cluster, Output},
     config::Config,
+    holder::{Holder, Remembered},
     id::{ClientId, ClusterName},
     notice::{CloseReason, Notice},
     session::{SIGN_OF_LIFE, Session, Stage, Tls},
@@ -76,6 +79,11 @@ pub enum Event {
         /// Whose.
         client: ClientId,
     },
+    /// What [`Action::Remember`] asked for is done, up to this number.
+    Remembered {
+        /// The action's number.
+        number: u64,
+    },
     /// [`Server::poll_timeout`] has come.
     Tick,
 }
@@ -109,6 +117,12 @@ pub enum Action {
         /// Why, for the log.
         why: CloseReason,
     },
+    /// Put [`Server::remembered`] where the next process finds it, even after a crash or a power cut; then
+    /// [`Event::Remembered`]. Until then nothing is said to the clusters that it is about.
+    Remember {
+        /// Its number; who has done one has done those before it.
+        number: u64,
+    },
     /// Tell whoever wants to know.
     Tell(Notice),
 }
@@ -121,6 +135,14 @@ struct FromAddress {
     strangers: usize,
 }
 
+/// What a cluster is not told before it is remembered who has its vote.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    /// The action that is waited for.
+    number: u64,
+    messages: Vec<(ClientId, Vec<u8>)>,
+}
+
 /// The vote service.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -130,6 +152,12 @@ pub struct Server {
     addresses: BTreeMap<IpAddr, FromAddress>,
     strangers: usize,
     clusters: BTreeMap<ClusterName, Cluster>,
+    /// Who has the vote, of clusters without clients too.
+    holders: BTreeMap<ClusterName, Holder>,
+    past: Past,
+    /// The number of the last [`Action::Remember`], and what waits for it.
+    remembers: u64,
+    held: BTreeMap<ClusterName, Held>,
     timers: Timers,
     actions: VecDeque<Action>,
     /// To be closed before the event is done with.
@@ -137,7 +165,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A service without clients.
+    /// A service without clients, the first ever.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -146,10 +174,28 @@ impl Server {
             addresses: BTreeMap::new(),
             strangers: 0,
             clusters: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            past: Past::default(),
+            remembers: 0,
+            held: BTreeMap::new(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             doomed: VecDeque::new(),
         }
+    }
+
+    /// A service without clients that begins now, after others which may have ended in any way.
+    #[must_use]
+    pub fn after(config: Config, remembered: Remembered, now: Instant) -> Self {
+        let holders = remembered.holders.clone();
+        let past = Past::new(remembered, config.heartbeat_max, now);
+        Self { holders, past, ..Self::new(config) }
+    }
+
+    /// What [`Action::Remember`] is about: all of it is to be kept, in place of what was kept before.
+    #[must_use]
+    pub fn remembered(&self) -> Remembered {
+        Remembered { holders: self.holders.clone(), whole: self.past.is_whole() }
     }
 
     /// Takes an event in. `now` never goes back.
@@ -175,6 +221,7 @@ impl Server {
                 }
             }
             Event::Gone { client } => self.doom(client, CloseReason::Gone),
+            Event::Remembered { number } => self.release(number),
             Event::Tick => {}
         }
         while let Some((at, client, timer)) = self.timers.take_due(now) {
@@ -321,7 +368,13 @@ impl Server {
             return;
         }
         session.queued += 1;
-        self.actions.push_back(Action::Send { client, bytes });
+        if let Stage::Joined { cluster, .. } = &session.stage
+            && let Some(held) = self.held.get_mut(cluster)
+        {
+            held.messages.push((client, bytes));
+        } else {
+            self.actions.push_back(Action::Send { client, bytes });
+        }
     }
 
     fn doom(&mut self, client: ClientId, why: CloseReason) {
@@ -383,9 +436,36 @@ impl Server {
                         reason,
                     }));
                 }
+                Output::Hold(holder) => self.remember(now, name, holder),
                 Output::Chosen { partition, by } => {
                     self.actions.push_back(Action::Tell(Notice::Chosen { cluster: name.clone(), partition, by }));
                 }
+            }
+        }
+    }
+
+    /// Who has a cluster's vote from now on.
+    fn remember(&mut self, now: Instant, name: &ClusterName, holder: Holder) {
+        if self.holders.len() >= self.config.limits.clients && !self.holders.contains_key(name) {
+            // There are fewer clusters with clients than there may be clients.
+            let (clusters, held) = (&self.clusters, &self.held);
+            self.holders.retain(|name, _| clusters.contains_key(name) || held.contains_key(name));
+        }
+        self.holders.insert(name.clone(), holder);
+        self.past.superseded(now, name);
+        self.remembers += 1;
+        self.held.entry(name.clone()).or_default().number = self.remembers;
+        self.actions.push_back(Action::Remember { number: self.remembers });
+    }
+
+    /// It is kept: what waited for that goes out.
+    fn release(&mut self, number: u64) {
+        let (kept, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, held)| held.number <= number);
+        self.held = held;
+        let kept: BTreeMap<ClusterName, Held> = kept;
+        for (client, bytes) in kept.into_values().flat_map(|held| held.messages) {
+            if self.sessions.contains_key(&client) {
+                self.actions.push_back(Action::Send { client, bytes });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Scenarios in virtual time, written down as transcripts: who says what, and what comes back.
 
 mod bounds;
+mod crash;
 mod handover;
 mod safety;
 mod scenarios;
@@ -29,6 +30,9 @@ struct Script {
     text: String,
     /// VOTE_INFOs that were not confirmed yet.
     unconfirmed: Vec<(u64, u32)>,
+    /// What is on the disk; nothing gets there any more if it is full.
+    kept: Remembered,
+    full: bool,
 }
 
 impl Script {
@@ -47,6 +51,8 @@ impl Script {
             configured: 2,
             text: String::new(),
             unconfirmed: Vec::new(),
+            kept: Remembered::default(),
+            full: false,
         }
     }
 
@@ -71,6 +77,11 @@ impl Script {
                 }
                 Action::Tell(Notice::Moved { node, to, reason, .. }) => {
                     let _ = writeln!(self.text, "      node {node} has {to}: {reason}");
+                }
+                Action::Remember { .. } if self.full => {}
+                Action::Remember { number } => {
+                    self.kept = self.server.remembered();
+                    self.server.handle(self.now, Event::Remembered { number });
                 }
                 Action::Tell(_) | Action::Read { .. } => {}
             }

@@ -12,7 +12,7 @@ fn handed_over(server: &Server, config: Config, came: &[u64], now: Instant) -> R
     let mut bytes = Vec::new();
     ciborium::into_writer(&server.save(now), &mut bytes).unwrap();
     let saved: Saved = ciborium::from_reader(&bytes[..]).unwrap();
-    Server::restore(config, saved, &came.iter().map(|client| ClientId(*client)).collect(), now)
+    Server::restore(config, server.remembered(), saved, &came.iter().map(|client| ClientId(*client)).collect(), now)
 }
 
 impl Script {

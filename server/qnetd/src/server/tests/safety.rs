@@ -22,6 +22,10 @@ enum Step {
     Checks(bool),
     /// Another process takes over, and may lose its connection.
     HandsOver(bool),
+    /// The server crashes and starts anew. This node is cut off meanwhile, and knows of nothing; all others do.
+    Crashes,
+    /// Time passes.
+    Waits,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -30,6 +34,8 @@ struct Client {
     membership: Vec<u32>,
     told: Vec<(u32, Vote)>,
     may_cast: bool,
+    /// The membership for which it was given its vote.
+    holds_for: Vec<u32>,
     /// What it was told last makes it cast its vote.
     casts: bool,
     seq: u32,
@@ -45,6 +51,10 @@ struct World {
     /// All clients want a tie to go to the side that had the vote before.
     keep_active: bool,
     clients: BTreeMap<u32, Client>,
+    /// Who casts a vote of a server that is no more, for which membership, and until when.
+    unaware: BTreeMap<u32, (Vec<u32>, Instant)>,
+    /// What is on the server's disk.
+    kept: Remembered,
     connections: u64,
     story: Vec<(u32, Step)>,
     acks: usize,
@@ -53,8 +63,19 @@ struct World {
 impl World {
     fn new(algorithm: Algorithm, nodes: u32, now: Instant) -> Self {
         let server = Server::new(Config::new(Clusters::Any(TlsMode::Off)));
-        let clients = BTreeMap::new();
-        Self { server, now, algorithm, nodes, keep_active: false, clients, connections: 0, story: vec![], acks: 0 }
+        Self {
+            server,
+            now,
+            algorithm,
+            nodes,
+            keep_active: false,
+            clients: BTreeMap::new(),
+            unaware: BTreeMap::new(),
+            kept: Remembered::default(),
+            connections: 0,
+            story: vec![],
+            acks: 0,
+        }
     }
 
     fn step(&mut self, node: u32, step: Step) {
@@ -80,8 +101,25 @@ impl World {
                 let came = self.clients.values().map(|client| ClientId(client.connection)).collect();
                 let saved = self.server.save(self.now);
                 let config = Config::new(Clusters::Any(TlsMode::Off));
-                self.server = Server::restore(config, saved, &came, self.now).unwrap();
+                self.server = Server::restore(config, self.kept.clone(), saved, &came, self.now).unwrap();
                 self.event(Event::Tick);
+            }
+            Step::Crashes => {
+                for (other, client) in std::mem::take(&mut self.clients) {
+                    if other == node && client.may_cast {
+                        self.unaware.insert(node, (client.holds_for, self.now + MISSES_AN_ECHO));
+                    }
+                }
+                let config = Config::new(Clusters::Any(TlsMode::Off));
+                self.server = Server::after(config, self.kept.clone(), self.now);
+            }
+            Step::Waits => {
+                let end = self.now + Duration::from_secs(6);
+                while let Some(at) = self.server.poll_timeout().filter(|at| *at <= end) {
+                    self.now = self.now.max(at);
+                    self.event(Event::Tick);
+                }
+                self.now = end;
             }
             Step::Checks(good) => {
                 let result = if good { Heuristics::Pass } else { Heuristics::Fail };
@@ -92,6 +130,7 @@ impl World {
 
     fn join(&mut self, node: u32) {
         self.connections += 1;
+        self.unaware.remove(&node);
         let connection = self.connections;
         self.clients.insert(node, Client { connection, ..Client::default() });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
@@ -161,6 +200,10 @@ impl World {
                     self.server.handle(self.now, Event::Sent { client, messages: 1 });
                 }
                 Action::Close { client, .. } => self.clients.retain(|_, other| other.connection != client.0),
+                Action::Remember { number } => {
+                    self.kept = self.server.remembered();
+                    self.server.handle(self.now, Event::Remembered { number });
+                }
                 Action::Read { .. } | Action::StartTls { .. } | Action::Tell(_) => {}
             }
         }
@@ -171,7 +214,7 @@ impl World {
         let node = *node;
         if vote == Vote::Ack {
             self.acks += 1;
-            let partition = &self.clients[&node].membership;
+            let partition = self.clients[&node].membership.clone();
             for (other, client) in self.clients.iter().filter(|(other, _)| **other != node) {
                 assert!(
                     !client.may_cast || partition.contains(other),
@@ -180,9 +223,24 @@ impl World {
                 );
             }
         }
+        if vote == Vote::Ack {
+            let (now, partition) = (self.now, &self.clients[&node].membership);
+            // A membership one node of which has moved on has ended, for the others too.
+            self.unaware.retain(|_, (nodes, _)| !nodes.iter().any(|node| partition.contains(node)));
+            for (other, (nodes, until)) in &self.unaware {
+                assert!(
+                    *until <= now,
+                    "node {node} of {partition:?} got the vote while node {other} of {nodes:?}, cut off, casts it: {:?}",
+                    self.story
+                );
+            }
+        }
         let Some(client) = self.clients.get_mut(&node) else { return };
         match vote {
-            Vote::Ack => (client.may_cast, client.casts) = (true, true),
+            Vote::Ack => {
+                (client.may_cast, client.casts) = (true, true);
+                client.holds_for.clone_from(&client.membership);
+            }
             Vote::Nack | Vote::AskLater | Vote::WaitForReply => client.casts = false,
             Vote::NoChange => {}
         }
@@ -213,6 +271,15 @@ const MORE: [Step; 9] = [
     Step::HandsOver(false),
     Step::HandsOver(true),
 ];
+
+/// And this deep with crashes of the server, beginning with a split.
+const DEPTH_OF_CRASHES: usize = 4;
+
+/// An echo that is not answered is missed when the next one is due.
+const MISSES_AN_ECHO: Duration = Duration::from_secs(16);
+
+const CRASHES: [Step; 7] =
+    [Step::Sees(0b110), Step::Sees(0), Step::Sees(1), Step::Confirms, Step::Gone, Step::Crashes, Step::Waits];
 
 fn every_order(world: &World, steps: &[Step], depth: usize, worlds: &mut usize) {
     *worlds += 1;
@@ -261,6 +328,25 @@ fn nor_with_checks_kept_partitions_and_servers_that_take_over() {
     }
 }
 
+#[test]
+fn nor_after_crashes_of_the_server_of_which_the_holder_does_not_hear() {
+    for algorithm in [Algorithm::FfSplit, Algorithm::Lms] {
+        for split in [false, true] {
+            let mut world = settled(algorithm, false);
+            if split {
+                for step in [Step::Sees(0), Step::Confirms, Step::Confirms] {
+                    world.step(1, step);
+                    world.step(2, step);
+                }
+                assert!(world.clients[&1].casts && !world.clients[&2].casts, "{algorithm:?}: {world:?}");
+            }
+            let mut worlds = 0;
+            every_order(&world, &CRASHES, DEPTH_OF_CRASHES, &mut worlds);
+            assert!(worlds > 40_000);
+        }
+    }
+}
+
 fn steps(nodes: u32) -> impl Strategy<Value = Vec<(u32, Step)>> {
     let sides = 0..(2_u8 << nodes);
     let step = prop_oneof![
@@ -269,6 +355,8 @@ fn steps(nodes: u32) -> impl Strategy<Value = Vec<(u32, Step)>> {
         1 => Just(Step::Gone),
         1 => any::<bool>().prop_map(Step::Checks),
         1 => any::<bool>().prop_map(Step::HandsOver),
+        1 => Just(Step::Crashes),
+        1 => Just(Step::Waits),
     ];
     prop::collection::vec((1..=nodes, step), 1..120)
 }
@@ -287,6 +375,10 @@ proptest! {
         let mut world = World { keep_active, ..World::new(algorithm, nodes, Instant::now()) };
         for (node, step) in story {
             world.step(node, step);
+        }
+        // Who believes in a server that is no more finds that out.
+        for _ in 0..3 {
+            world.step(1, Step::Waits);
         }
         // And once all see each other and confirm what they are told, all have it, whatever came before.
         for node in 1..=nodes {
