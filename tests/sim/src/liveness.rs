@@ -95,10 +95,19 @@ impl Run {
     /// Time is up.
     pub(crate) fn not_well(&mut self) {
         let why = self.ill().unwrap_or_else(|| "nothing happens any more".into());
-        // What the appliance says of it ends the trace.
+        // What the leader says of it ends the trace.
         let resources: Vec<_> = self.world.committed().resources.keys().cloned().collect();
-        for resource in resources {
-            self.world.ask_at(0, Request::Why { resource });
+        let now = self.world.now();
+        let leads = |who: &Who| {
+            let machine = &self.world.machines()[*who];
+            let role = machine.core().map(|core| core.leadership(machine.reading(now)).role);
+            matches!(role, Some(RaftRole::Leader { .. }))
+        };
+        if let Some(leader) = (0..self.world.machines().len()).find(leads) {
+            for resource in resources {
+                self.world.ask_at(leader, Request::Why { resource });
+            }
+            self.world.ask_at(leader, Request::Status);
         }
         self.world.violated("liveness", why);
         self.over = true;
