@@ -826,7 +826,10 @@ impl Node {
                 continue;
             }
             let kind = match (&work.seen, &wish) {
-                (Seen::Running, Wish::Send(_)) if work.moved.is_none() && may_act && guarded => {
+                // Whoever is being fenced may be up again, unguarded and not admitted, and would take it.
+                (Seen::Running, Wish::Send(to))
+                    if work.moved.is_none() && may_act && guarded && state.open_fence(to).is_none() =>
+                {
                     Some(OperationKind::Migrate)
                 }
                 (Seen::Running, Wish::Up) if work.receives.is_some() && may_act && guarded => {

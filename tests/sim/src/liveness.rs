@@ -70,6 +70,9 @@ impl Run {
             self.joined(who);
             if self.world.is_current(who) && self.world.is_blank(who) {
                 self.replace(who);
+            } else if self.world.is_shut_out_by_a_copy(who) {
+                let node = self.world.machines()[who].name().clone();
+                self.world.ask(Request::Fence { node, by: "op".into() });
             }
         }
     }

@@ -38,6 +38,15 @@ impl World {
         self.machines.iter().any(|machine| machine.is_copy && machine.name == *name)
     }
 
+    /// True for a machine that isn't let in, because the one that was admitted under its name was a copy, which is off now.
+    #[must_use]
+    pub fn is_shut_out_by_a_copy(&self, who: Who) -> bool {
+        let machine = &self.machines[who];
+        let life = self.watch.committed.life(&machine.name);
+        let is_admitted = life.is_none_or(|life| life.boot == machine.boot_id());
+        machine.was_copied && !self.is_of_copies(who) && self.is_current(who) && !is_admitted
+    }
+
     /// The machine behind a name, as another one reaches it: of two with one name the one that it heard last.
     pub(crate) fn route(&self, from: Who, name: &MemberName) -> Option<Who> {
         let first = self.who(name)?;

@@ -108,6 +108,15 @@ fn a_move_whose_target_was_fenced_says_nothing_of_the_decision_after_it() {
 }
 
 #[test]
+fn nothing_is_sent_to_a_node_that_is_being_fenced() {
+    let mut a = sending();
+    a.log.must(a.log.go());
+    a.log.must(Log::fence("b", 1));
+    a.look();
+    assert_eq!(a.find(OperationKind::Migrate), None, "its machine may be up again with a watchdog that isn't armed");
+}
+
+#[test]
 fn at_the_leases_end_a_move_is_cancelled() {
     let (mut a, operation) = sent();
     a.pass(ms(5_000));
