@@ -26,8 +26,11 @@ const CONNECTIONS: usize = 16;
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// And all of the exchange be over in this.
 const OVER_WITHIN: Duration = Duration::from_secs(15);
-/// The head's bytes at most; hyper takes no smaller bound.
+/// The head's bytes at most; hyper takes no smaller buffer, and goes on reading a head beyond its buffer unless it is told
+/// the head's own bound.
 const HEAD_MAX: usize = 8192;
+/// The head's lines at most: `curl` and Prometheus send six.
+const HEADERS_MAX: usize = 32;
 /// The body's.
 const BODY_MAX: usize = 8192;
 /// After an error of accept, which mostly is a lack of file descriptors.
@@ -103,6 +106,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_MAX)
+        .max_header_size(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(OVER_WITHIN, connection).await {
@@ -126,4 +131,55 @@ fn respond(answer: Answer) -> Response<Full<Bytes>> {
     *response.status_mut() = answer.status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(answer.kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+
+    use super::*;
+
+    /// Sends a head that never ends, and gives what was taken of it and what came back.
+    async fn endless(piece: &[u8]) -> (usize, String) {
+        // Less than one piece waits in between, so that what was taken was read.
+        let (asker, stream) = duplex(16);
+        let (mut hears, mut asks) = split(asker);
+        let served = tokio::spawn(serve(stream, |_| async { Answer::text(StatusCode::OK, "no head has ended") }));
+        let mut taken = 0;
+        let said = tokio::spawn(async move {
+            let mut said = Vec::new();
+            hears.read_to_end(&mut said).await.map(|_| said)
+        });
+        let begun = asks.write_all(b"GET / HTTP/1.1\r\nhost: pi\r\n").await;
+        while begun.is_ok() && taken < 1 << 20 && asks.write_all(piece).await.is_ok() {
+            taken += piece.len();
+        }
+        drop(asks);
+        served.await.unwrap();
+        (taken, String::from_utf8(said.await.unwrap().unwrap()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_endless_head_is_read_no_further_than_its_bound() {
+        let long = [b'a'; 64];
+        for piece in [&long[..], b"a: b\r\n"] {
+            let (taken, said) = endless(piece).await;
+            assert!(taken <= HEAD_MAX + 1024, "{taken} bytes");
+            assert!(!said.contains("200 OK"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_of_many_lines_is_refused_and_an_ordinary_one_is_not() {
+        for (lines, status) in [(HEADERS_MAX - 1, "200"), (HEADERS_MAX + 1, "431")] {
+            let (mut asker, stream) = duplex(HEAD_MAX);
+            let served = tokio::spawn(serve(stream, |_| async { Answer::text(StatusCode::OK, "hello") }));
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(lines));
+            asker.write_all(head.as_bytes()).await.unwrap();
+            let mut said = String::new();
+            asker.read_to_string(&mut said).await.unwrap();
+            assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{lines} lines: {said}");
+            served.await.unwrap();
+        }
+    }
 }

@@ -210,3 +210,41 @@ fn of_a_handshake_little_is_kept() {
     assert!(results[0].is_ok(), "{results:?}");
     assert!(matches!(results[1..], [Err(TlsError::TooLong), ..] | [_, Err(TlsError::TooLong)]), "{results:?}");
 }
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: pi\r\n\r\n").as_bytes()).await.unwrap();
+    let mut said = String::new();
+    timeout(SOON, stream.read_to_string(&mut said)).await.unwrap().unwrap();
+    said
+}
+
+#[tokio::test]
+async fn prometheus_fetches_the_figures_over_http() {
+    let (address, questions, _dir) = service().await;
+    let mut client = Client::connect(address).await;
+    client.named("plain").await.unwrap();
+    client.init().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let events = Events::new();
+    events.happened(tiebreaker_member::ask::QdeviceHappening::Started { kept: 0 });
+    let serving = tokio::spawn(serve_metrics(free, questions, events).await.unwrap());
+    let said = get(free, "/metrics").await;
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    let scrape = prometheus_parse::Scrape::parse(body.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    let value = |name: &str, label: &str, text: &str| {
+        let sample =
+            scrape.samples.iter().find(|sample| sample.metric == name && sample.labels.get(label) == Some(text));
+        match sample.unwrap().value {
+            prometheus_parse::Value::Counter(value) | prometheus_parse::Value::Gauge(value) => value,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(value("tiebreaker_qdevice_nodes", "cluster", "plain").to_string(), "1");
+    assert_eq!(value("tiebreaker_qdevice_node_tls", "node", "1").to_string(), "0");
+    assert_eq!(value("tiebreaker_qdevice_events_total", "event", "started").to_string(), "1");
+    assert!(get(free, "/other").await.starts_with("HTTP/1.1 404"));
+    serving.abort();
+}
