@@ -12,6 +12,7 @@ pub mod ipmi_sim;
 mod machine;
 mod network;
 mod node;
+pub mod plug;
 pub mod process;
 mod program;
 mod qdevice_client;
