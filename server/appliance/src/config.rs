@@ -11,6 +11,7 @@ use tiebreaker_member::program::{listen_addresses, read_config};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
+use crate::board::{Board, RawBoard};
 use crate::device_config::{DeviceConfig, Keeper, Outlet, RawDevice};
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
 
@@ -27,6 +28,8 @@ struct RawConfig {
     clusters: BTreeMap<String, RawCluster>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     qdevice: Option<RawQdevice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    board: Option<RawBoard>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +53,8 @@ pub struct Config {
     clusters: BTreeMap<ClusterName, ClusterConfig>,
     /// The QDevice service, if it is wanted.
     pub qdevice: Option<QdeviceSettings>,
+    /// What is wired to the appliance itself.
+    pub(crate) board: Board,
 }
 
 /// What is configured for one cluster.
@@ -107,7 +112,13 @@ impl Config {
             clusters.insert(key, ClusterConfig { profile, takeback, devices });
         }
         let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
-        Ok(Self { name, listen, addresses: raw.addresses, clusters, qdevice })
+        let board = raw.board.map(|board| board.check(text)).transpose()?.unwrap_or_default();
+        for wire in board.wires() {
+            if let Some(owner) = outlets.get(&Outlet::line(wire)) {
+                bail!("[board]: GPIO line {} is the device of {owner} already", wire.line);
+            }
+        }
+        Ok(Self { name, listen, addresses: raw.addresses, clusters, qdevice, board })
     }
 
     /// What is configured for a cluster.
@@ -132,6 +143,7 @@ impl Config {
             addresses: addresses.to_vec(),
             clusters: BTreeMap::new(),
             qdevice: None,
+            board: None,
         };
         Ok(toml::to_string(&raw)?)
     }
@@ -274,10 +286,33 @@ mod tests {
         let config = Config::check(toml::from_str(text).unwrap(), text, dir.path()).unwrap();
         let devices = config.cluster(&ClusterName::new("home").unwrap()).devices;
         let kinds: std::collections::BTreeSet<&str> = devices.iter().map(|device| device.access.kind()).collect();
-        let all = ["ipmi", "program", "redfish", "shelly", "shelly-gen1", "snmp", "tasmota"];
+        let all = ["board", "ipmi", "program", "redfish", "relay", "shelly", "shelly-gen1", "snmp", "tasmota"];
         assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
         let signs: Vec<_> = devices.into_iter().map(|device| device.access.open().sign()).collect();
-        use tiebreaker_fence::OffSign::{Bmc, Meter, Program, Relay};
-        assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program]);
+        use tiebreaker_fence::OffSign::{Bmc, Led, Meter, Program, Relay};
+        assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program, Led, Relay]);
+        assert!(config.board.has_panel() && config.board.watchdogs.is_some());
+    }
+
+    #[test]
+    fn tables_of_the_own_pins_name_their_mistakes() {
+        let board = "kind = 'board'\nbutton = 'GPIO23'\nled = '!GPIO24'\ndrilled = true\n";
+        let relay = "kind = 'relay'\nline = 'GPIO25'\ndrilled = true\n";
+        assert_eq!(written(&[("node1", board), ("node2", relay)]), "ok");
+        for (device, words) in [
+            (board.replace("led = '!GPIO24'\n", ""), ["needs led", "!GPIO23"]),
+            (board.replace("!GPIO24", "!GPIO23"), ["led", "the button's line"]),
+            (board.replace("GPIO23", "23"), ["button", "gpiochip0:23"]),
+            (format!("{board}dark_is_off_s = 1\n"), ["dark_is_off_s", "between 2 and 6"]),
+            (format!("{board}led_pull = 'left'\n"), ["left", "`up`"]),
+            (format!("{relay}button = 'GPIO2'\n"), ["button", "no such key"]),
+            (format!("{relay}drain_s = 60\n"), ["drain_s", "between 1 and 8"]),
+            (format!("{relay}battery = true\n"), ["battery", "line"]),
+        ] {
+            let answer = written(&[("node1", &device)]);
+            assert!(words.iter().all(|word| answer.contains(word)), "{answer}");
+        }
+        let shared = written(&[("node1", board), ("node2", &relay.replace("GPIO25", "!GPIO23"))]);
+        assert!(shared.contains("GPIO line GPIO23 is already the device of node1"), "{shared}");
     }
 }

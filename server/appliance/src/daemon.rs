@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::board::{Guard, run_panel};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::joins::{Gate, SharedGate};
@@ -128,7 +129,16 @@ pub async fn run(layout: Layout) -> Result<()> {
     if let Some(manager) = &manager {
         manager.ready().context("telling the service manager that the daemon is up")?;
     }
+    let board = daemon.config.board.clone();
+    let guard = board.watchdogs.clone().map(|watchdogs| Guard::start(watchdogs, daemon.layout.socket()));
+    let panel = board.has_panel().then(|| tokio::spawn(run_panel(board, daemon.layout.socket())));
     let result = daemon.serve(asked).await;
+    if let Some(guard) = guard {
+        guard.end().await;
+    }
+    if let Some(panel) = panel {
+        panel.abort();
+    }
     serving.abort();
     if let (Ok(()), Some(questions), Some(manager)) = (&result, &daemon.questions, &manager)
         && let Some(leaving) = questions.hand_over().await

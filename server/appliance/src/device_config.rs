@@ -1,5 +1,6 @@
 //! Power devices in `server.toml`: one table for each, whose `kind` says which other keys it has.
 
+mod board;
 mod supply;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_fence::{
-    AccountName, AllOf, Device, Fingerprint, IpmiConfig, IpmiDevice, PduConfig, PduDevice, Pins, PlugConfig,
-    PlugDevice, PlugModel, Privilege, ProgramConfig, ProgramDevice, RedfishConfig, RedfishDevice, RedfishLogin, Secret,
-    SnmpHash, Suite, SystemGuid, UserName, Wake, Waking,
+    AccountName, AllOf, BoardConfig, BoardDevice, Device, Fingerprint, IpmiConfig, IpmiDevice, PduConfig, PduDevice,
+    Pins, PlugConfig, PlugDevice, PlugModel, Privilege, ProgramConfig, ProgramDevice, RedfishConfig, RedfishDevice,
+    RedfishLogin, RelayConfig, RelayDevice, Secret, SnmpHash, Suite, SystemGuid, UserName, Wake, Waking, Wire,
 };
 use tiebreaker_pipeline::name::MemberName;
 use toml::Spanned;
@@ -73,11 +74,35 @@ pub(crate) struct RawDevice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_as: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    button: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    led: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    led_pull: Option<Spanned<Pull>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dark_is_off_s: Option<Spanned<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<Spanned<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drain_s: Option<Spanned<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     wake: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wake_to: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wake_secure_on: Option<Spanned<String>>,
+}
+
+/// What pulls the line of an LED.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Pull {
+    /// Nothing but what is wired to it.
+    None,
+    /// The Pi, up.
+    Up,
+    /// The Pi, down.
+    Down,
 }
 
 /// The protocol of a device.
@@ -98,6 +123,10 @@ pub(crate) enum Kind {
     Snmp,
     /// A fence agent of others.
     Program,
+    /// A power button and a power LED at the appliance's own pins.
+    Board,
+    /// A relay at the appliance's own pins.
+    Relay,
 }
 
 impl Kind {
@@ -110,6 +139,8 @@ impl Kind {
             Self::Tasmota => PlugModel::Tasmota.name(),
             Self::Snmp => "snmp",
             Self::Program => "program",
+            Self::Board => "board",
+            Self::Relay => "relay",
         }
     }
 
@@ -150,6 +181,8 @@ impl Kind {
             Self::Program => {
                 &["user", "agent", "options", "run_as", "no_password", "wake", "wake_to", "wake_secure_on"]
             }
+            Self::Board => &["button", "led", "led_pull", "dark_is_off_s"],
+            Self::Relay => &["line", "drain_s", "battery", "wake", "wake_to", "wake_secure_on"],
         }
     }
 }
@@ -180,6 +213,10 @@ pub(crate) enum Access {
     Pdu(Vec<PduConfig>),
     /// A fence agent of others.
     Program(ProgramConfig),
+    /// A power button and a power LED.
+    Board(BoardConfig),
+    /// A relay.
+    Relay(RelayConfig),
     /// Any of these, and a packet that wakes the node behind it.
     Waking(Box<Access>, Wake),
 }
@@ -193,6 +230,8 @@ impl Access {
             Self::Plug(model, _) => model.name(),
             Self::Pdu(_) => Kind::Snmp.name(),
             Self::Program(_) => Kind::Program.name(),
+            Self::Board(_) => Kind::Board.name(),
+            Self::Relay(_) => Kind::Relay.name(),
             Self::Waking(access, _) => access.kind(),
         }
     }
@@ -221,6 +260,9 @@ impl Access {
                     config.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 vec![Outlet { place: config.agent.display().to_string(), part: Some(options.join(" ")) }]
             }
+            // Two that share a line would press each other's button.
+            Self::Board(config) => vec![Outlet::line(&config.button), Outlet::line(&config.led)],
+            Self::Relay(config) => vec![Outlet::line(&config.line)],
             Self::Waking(access, _) => access.outlets(),
         }
     }
@@ -233,6 +275,8 @@ impl Access {
             Self::Plug(_, plugs) => together(plugs.into_iter().map(|plug| Box::new(PlugDevice::new(plug)) as _)),
             Self::Pdu(pdus) => together(pdus.into_iter().map(|pdu| Box::new(PduDevice::new(pdu)) as _)),
             Self::Program(config) => Box::new(ProgramDevice::new(config)),
+            Self::Board(config) => Box::new(BoardDevice::new(config)),
+            Self::Relay(config) => Box::new(RelayDevice::new(config)),
             Self::Waking(access, wake) => Box::new(Waking::new(access.open(), wake)),
         }
     }
@@ -264,6 +308,13 @@ impl fmt::Display for Outlet {
     }
 }
 
+impl Outlet {
+    /// A line of the appliance itself, whatever its polarity.
+    pub(crate) fn line(wire: &Wire) -> Self {
+        Self { place: format!("GPIO line {}", wire.line), part: None }
+    }
+}
+
 impl RawDevice {
     /// Checks one table. `text` is the file's, for the places of mistakes; secrets come from `secrets`.
     pub(crate) fn check(self, text: &str, secrets: &Keeper<'_>) -> Result<DeviceConfig> {
@@ -282,6 +333,8 @@ impl RawDevice {
                 let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
                 Access::Program(self.program(text, secrets, &passwd)?)
             }
+            Kind::Board => Access::Board(self.board(text)?),
+            Kind::Relay => Access::Relay(self.relay(text)?),
         };
         let access = match wake {
             Some(wake) => Access::Waking(Box::new(access), wake),
@@ -374,6 +427,12 @@ impl RawDevice {
             ("agent", span(&self.agent)),
             ("options", span(&self.options)),
             ("run_as", span(&self.run_as)),
+            ("button", span(&self.button)),
+            ("led", span(&self.led)),
+            ("led_pull", span(&self.led_pull)),
+            ("dark_is_off_s", span(&self.dark_is_off_s)),
+            ("line", span(&self.line)),
+            ("drain_s", span(&self.drain_s)),
             ("wake", span(&self.wake)),
             ("wake_to", span(&self.wake_to)),
             ("wake_secure_on", span(&self.wake_secure_on)),

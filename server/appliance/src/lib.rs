@@ -3,7 +3,9 @@
 //! It wires the parts together and owns sockets, clocks and files: one certificate authority, one listening port for all
 //! clusters, one member of consensus per cluster, the power devices of the nodes, and the local control socket. What it
 //! does is decided in the crates below it. Beside all that stands the QDevice service for Corosync clusters (`qdevice`).
+//! LEDs, a button and a watchdog of its own (`board`) go by what it answers itself.
 
+mod board;
 pub mod cli;
 mod cluster;
 mod config;

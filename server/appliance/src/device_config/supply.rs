@@ -156,7 +156,7 @@ impl RawDevice {
     }
 
     /// A machine with a battery runs on when its supply is cut, and zero watts prove nothing.
-    fn has_no_battery(&self, text: &str) -> Result<()> {
+    pub(super) fn has_no_battery(&self, text: &str) -> Result<()> {
         match &self.battery {
             Some(battery) if *battery.get_ref() => bail!(
                 "{}: battery: a node with a battery runs on when its supply is cut, so this device would prove nothing. \

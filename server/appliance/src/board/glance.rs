@@ -1,0 +1,97 @@
+//! What the LEDs tell, out of what the clusters say of themselves.
+
+use std::collections::BTreeSet;
+
+use tiebreaker_firmware::{Fault, Fencing, Quorum};
+use tiebreaker_member::core::Status;
+
+/// All that is shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Glance {
+    pub(super) quorum: Quorum,
+    pub(super) fencing: Fencing,
+    pub(super) fault: Fault,
+    /// What asks for a person, in words: whoever acknowledged all of it isn't asked again.
+    pub(super) reasons: BTreeSet<String>,
+}
+
+impl Glance {
+    /// The daemon doesn't answer itself.
+    pub(super) fn silent() -> Self {
+        let reasons = BTreeSet::from(["the appliance doesn't answer itself".to_owned()]);
+        Self { quorum: Quorum::Lost, fencing: Fencing::Idle, fault: Fault::Silent, reasons }
+    }
+
+    /// The worst of all clusters. `None` stands for one that doesn't answer.
+    pub(super) fn of(clusters: &[Option<Status>]) -> Self {
+        let mut glance =
+            Self { quorum: Quorum::Whole, fencing: Fencing::Idle, fault: Fault::None, reasons: BTreeSet::new() };
+        for cluster in clusters {
+            match cluster {
+                Some(status) => glance.add(status),
+                None => {
+                    glance.quorum = Quorum::Lost;
+                    glance.fault = glance.fault.max(Fault::Alarm);
+                    glance.reasons.insert("a cluster doesn't answer".to_owned());
+                }
+            }
+        }
+        glance
+    }
+
+    fn add(&mut self, status: &Status) {
+        let (in_service, expected) = status.votes;
+        let quorum = match &status.leader {
+            None => Quorum::Lost,
+            Some(_) if in_service < expected => Quorum::Majority,
+            Some(_) => Quorum::Whole,
+        };
+        self.quorum = self.quorum.max(quorum);
+        for open in status.fences.iter().filter(|open| open.fence.is_open()) {
+            let fencing = if open.fence.last_failure.is_some() { Fencing::Failed } else { Fencing::UnderWay };
+            self.fencing = self.fencing.max(fencing);
+        }
+        let devices = status.members.iter().flat_map(|member| {
+            let unproven = member.devices.iter().filter(|device| !device.proven);
+            unproven.map(move |device| format!("{} {} {} isn't proven", status.cluster, member.name, device.name))
+        });
+        for device in devices {
+            self.fault = self.fault.max(Fault::Device);
+            self.reasons.insert(device);
+        }
+        for alarm in &status.alarms {
+            self.fault = self.fault.max(Fault::Alarm);
+            self.reasons.insert(format!("{} {alarm}", status.cluster));
+        }
+    }
+
+    /// What is left to show once a person has seen `acknowledged`.
+    pub(super) fn unless_seen(&self, acknowledged: &BTreeSet<String>) -> Fault {
+        if self.reasons.is_subset(acknowledged) { Fault::None } else { self.fault }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_stays_dark_until_something_new_comes() {
+        let mut glance = Glance::of(&[]);
+        assert_eq!((glance.quorum, glance.fault), (Quorum::Whole, Fault::None));
+        glance.fault = Fault::Device;
+        glance.reasons.insert("bmc".into());
+        assert_eq!(glance.unless_seen(&BTreeSet::new()), Fault::Device);
+        let seen = glance.reasons.clone();
+        assert_eq!(glance.unless_seen(&seen), Fault::None);
+        glance.reasons.insert("another".into());
+        assert_eq!(glance.unless_seen(&seen), Fault::Device);
+    }
+
+    #[test]
+    fn a_cluster_that_does_not_answer_has_no_majority_that_one_could_rely_on() {
+        let glance = Glance::of(&[None]);
+        assert_eq!((glance.quorum, glance.fault), (Quorum::Lost, Fault::Alarm));
+        assert_eq!(Glance::silent().fault, Fault::Silent);
+    }
+}
