@@ -108,7 +108,7 @@ fn whole(quorum: &Quorum) -> bool {
 
 fn original(folder: &Path, network: &Network, nodes: &[CorosyncNode]) -> Result<Server> {
     let folder = folder.join("pi");
-    for name in ["etc/qnetd", "lib", "run/corosync-qnetd"] {
+    for name in ["etc/qnetd", "lib", "root", "run/corosync-qnetd"] {
         fs::create_dir_all(folder.join(name))?;
     }
     let place = network.on("pi");

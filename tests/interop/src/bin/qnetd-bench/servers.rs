@@ -86,7 +86,7 @@ impl Rig {
     }
 
     fn original(folder: TempDir, secure: bool) -> Result<Self> {
-        for name in ["etc/qnetd", "lib", "run/corosync-qnetd"] {
+        for name in ["etc/qnetd", "lib", "root", "run/corosync-qnetd"] {
             fs::create_dir_all(folder.path().join(name))?;
         }
         let place = ["unshare", "--mount"].map(Into::into);
