@@ -3,7 +3,7 @@
 //! The newest events are kept in memory, so many and no more. What strangers cause is counted in full, but told only so
 //! often: nobody outside shall be able to wash the rest away.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,7 @@ use tiebreaker_qnetd::{ChosenBy, CloseReason, Notice};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// Events that are kept.
-const KEPT: usize = 1000;
+use super::kept::KeptEvents;
 
 /// Strangers' events that are told at once, and how long it takes until one more may be.
 const STRANGERS_AT_ONCE: u32 = 20;
@@ -36,7 +35,7 @@ pub struct Events {
 
 struct History {
     run: u64,
-    kept: VecDeque<QdeviceEvent>,
+    kept: KeptEvents,
     last: u64,
     counts: BTreeMap<&'static str, u64>,
     strangers: Allowance,
@@ -70,7 +69,7 @@ impl Events {
         // Numbers begin anew with each run: who follows must see that it is another.
         let run = u64::try_from(unix().as_micros()).unwrap_or_default();
         let strangers = Allowance { left: STRANGERS_AT_ONCE, since: Instant::now() };
-        let history = History { run, kept: VecDeque::new(), last: 0, counts: BTreeMap::new(), strangers };
+        let history = History { run, kept: KeptEvents::default(), last: 0, counts: BTreeMap::new(), strangers };
         Self { history: Arc::new(Mutex::new(history)), newest: Arc::new(watch::Sender::new(0)) }
     }
 
@@ -90,10 +89,7 @@ impl Events {
         history.last += 1;
         let at_ms = u64::try_from(unix().as_millis()).unwrap_or_default();
         let event = QdeviceEvent { number: history.last, at_ms, warning, what, text };
-        if history.kept.len() >= KEPT {
-            history.kept.pop_front();
-        }
-        history.kept.push_back(event);
+        history.kept.push(&event);
         let last = history.last;
         drop(history);
         self.newest.send_replace(last);
@@ -128,7 +124,7 @@ impl Events {
         // Its end without an event is an answer, too.
         let _nothing = tokio::time::timeout(wait, newest.wait_for(|newest| *newest > after)).await;
         let history = self.history();
-        let events: Vec<QdeviceEvent> = history.kept.iter().filter(|event| event.number > after).cloned().collect();
+        let events = history.kept.after(after);
         let first = events.first().map_or(history.last + 1, |event| event.number);
         LocalReply::QdeviceEvents { run: own, missed: first.saturating_sub(after + 1), events }
     }

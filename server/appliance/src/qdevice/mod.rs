@@ -12,6 +12,7 @@ mod follow;
 mod handover;
 mod holders;
 mod invite;
+mod kept;
 mod metrics;
 mod pki;
 mod poll;
