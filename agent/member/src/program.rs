@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -108,14 +110,14 @@ pub fn main_from<A: Parser, E: Display>(
     }
 }
 
-/// Writes the log to standard error, coloured on a terminal: `RUST_LOG` says how much, `info` if it is not set.
+/// Writes the log to standard error, coloured on a terminal. `RUST_LOG` says how much, `info` if it is not set: a level, or
+/// TARGET=LEVEL for parts of the program, with commas between them.
 pub fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let wanted = wanted.and_then(|text| text.parse().ok());
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(filter).with(lines).init();
 }
 
 #[cfg(test)]
