@@ -2,7 +2,11 @@
 //! request and one reply per exchange. Over TLS an operator sends a bare [`Request`] instead: its certificate names the
 //! cluster.
 
+mod devices;
+
 use serde::{Deserialize, Serialize};
+
+pub use devices::{DeviceReport, DeviceRequest, DeviceTrial, Hidden, SecretsReport, SecretsRequest};
 
 use crate::core::{Reply, Request};
 
@@ -41,6 +45,15 @@ pub enum LocalRequest {
         /// How long it is good for, in seconds.
         ttl_s: u64,
     },
+    /// Power devices.
+    Devices {
+        /// Of which cluster; may be left out where the daemon serves one cluster.
+        cluster: Option<String>,
+        /// What.
+        request: DeviceRequest,
+    },
+    /// The secrets of power devices.
+    Secrets(SecretsRequest),
     /// What happened in the QDevice service.
     QdeviceEvents {
         /// The run of the daemon that `after` is of.
@@ -87,6 +100,15 @@ pub enum LocalReply {
         /// When it ends, seconds since 1970.
         expires: u64,
     },
+    /// Power devices.
+    Devices {
+        /// They.
+        reports: Vec<DeviceReport>,
+    },
+    /// What trying a new device showed.
+    Tried(Box<DeviceTrial>),
+    /// What is known of the secrets.
+    Secrets(SecretsReport),
     /// Events, oldest first.
     QdeviceEvents {
         /// This run of the daemon: numbers begin anew with each.
@@ -116,6 +138,9 @@ impl std::fmt::Debug for LocalReply {
             Self::QdeviceInvitation { expires, .. } => {
                 f.debug_struct("QdeviceInvitation").field("expires", expires).finish_non_exhaustive()
             }
+            Self::Devices { reports } => f.debug_struct("Devices").field("reports", reports).finish(),
+            Self::Tried(trial) => f.debug_tuple("Tried").field(trial).finish(),
+            Self::Secrets(report) => f.debug_tuple("Secrets").field(report).finish(),
             Self::QdeviceEvents { run, events, missed } => f
                 .debug_struct("QdeviceEvents")
                 .field("run", run)

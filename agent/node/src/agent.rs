@@ -300,6 +300,9 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         LocalRequest::Qdevice | LocalRequest::QdeviceInvite { .. } | LocalRequest::QdeviceEvents { .. } => {
             LocalReply::Refused { why: "this is a node: the appliance serves QDevice clients, ask there".into() }
         }
+        LocalRequest::Devices { .. } | LocalRequest::Secrets(_) => {
+            LocalReply::Refused { why: "this is a node: the appliance keeps the power devices, ask there".into() }
+        }
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),
         },

@@ -1,5 +1,9 @@
 //! The command line of `tiebreaker-server`.
 
+mod device;
+mod prompt;
+mod secrets;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,6 +71,15 @@ enum Subcommands {
         #[command(flatten)]
         confirmation: Confirmation,
     },
+    /// Power devices: adding and trying them, reading and switching them by hand.
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// The secrets of power devices: one encrypted file.
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
+    /// The audit log of fencing.
+    #[command(subcommand)]
+    Audit(secrets::AuditCommand),
     /// The QDevice service: votes for clusters that run Corosync.
     #[command(subcommand)]
     Qdevice(QdeviceCommand),
@@ -215,6 +228,9 @@ fn run(args: Args) -> Result<()> {
         Subcommands::Takeover { data, cluster, confirmation } => {
             runtime.block_on(takeover(&data, &cluster, &confirmation))
         }
+        Subcommands::Device(command) => runtime.block_on(device::run(command)),
+        Subcommands::Secrets(command) => runtime.block_on(secrets::run(command)),
+        Subcommands::Audit(command) => secrets::run_audit(command),
         Subcommands::Qdevice(QdeviceCommand::Status { data, json }) => runtime.block_on(qdevice_status(&data, json)),
         Subcommands::Qdevice(QdeviceCommand::Invite { data, cluster, algorithm, address, ttl_minutes, json }) => {
             let algorithm = match algorithm {
@@ -429,6 +445,26 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
         LocalReply::Refused { why } => bail!("{why}"),
         _ => bail!("the daemon answered something else than was asked"),
     }
+}
+
+/// Asks the daemon, if one runs.
+async fn ask_running_daemon(data: &Path, request: &LocalRequest, within: Duration) -> Result<Option<LocalReply>> {
+    let mut client = match Client::local(&Layout::new(data).socket(), ASK_WITHIN).await {
+        Ok(client) => client,
+        Err(LinkError::Local { source, .. }) if no_daemon(&source) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    ciborium::into_writer(request, &mut *bytes)?;
+    let answer = client.ask(&bytes, within).await?;
+    let reply = ciborium::from_reader(&answer[..]);
+    Ok(Some(reply.context("the daemon's answer can't be decoded: is it of another version?")?))
+}
+
+/// Who works here, as the daemon calls him too.
+fn operator() -> String {
+    let uid = rustix::process::getuid();
+    if uid.is_root() { "root".into() } else { format!("user {}", uid.as_raw()) }
 }
 
 /// Nobody listens: the socket isn't there, or was left behind.

@@ -14,8 +14,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::audit::Audit;
 use crate::config::ClusterConfig;
 use crate::devices::Devices;
+use crate::fence_watch;
 use crate::joins::SharedGate;
 use crate::layout::{Layout, appliance_subject, unix_seconds};
 
@@ -23,6 +25,8 @@ use crate::layout::{Layout, appliance_subject, unix_seconds};
 pub struct Cluster {
     /// The way to its member.
     pub member: MemberHandle,
+    /// Its power devices.
+    pub devices: Devices,
     tasks: JoinSet<Result<(), MemberError>>,
 }
 
@@ -38,6 +42,7 @@ impl Cluster {
         config: ClusterConfig,
         gate: &SharedGate,
         acceptor: &Acceptor,
+        audit: &Audit,
     ) -> Result<Self> {
         let identity = layout.identity(name)?;
         let raft_id = identity.cert().subject.raft_id.context("the appliance's certificate names no number")?;
@@ -57,9 +62,10 @@ impl Cluster {
         let (member, handle, wants) = Member::open(member, acceptor)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(member.run());
-        let devices = Devices::new(config.devices);
+        let devices = Devices::new(name, &config, audit.clone())?;
+        tasks.spawn(forever(fence_watch::watch(handle.clone(), audit.clone())));
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
-        tasks.spawn(forever(devices.prove(handle.clone())));
+        tasks.spawn(forever(devices.clone().prove(handle.clone())));
         tasks.spawn(forever(renew_own(
             layout.clone(),
             name.clone(),
@@ -69,7 +75,7 @@ impl Cluster {
             identity,
         )));
         tasks.spawn(forever(set(handle.clone(), config.profile, config.takeback)));
-        Ok(Self { member: handle, tasks })
+        Ok(Self { member: handle, devices, tasks })
     }
 
     /// Waits until one of the cluster's tasks fails.

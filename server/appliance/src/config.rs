@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,10 @@ use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
 use crate::board::{Board, RawBoard};
-use crate::device_config::{DeviceConfig, Keeper, Outlet, RawDevice};
+use crate::device_config::{Outlet, RawDevice};
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
+use crate::recipe::Recipe;
+use crate::secrets::Vault;
 
 /// The file as it is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +40,7 @@ struct RawConfig {
 struct RawCluster {
     profile: Option<String>,
     takeback_s: Option<u64>,
+    prove_every_s: Option<u64>,
     #[serde(default)]
     devices: Vec<RawDevice>,
 }
@@ -64,8 +68,10 @@ pub struct ClusterConfig {
     pub profile: Option<Profile>,
     /// The time of good health after which the appliance leads again, to be set, if any.
     pub takeback: Option<Duration>,
+    /// The time between two proofs of a power device that is in order.
+    pub prove_every: Option<Duration>,
     /// Power devices.
-    pub devices: Vec<DeviceConfig>,
+    pub(crate) devices: Vec<Recipe>,
 }
 
 impl Config {
@@ -81,25 +87,34 @@ impl Config {
         Self::check(raw, &text, dir).with_context(|| format!("in {}", path.display()))
     }
 
+    /// The same from its text, with what lies beside it in `dir`.
+    ///
+    /// # Errors
+    /// Names the place and the way out.
+    pub(crate) fn parse(text: &str, dir: &Path) -> Result<Self> {
+        Self::check(toml::from_str(text)?, text, dir)
+    }
+
     fn check(raw: RawConfig, text: &str, dir: &Path) -> Result<Self> {
         let name = MemberName::new(&raw.name).context("name")?;
         let listen = listen_addresses(&raw.listen)?;
+        let (text, vault) = (Arc::from(text), Vault::of(dir));
         let mut clusters = BTreeMap::new();
         let mut outlets: BTreeMap<Outlet, String> = BTreeMap::new();
         for (name, cluster) in raw.clusters {
             let at = format!("clusters.{name}");
             let key = ClusterName::new(&name).context("clusters")?;
             let profile = cluster.profile.map(|text| text.parse()).transpose().with_context(|| at.clone())?;
-            let mut devices: Vec<DeviceConfig> = Vec::new();
+            let mut devices: Vec<Recipe> = Vec::new();
             for device in cluster.devices {
                 let at = format!("{at}.devices {:?}", device.name);
-                let device = device.check(text, &Keeper { dir }).with_context(|| at.clone())?;
+                let device = Recipe::check(&key, device, &text, dir, &vault).with_context(|| at.clone())?;
                 if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
                     bail!("{at}: {} has two devices of this name", device.node);
                 }
                 // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
                 let owner = format!("{} of cluster {key}", device.node);
-                for outlet in device.access.outlets() {
+                for outlet in device.outlets.clone() {
                     if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
                         && other != owner
                     {
@@ -109,10 +124,11 @@ impl Config {
                 devices.push(device);
             }
             let takeback = cluster.takeback_s.map(Duration::from_secs);
-            clusters.insert(key, ClusterConfig { profile, takeback, devices });
+            let prove_every = cluster.prove_every_s.map(prove_every).transpose().with_context(|| at.clone())?;
+            clusters.insert(key, ClusterConfig { profile, takeback, prove_every, devices });
         }
         let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
-        let board = raw.board.map(|board| board.check(text)).transpose()?.unwrap_or_default();
+        let board = raw.board.map(|board| board.check(&text)).transpose()?.unwrap_or_default();
         for wire in board.wires() {
             if let Some(owner) = outlets.get(&Outlet::line(wire)) {
                 bail!("[board]: GPIO line {} is the device of {owner} already", wire.line);
@@ -149,6 +165,14 @@ impl Config {
     }
 }
 
+/// Proofs are logins: more often than each minute is a burden for a BMC, and rarer than each day finds out too late.
+fn prove_every(seconds: u64) -> Result<Duration> {
+    if !(60..=86_400).contains(&seconds) {
+        bail!("prove_every_s: {seconds} s between two proofs of a device: 60 to 86400 are allowed");
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +199,8 @@ mod tests {
         assert!(parse("name = 'pi'\nlisten = ['here']").contains("ADDRESS:PORT"));
         let profile = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nprofile = 'quick'");
         assert!(profile.contains("clusters.home") && profile.contains("balanced"), "{profile}");
+        let often = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nprove_every_s = 5");
+        assert!(often.contains("clusters.home") && often.contains("60 to 86400"), "{often}");
         let head = "name = 'pi'\nlisten = ['[::]:8405']\n";
         assert_eq!(parse(&format!("{head}[qdevice.clusters.'Prod 1']\nplain_text = true")), "ok");
         let port = parse(&format!("{head}[qdevice]\nlisten = ['5403']"));
@@ -285,10 +311,10 @@ mod tests {
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         let config = Config::check(toml::from_str(text).unwrap(), text, dir.path()).unwrap();
         let devices = config.cluster(&ClusterName::new("home").unwrap()).devices;
-        let kinds: std::collections::BTreeSet<&str> = devices.iter().map(|device| device.access.kind()).collect();
+        let kinds: std::collections::BTreeSet<&str> = devices.iter().map(|device| device.kind).collect();
         let all = ["board", "ipmi", "program", "redfish", "relay", "shelly", "shelly-gen1", "snmp", "tasmota"];
         assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
-        let signs: Vec<_> = devices.into_iter().map(|device| device.access.open().sign()).collect();
+        let signs: Vec<_> = devices.into_iter().map(|device| device.open().unwrap().sign()).collect();
         use tiebreaker_fence::OffSign::{Bmc, Led, Meter, Program, Relay};
         assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program, Led, Relay]);
         assert!(config.board.has_panel() && config.board.watchdogs.is_some());

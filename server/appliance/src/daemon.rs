@@ -17,9 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::asked::Asked;
+use crate::audit::Audit;
 use crate::board::{Guard, run_panel};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::desk::Hand;
+use crate::devices::Devices;
+use crate::hardening::keep_memory_private;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
@@ -27,6 +32,7 @@ use crate::qdevice::{
     Arrived, ControlSettings, ControlSocket, Engine, Events, HolderFile, Invitations, InvitedAlgorithm, OnShutdown,
     Questions, serve_metrics,
 };
+use crate::secrets;
 use crate::stopped::StoppedClusters;
 
 /// What a socket unit calls the port of the clusters (`FileDescriptorName=`).
@@ -37,12 +43,20 @@ const MOST_KEPT: usize = 20_000;
 
 const NO_QDEVICE: &str = "this appliance serves no QDevice clients: add [qdevice] to server.toml";
 
+/// What the daemon asks of a running cluster.
+#[derive(Clone)]
+struct Served {
+    member: MemberHandle,
+    devices: Devices,
+}
+
 struct Daemon {
     layout: Layout,
     config: Config,
     gate: SharedGate,
     acceptor: Acceptor,
-    clusters: BTreeMap<ClusterName, MemberHandle>,
+    clusters: BTreeMap<ClusterName, Served>,
+    audit: Audit,
     stopped: StoppedClusters,
     failures: JoinSet<(ClusterName, MemberError)>,
     /// The QDevice service, if it is wanted.
@@ -57,6 +71,7 @@ struct Daemon {
 /// # Errors
 /// What stopped it.
 pub async fn run(layout: Layout) -> Result<()> {
+    keep_memory_private()?;
     let config = Config::load(&layout.config())?;
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
@@ -93,12 +108,14 @@ pub async fn run(layout: Layout) -> Result<()> {
         questions = Some(ask);
         votes.spawn(engine.run());
     }
+    let (audit, scribe) = Audit::start(layout.root()).context("the audit log")?;
     let mut daemon = Daemon {
         layout,
         config,
         gate,
         acceptor,
         clusters: BTreeMap::new(),
+        audit,
         stopped: StoppedClusters::default(),
         failures: JoinSet::new(),
         votes,
@@ -146,6 +163,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     {
         warn!("QDevice clients will have to come again: {error:#}");
     }
+    tokio::task::block_in_place(|| scribe.finish());
     drop(socket);
     result
 }
@@ -153,8 +171,10 @@ pub async fn run(layout: Layout) -> Result<()> {
 impl Daemon {
     fn start(&mut self, name: &ClusterName) -> Result<()> {
         let config = self.config.cluster(name);
-        let mut cluster = Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor)?;
-        self.clusters.insert(name.clone(), cluster.member.clone());
+        let mut cluster =
+            Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor, &self.audit)?;
+        let served = Served { member: cluster.member.clone(), devices: cluster.devices.clone() };
+        self.clusters.insert(name.clone(), served);
         self.stopped.started(Instant::now(), name);
         let name = name.clone();
         self.failures.spawn(async move { (name, cluster.failed().await) });
@@ -242,12 +262,37 @@ impl Daemon {
                 Ok(reply) => reply,
                 Err(error) => refused(format!("{error:#}")),
             },
+            LocalRequest::Devices { cluster, request } => {
+                let served = match self.find(cluster) {
+                    Ok(served) => served,
+                    Err(error) => {
+                        let _ = answer.send(refused(format!("{error:#}")));
+                        return;
+                    }
+                };
+                let hand = Hand { layout: self.layout.clone(), audit: self.audit.clone(), by };
+                // A device may take seconds: other requests don't wait for it.
+                tokio::spawn(async move {
+                    let reply = hand.serve(&served.devices, Some(&served.member), request).await;
+                    let _ =
+                        answer.send(reply.unwrap_or_else(|error| LocalReply::Refused { why: format!("{error:#}") }));
+                });
+                return;
+            }
+            LocalRequest::Secrets(request) => {
+                let root = self.layout.root();
+                secrets::answer(root, &request).unwrap_or_else(|error| refused(error.to_string()))
+            }
             LocalRequest::Cluster { cluster, request } => match self.find(cluster) {
-                Ok(member) => {
+                Ok(Served { member, .. }) => {
                     let stopped = self.stopped.words(Instant::now());
+                    let (audit, asked) = (self.audit.clone(), Asked::of(&member, &request, &by));
                     // The cluster may take seconds: other requests don't wait for it.
                     tokio::spawn(async move {
                         let mut reply: Reply = member.ask_for_operator(*request, by).await;
+                        if let Some(asked) = asked {
+                            audit.record(asked.answered(&reply));
+                        }
                         // Clusters don't see each other, but whoever asks here works on the appliance itself.
                         if let Reply::Status(status) = &mut reply {
                             status.alarms.extend(stopped);
@@ -284,13 +329,13 @@ impl Daemon {
         Ok(LocalReply::QdeviceInvitation { command: command.to_string(), expires: unix_seconds() + ttl_s })
     }
 
-    fn find(&self, cluster: Option<String>) -> Result<MemberHandle> {
+    fn find(&self, cluster: Option<String>) -> Result<Served> {
         let names = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match cluster {
             Some(text) => {
                 let name = ClusterName::new(&text)?;
                 match self.clusters.get(&name) {
-                    Some(member) => Ok(member.clone()),
+                    Some(served) => Ok(served.clone()),
                     None => match self.stopped.word(Instant::now(), &name) {
                         Some(word) => bail!("{word}"),
                         None => bail!("there is no cluster {name} here: {}", names()),
@@ -317,7 +362,7 @@ impl Daemon {
             self.start(&name)?;
             info!(cluster = %name, "created");
         }
-        let member = self.clusters.get(&name).with_context(|| format!("cluster {name} has just stopped"))?;
+        let member = &self.clusters.get(&name).with_context(|| format!("cluster {name} has just stopped"))?.member;
         let (token, expires) = self.gate.create_token(&name, kind, self.gate.now(member), ttl_s).await?;
         Ok(LocalReply::Token { token: token.to_string(), expires, created })
     }

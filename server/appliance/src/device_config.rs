@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -19,8 +18,10 @@ use tiebreaker_fence::{
 use tiebreaker_pipeline::name::MemberName;
 use toml::Spanned;
 
+use crate::recipe::Keeper;
+
 /// The table as it is written: the keys of all kinds, so that toml itself points at any other.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawDevice {
     node: String,
@@ -30,9 +31,12 @@ pub(crate) struct RawDevice {
     address: Option<Spanned<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<Spanned<String>>,
-    /// A file beside this one, of mode 0600.
+    /// A file beside this one, of mode 0600. With neither of the two the secret is in the vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     password_file: Option<String>,
+    /// A credential that the service manager gives the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credential: Option<String>,
     #[serde(default)]
     drilled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -316,6 +320,11 @@ impl Outlet {
 }
 
 impl RawDevice {
+    /// Whether it leaves to the vault where its secret is.
+    pub(crate) fn names_no_secret(&self) -> bool {
+        self.password_file.is_none() && self.credential.is_none()
+    }
+
     /// Checks one table. `text` is the file's, for the places of mistakes; secrets come from `secrets`.
     pub(crate) fn check(self, text: &str, secrets: &Keeper<'_>) -> Result<DeviceConfig> {
         let node = MemberName::new(&self.node).context("node")?;
@@ -388,7 +397,7 @@ impl RawDevice {
         secrets: &Keeper<'_>,
         make: impl FnOnce(Vec<u8>) -> Result<Secret, E>,
     ) -> Result<Secret> {
-        secrets.read(self.password_file.as_deref(), make)
+        secrets.read(self.password_file.as_deref(), self.credential.as_deref(), make)
     }
 
     fn account(&self, text: &str) -> Result<String> {
@@ -464,35 +473,13 @@ fn place(text: &str, span: Range<usize>) -> String {
     format!("line {line}, column {column}")
 }
 
-/// Where the secrets of a device come from.
-pub(crate) struct Keeper<'a> {
-    /// The folder of the configuration.
-    pub(crate) dir: &'a Path,
-}
-
-impl Keeper<'_> {
-    /// Reads a password from a file that its owner alone may read.
-    fn read<E: std::error::Error + Send + Sync + 'static>(
-        &self,
-        file: Option<&str>,
-        make: impl FnOnce(Vec<u8>) -> Result<Secret, E>,
-    ) -> Result<Secret> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.dir.join(file.context("password_file: names the file beside this one with the password")?);
-        let at = || format!("password_file {}", path.display());
-        let mode = std::fs::metadata(&path).with_context(at)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            bail!("{}: others may read it (mode {:o}): run `chmod 600` on it", at(), mode & 0o777);
-        }
-        let text = zeroize::Zeroizing::new(std::fs::read(&path).with_context(at)?);
-        let end = text.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-        make(text[..end].to_vec()).with_context(at)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tiebreaker_pipeline::name::ClusterName;
+
     use super::*;
+    use crate::recipe::Recipe;
+    use crate::secrets::Vault;
 
     const HEAD: &str = "node = 'node1'\nname = 'bmc'\naddress = '192.0.2.7:443'\nuser = 'tb'\npassword_file = 'bmc'\n";
     const UUID: &str = "uuid = '4c4c4544-0042-3510-8054-b4c04f4d3132'\n";
@@ -509,7 +496,11 @@ mod tests {
         std::fs::write(&secret, "correct-horse-battery\n").unwrap();
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         let raw: RawDevice = toml::from_str(text).map_err(|error| error.to_string())?;
-        raw.check(text, &Keeper { dir: dir.path() }).map_err(|error| format!("{error:#}"))
+        let (cluster, vault) = (ClusterName::new("home").unwrap(), Vault::with_credentials(dir.path(), None));
+        let recipe = Recipe::check(&cluster, raw.clone(), &text.into(), dir.path(), &vault);
+        let recipe = recipe.map_err(|error| format!("{error:#}"))?;
+        let access = recipe.access().map_err(|error| format!("{error:#}"))?;
+        Ok(DeviceConfig { node: recipe.node, name: recipe.name, drilled: recipe.drilled, access })
     }
 
     #[test]
@@ -554,6 +545,15 @@ mod tests {
     fn a_drill_stands_in_for_the_uuid() {
         let config = check(&format!("{}drilled = true", redfish().replace(UUID, ""))).unwrap();
         assert!(matches!(config.access, Access::Redfish(RedfishConfig { uuid: None, drilled: true, .. })));
+    }
+
+    #[test]
+    fn without_a_file_the_secret_is_the_vaults() {
+        let text = redfish().replace("password_file = 'bmc'\n", "");
+        let error = check(&text).unwrap_err();
+        assert!(error.contains("no secret for home/node1/bmc") && error.contains("device password"), "{error}");
+        let error = check(&format!("{}credential = 'bmc'", redfish())).unwrap_err();
+        assert!(error.contains("give one of them"), "{error}");
     }
 
     #[test]
@@ -610,7 +610,7 @@ mod tests {
         has(plug("").replace("54:dc", "54"), &["line 5", "mac", "no MAC address"]);
         has(plug("user = 'root'"), &["line 7", "always admin"]);
         has(plug("").replace("'shelly'", "'shelly-gen1'"), &["needs user"]);
-        has(plug("").replace("password_file = 'bmc'\n", ""), &["password_file"]);
+        has(plug("").replace("password_file = 'bmc'\n", ""), &["no secret for", "device password"]);
         has(plug("off_below_watts = 0"), &["line 7", "1 to 20"]);
         has(plug("off_below_watts = 3\nmeasured = false"), &["nothing is measured"]);
         for outlets in ["[]", "[0, 0]", "[8]", "[0, 1, 2, 3, 4, 5, 6, 7, 8]"] {

@@ -1,72 +1,194 @@
-//! The power devices of one cluster: commands for the fencer, and proofs while they are idle.
+//! The power devices of one cluster, and commands of the fencer for them.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tiebreaker_fence::{Device, DeviceError, Fault, PowerState, SystemGuid};
-use tiebreaker_member::core::{Reply, Request};
+use anyhow::{Context, Result, bail};
+use tiebreaker_fence::{Device, DeviceError, Fault, PowerState};
 use tiebreaker_member::runtime::{MemberHandle, Tell};
-use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
-use tiebreaker_pipeline::name::MemberName;
-use tiebreaker_pipeline::state::DeviceStatus;
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::device_config::DeviceConfig;
+use crate::audit::{Audit, Event};
+use crate::config::ClusterConfig;
+use crate::desk::unix_ms;
+use crate::proofs::PROVE_EVERY;
+use crate::recipe::Recipe;
 
 /// A command that isn't done by then counts as unanswered.
-const COMMAND_WITHIN: Duration = Duration::from_secs(10);
-/// Between two proofs of a device that is in order.
-const PROVE_EVERY: Duration = Duration::from_secs(3600);
-/// Between two proofs of one that isn't.
-const PROVE_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const COMMAND_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) type Key = (MemberName, String);
 
 /// The devices of one cluster.
 #[derive(Clone)]
 pub struct Devices {
-    devices: Arc<BTreeMap<(MemberName, String), Managed>>,
+    cluster: ClusterName,
+    devices: Arc<RwLock<BTreeMap<Key, Arc<Managed>>>>,
+    pub(crate) prove_every: Duration,
+    pub(crate) audit: Audit,
 }
 
 /// A device, and what the configuration says of it.
-struct Managed {
+pub(crate) struct Managed {
+    recipe: Recipe,
     device: Box<dyn Device>,
-    /// Its kind, as the configuration names it.
-    kind: &'static str,
-    /// An operator saw it cut this node's power.
-    drilled: bool,
     /// A fence wants it: a device does one thing at a time, and a proof can take seconds.
-    wanted: Notify,
+    pub(crate) wanted: Notify,
+    /// When it was proven last, milliseconds since 1970; 0: not yet.
+    proven_at_ms: AtomicU64,
+    /// It was configured anew: it is proven at once.
+    anew: AtomicBool,
+}
+
+impl Managed {
+    fn open(recipe: Recipe) -> Result<Self> {
+        let device = recipe.open().with_context(|| format!("device {} of {}", recipe.name, recipe.node))?;
+        let (wanted, proven_at_ms) = (Notify::new(), AtomicU64::new(0));
+        Ok(Self { recipe, device, wanted, proven_at_ms, anew: AtomicBool::new(true) })
+    }
+
+    /// Its cluster.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.recipe.cluster
+    }
+
+    /// Whose power it switches.
+    pub(crate) fn node(&self) -> &MemberName {
+        &self.recipe.node
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.recipe.name
+    }
+
+    /// Its kind, as the configuration names it.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.recipe.kind
+    }
+
+    /// The driver.
+    pub(crate) fn device(&self) -> &dyn Device {
+        self.device.as_ref()
+    }
+
+    /// As it is configured.
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// When it was proven last in this run of the daemon.
+    pub(crate) fn proven_at_ms(&self) -> Option<u64> {
+        Some(self.proven_at_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
+    pub(crate) fn proven_now(&self) {
+        self.proven_at_ms.store(unix_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether it has not been tried since it was configured; told once.
+    pub(crate) fn is_anew(&self) -> bool {
+        self.anew.swap(false, Ordering::Relaxed)
+    }
+
+    /// Its secret is another now: it is proven at once.
+    pub(crate) fn renew(&self) {
+        self.anew.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Devices {
     /// Devices from their configuration.
-    #[must_use]
-    pub fn new(configs: Vec<DeviceConfig>) -> Self {
-        let devices = configs
-            .into_iter()
-            .map(|config| {
-                let kind = config.access.kind();
-                let managed =
-                    Managed { device: config.access.open(), kind, drilled: config.drilled, wanted: Notify::new() };
-                ((config.node, config.name), managed)
-            })
-            .collect();
-        Self { devices: Arc::new(devices) }
+    ///
+    /// # Errors
+    /// One can't be opened.
+    pub(crate) fn new(cluster: &ClusterName, config: &ClusterConfig, audit: Audit) -> Result<Self> {
+        let mut devices = BTreeMap::new();
+        for recipe in &config.devices {
+            let managed = Managed::open(recipe.clone())?;
+            devices.insert((recipe.node.clone(), recipe.name.clone()), Arc::new(managed));
+        }
+        let prove_every = config.prove_every.unwrap_or(PROVE_EVERY);
+        Ok(Self { cluster: cluster.clone(), devices: Arc::new(RwLock::new(devices)), prove_every, audit })
+    }
+
+    /// Their cluster.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// Takes one more device, or one in the place of another.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(crate) fn add(&self, recipe: Recipe) -> Result<()> {
+        let key = (recipe.node.clone(), recipe.name.clone());
+        let managed = Arc::new(Managed::open(recipe)?);
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(key, managed);
+        Ok(())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Managed>> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn get(&self, node: &MemberName, name: &str) -> Option<Arc<Managed>> {
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        devices.get(&(node.clone(), name.to_owned())).cloned()
+    }
+
+    /// The devices of a node, or one of them; all without a node.
+    ///
+    /// # Errors
+    /// There are none.
+    pub(crate) fn find(&self, node: Option<&str>, device: Option<&str>) -> Result<Vec<Arc<Managed>>> {
+        let all = self.all();
+        let Some(node) = node else { return Ok(all) };
+        let mine: Vec<Arc<Managed>> = all.into_iter().filter(|managed| managed.node().as_str() == node).collect();
+        if mine.is_empty() {
+            bail!("{node} has no power device here: `tiebreaker-server device list` shows which there are");
+        }
+        let Some(device) = device else { return Ok(mine) };
+        let names = mine.iter().map(|managed| managed.name().to_owned()).collect::<Vec<_>>().join(", ");
+        let found: Vec<Arc<Managed>> = mine.into_iter().filter(|managed| managed.name() == device).collect();
+        if found.is_empty() {
+            bail!("{node} has no power device {device:?}: it has {names}");
+        }
+        Ok(found)
     }
 
     /// Carries out a command of the fencer and reports its result.
     pub fn command(&self, member: MemberHandle, token: u64, node: MemberName, device: String, command: DeviceCommand) {
-        let devices = Arc::clone(&self.devices);
+        let (found, audit) = (self.get(&node, &device), self.audit.clone());
         tokio::spawn(async move {
-            let result = match devices.get(&(node.clone(), device.clone())) {
+            let result = match found {
                 Some(found) => {
+                    let (cluster, words) = (found.cluster().to_string(), words_of(command));
+                    audit.record(Event::Attempt {
+                        cluster: cluster.clone(),
+                        node: node.to_string(),
+                        device: device.clone(),
+                        command: words.to_owned(),
+                    });
                     found.wanted.notify_waiters();
-                    work(found.device.as_ref(), command).await
+                    let result = work(found.device.as_ref(), command).await;
+                    let (outcome, why) = outcome_of(&result);
+                    audit.record(Event::Answer {
+                        cluster,
+                        node: node.to_string(),
+                        device: device.clone(),
+                        command: words.to_owned(),
+                        result: outcome.to_owned(),
+                        why,
+                    });
+                    result
                 }
                 None => DeviceResult::Refused {
                     why: format!("{node} has no device {device:?} in the configuration any more"),
@@ -76,123 +198,23 @@ impl Devices {
             member.tell(Tell::Device(token, result)).await;
         });
     }
+}
 
-    /// Proves the devices while they are idle, for as long as the member runs.
-    pub async fn prove(self, member: MemberHandle) {
-        let mut nodes: BTreeMap<MemberName, Vec<String>> = BTreeMap::new();
-        for (node, name) in self.devices.keys() {
-            nodes.entry(node.clone()).or_default().push(name.clone());
-        }
-        let mut due: BTreeMap<(MemberName, String), (Instant, DeviceStatus)> = BTreeMap::new();
-        for ((node, name), device) in self.devices.iter() {
-            due.insert((node.clone(), name.clone()), (Instant::now(), known(&member, node, name, device.kind)));
-        }
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            for (node, names) in &nodes {
-                for name in names {
-                    let key = (node.clone(), name.clone());
-                    let (Some(device), Some((at, status))) = (self.devices.get(&key), due.get_mut(&key)) else {
-                        continue;
-                    };
-                    // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
-                    if Instant::now() < *at || !is_up(&member, node) {
-                        continue;
-                    }
-                    let Some(proof) = prove_unless_wanted(device, machine(&member, node).as_deref()).await else {
-                        continue;
-                    };
-                    // The node may have gone while the device was asked: then its answer proves nothing.
-                    if !is_up(&member, node) {
-                        continue;
-                    }
-                    status.proven = proof.is_ok();
-                    status.why = proof.err();
-                    *at = Instant::now() + if status.proven { PROVE_EVERY } else { PROVE_AGAIN };
-                }
-                let wanted: Vec<DeviceStatus> = names
-                    .iter()
-                    .filter_map(|name| due.get(&(node.clone(), name.clone())))
-                    .map(|(_, status)| status.clone())
-                    .collect();
-                publish(&member, node, wanted).await;
-            }
-        }
+const fn words_of(command: DeviceCommand) -> &'static str {
+    match command {
+        DeviceCommand::Look => "look",
+        DeviceCommand::Off => "off",
+        DeviceCommand::On => "on",
     }
 }
 
-/// Whether a node is up for certain: admitted, not being fenced, and heard just now. A device is proven, and loses its
-/// proof, only then: after an outage a device that reads off is the very evidence that is needed.
-fn is_up(member: &MemberHandle, node: &MemberName) -> bool {
-    member.hears(node) && member.state().borrow().in_service(node)
-}
-
-/// What the cluster already knows of a device; of a new one, or one that is of another kind now, nothing.
-fn known(member: &MemberHandle, node: &MemberName, name: &str, kind: &'static str) -> DeviceStatus {
-    let state = member.state();
-    let state = state.borrow();
-    let same = |device: &&DeviceStatus| device.name == name && device.kind == kind;
-    let known = state.nodes.get(node).and_then(|node| node.devices.iter().find(same));
-    known.cloned().unwrap_or_else(|| DeviceStatus {
-        name: name.to_owned(),
-        kind: kind.into(),
-        proven: false,
-        why: Some("not tried yet".to_owned()),
-    })
-}
-
-/// Puts what is known into the replicated state, where it differs.
-async fn publish(member: &MemberHandle, node: &MemberName, wanted: Vec<DeviceStatus>) {
-    let known = member.state().borrow().nodes.get(node).map(|state| state.devices.clone());
-    if known.is_none_or(|known| known == wanted) {
-        return;
-    }
-    let command = Command::SetDevices { node: node.clone(), devices: wanted };
-    match member.ask(Request::Propose(command)).await {
-        Reply::Done { .. } => {}
-        // Tried again with the next look.
-        other => warn!(%node, answer = ?other, "what is known about the power devices could not be recorded"),
-    }
-}
-
-/// The UUID that a node's machine reported when it was admitted.
-fn machine(member: &MemberHandle, node: &MemberName) -> Option<String> {
-    member.state().borrow().life(node).and_then(|life| life.machine.clone())
-}
-
-/// Proves a device. `None` if a fence wants it before that is done.
-async fn prove_unless_wanted(managed: &Managed, machine: Option<&str>) -> Option<Result<(), String>> {
-    tokio::select! {
-        biased;
-        () = managed.wanted.notified() => None,
-        proof = prove(managed, machine) => Some(proof),
-    }
-}
-
-/// Proves a device: it lets us in with the right to switch, reads on while its node is up, and is this machine's by its
-/// UUID or by a drill.
-async fn prove(managed: &Managed, machine: Option<&str>) -> Result<(), String> {
-    let proof = managed.device.prove(Instant::now() + COMMAND_WITHIN).await.map_err(|error| explain(&error))?;
-    if proof.state != PowerState::On {
-        return Err("it reads off while its node is up: is it the device of another machine?".into());
-    }
-    belongs(proof.guid, machine, managed.drilled)
-}
-
-fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: bool) -> Result<(), String> {
-    match (guid, machine) {
-        _ if drilled => Ok(()),
-        (Some(guid), Some(machine)) if guid.matches_dmi(machine) => Ok(()),
-        (Some(_), Some(machine)) => Err(format!(
-            "it is the device of another machine: it doesn't name the UUID of this node, {machine}; mend the address"
-        )),
-        (None, _) | (_, None) => {
-            Err("it can't be told whose device it is (no UUID on one side): fence the node once by \
-                                      hand, see that this very machine goes dark, then set drilled = true"
-                .into())
-        }
+fn outcome_of(result: &DeviceResult) -> (&'static str, Option<String>) {
+    match result {
+        DeviceResult::IsOn => ("on", None),
+        DeviceResult::IsOff { .. } => ("off", None),
+        DeviceResult::Taken => ("taken", None),
+        DeviceResult::Refused { why } => ("refused", Some(why.clone())),
+        DeviceResult::Unanswered { why } => ("unanswered", Some(why.clone())),
     }
 }
 
@@ -228,7 +250,7 @@ fn sign(device: &dyn Device) -> OffSign {
 }
 
 /// An error with its causes.
-fn explain(error: &DeviceError) -> String {
+pub(crate) fn explain(error: &DeviceError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -239,111 +261,4 @@ fn explain(error: &DeviceError) -> String {
         cause = inner.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use tiebreaker_fence::{BoxFuture, Proof};
-
-    use super::*;
-
-    #[test]
-    fn a_device_of_another_machine_is_never_proven() {
-        let uuid = "4c4c4544-0042-3510-8054-b4c04f4d3132";
-        let mut bytes = [0; 16];
-        for (byte, pair) in bytes.iter_mut().zip(uuid.replace('-', "").as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        }
-        let own = SystemGuid::new(bytes);
-        let other = SystemGuid::new([7; 16]);
-        assert!(belongs(own, Some(uuid), false).is_ok());
-        assert!(belongs(other, Some(uuid), false).unwrap_err().contains("another machine"));
-        assert!(belongs(None, Some(uuid), false).unwrap_err().contains("drilled"));
-        assert!(belongs(own, None, false).unwrap_err().contains("drilled"));
-        assert!(belongs(None, None, true).is_ok());
-    }
-
-    /// A device that answers always the same.
-    struct Fixed {
-        state: PowerState,
-        guid: Option<SystemGuid>,
-    }
-
-    impl Device for Fixed {
-        fn name(&self) -> &'static str {
-            "fixed"
-        }
-
-        fn sign(&self) -> tiebreaker_fence::OffSign {
-            tiebreaker_fence::OffSign::Bmc
-        }
-
-        fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
-            Box::pin(std::future::ready(Ok(self.state)))
-        }
-
-        fn off(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
-            unreachable!("a proof switches nothing")
-        }
-
-        fn on(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
-            unreachable!("a proof switches nothing")
-        }
-
-        fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
-            Box::pin(std::future::ready(Ok(Proof { state: self.state, guid: self.guid })))
-        }
-    }
-
-    fn managed(device: impl Device + 'static, drilled: bool) -> Managed {
-        Managed { device: Box::new(device), kind: "fixed", drilled, wanted: Notify::new() }
-    }
-
-    /// A device that never answers.
-    struct Silent;
-
-    impl Device for Silent {
-        fn name(&self) -> &'static str {
-            "silent"
-        }
-
-        fn sign(&self) -> tiebreaker_fence::OffSign {
-            tiebreaker_fence::OffSign::Bmc
-        }
-
-        fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
-            Box::pin(std::future::pending())
-        }
-
-        fn off(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
-            unreachable!("a proof switches nothing")
-        }
-
-        fn on(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
-            unreachable!("a proof switches nothing")
-        }
-
-        fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_proof_gives_way_to_a_fence() {
-        let silent = managed(Silent, false);
-        let (proof, ()) = tokio::join!(prove_unless_wanted(&silent, None), async { silent.wanted.notify_waiters() });
-        assert_eq!(proof, None);
-    }
-
-    #[tokio::test]
-    async fn row_43_a_device_that_reads_off_while_its_node_is_up_is_never_proven() {
-        let guid = SystemGuid::new([7; 16]);
-        let uuid = "07070707-0707-0707-0707-070707070707";
-        for drilled in [false, true] {
-            let managed = |state| managed(Fixed { state, guid }, drilled);
-            assert_eq!(prove(&managed(PowerState::On), Some(uuid)).await, Ok(()));
-            let why = prove(&managed(PowerState::Off), Some(uuid)).await.unwrap_err();
-            assert!(why.contains("reads off while its node is up"), "{why}");
-        }
-    }
 }

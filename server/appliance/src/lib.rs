@@ -5,19 +5,28 @@
 //! does is decided in the crates below it. Beside all that stands the QDevice service for Corosync clusters (`qdevice`).
 //! LEDs, a button and a watchdog of its own (`board`) go by what it answers itself.
 
+mod asked;
+mod audit;
 mod board;
 pub mod cli;
 mod cluster;
 mod config;
 mod corosync;
 mod daemon;
+mod desk;
 mod device_config;
 mod devices;
+mod enrol;
+mod fence_watch;
+mod hardening;
 mod http;
 mod joins;
 mod layout;
 mod local;
 mod notify;
+mod proofs;
 mod qdevice;
+mod recipe;
+mod secrets;
 mod stopped;
 mod sys;

@@ -1,8 +1,8 @@
-//! What a process takes, as the kernel counts it.
+//! What a process takes, as the kernel counts it, and what its memory holds.
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -40,4 +40,35 @@ pub fn cpu(pid: u32) -> Result<Duration> {
         total += stat.split_whitespace().next().context("a number")?.parse::<u64>()?;
     }
     Ok(Duration::from_nanos(total))
+}
+
+/// How often each of these texts stands in the memory of a process: on its stacks, its heap, and whatever else it has mapped
+/// to itself. Needs root where the process keeps its memory private.
+///
+/// # Errors
+/// It has ended, or may not be read.
+pub fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Result<Vec<usize>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("the process has ended")?;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).context("opening the memory of the process")?;
+    let mut found = vec![0; texts.len()];
+    let mut read = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().context("a range")?, words.next().context("rights")?);
+        // What can't be written holds programs and files.
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').context("a range has two ends")?;
+        let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
+        let mut bytes = vec![0; usize::try_from(to - from)?];
+        // Some are the kernel's own, which nobody may read.
+        let Ok(()) = std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, from) else { continue };
+        read += bytes.len();
+        for (count, text) in found.iter_mut().zip(texts) {
+            *count += bytes.windows(text.len()).filter(|window| window == text).count();
+        }
+    }
+    ensure!(read > 1 << 20, "only {read} bytes of the process could be read");
+    Ok(found)
 }

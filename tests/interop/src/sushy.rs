@@ -18,10 +18,10 @@ use crate::tool;
 const PACKAGE: &str = "sushy-tools==2.2.0";
 /// The emulator's account.
 pub const USER: &str = "oper";
-/// Its password.
-pub const PASSWORD: &str = "secret";
+/// Its password: no word that the memory of a process holds by chance.
+pub const PASSWORD: &str = "quarterdeck-lantern-7";
 /// The password's hash, by bcrypt at its lowest cost.
-const HASH: &str = "$2b$04$pAxZ1j7zEpWO0yj4DlSmH.xdivFUnluW9Er14Ag2LrsOYo31Kpyru";
+const HASH: &str = "$2b$04$pAxZ1j7zEpWO0yj4DlSmH.6EMSadsB.9rE3Qw8rGGwNqa82Ly2eMG";
 /// The UUID of the system, which is also its name in paths.
 pub const UUID: &str = "27946b59-9e44-4fa7-8e91-f3527a1ef094";
 

@@ -1,16 +1,19 @@
-//! Our Redfish client against `sushy-emulator`. Needs the Debian packages python3-venv and fence-agents, and the Python
-//! package index once: without them these tests fail.
+//! Our Redfish client against `sushy-emulator`, alone and in the daemon of an appliance, whose memory is searched. Needs the
+//! Debian packages python3-venv, openipmi and fence-agents, and the Python package index once: without them these tests fail.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tiebreaker_fence::{
     AccountName, BoxFuture, Device, DeviceError, Fault, Fingerprint, Overseer, Pins, PowerState, Progress,
     RedfishConfig, RedfishDevice, RedfishError, RedfishLogin, Secret, WebError, power_off,
 };
 use tiebreaker_interop::{
-    SOON,
+    Cluster, Look, SOON,
     fence_agent::fence_agent,
+    ipmi_sim::{self, IpmiSim},
+    process::found_in_memory,
+    require_root,
     sushy::{PASSWORD, Sushy, USER, UUID},
 };
 use tokio::time::{Instant, sleep};
@@ -116,4 +119,148 @@ async fn a_fence_agent_of_others_works_the_same_service() -> Result<()> {
     assert!(!off.already);
     assert_eq!(device.state(soon()).await?, PowerState::Off, "ours says so, too");
     Ok(())
+}
+
+/// All regular files below a folder.
+fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            files(&entry.path(), found)?;
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Adds a device through the running daemon, fences its node, and looks for the password everywhere. Needs root, because
+/// the daemon keeps its memory private.
+#[test]
+fn a_fence_through_the_daemon_leaves_evidence_and_no_password_anywhere() -> Result<()> {
+    require_root("reading a daemon's memory")?;
+    let sushy = Sushy::start()?;
+    let mut cluster = Cluster::appliance()?;
+    // Times so long that the BMC is the first evidence, however late the emulator carries out what it took.
+    cluster.appliance.stop();
+    cluster.appliance.configure("[clusters.home]\nprofile = \"patient\"\n")?;
+    cluster.appliance.start()?;
+    cluster.add("node1")?;
+    cluster.add("node2")?;
+    cluster.all_online()?;
+
+    let password = cluster.folder().join("password");
+    fs::write(&password, format!("{PASSWORD}\n"))?;
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600))?;
+    let (address, system) = (sushy.address().to_string(), format!("/redfish/v1/Systems/{UUID}"));
+    let file = password.to_str().context("a path of the test is text")?;
+    let add = ["device", "add", "node1", "redfish", &address, "--user", USER, "--system", &system, "--uuid", UUID];
+    let with = |more: &[&'static str]| [&add[..], &["--password-file", file, "--drilled", "--json"], more].concat();
+    let pin = Fingerprint::of(sushy.certificate()).to_string();
+
+    // Without a pin nothing is kept, and the certificate is shown.
+    let shown = tiebreaker_interop::until("answer of the emulator", SOON, || {
+        let ran = cluster.appliance.command(&with(&[]))?;
+        ensure!(ran.stdout.contains(&pin), "{ran:?}");
+        Ok(ran)
+    })?;
+    ensure!(shown.refused()?.contains("compare"), "the operator is told what to do");
+    let words = [&with(&[])[..], &["--certificate", &pin]].concat();
+    let added = cluster.appliance.command(&words)?.done()?;
+    ensure!(added.contains("\"kept\":true") && !added.contains(PASSWORD), "{added}");
+    fs::remove_file(&password)?;
+    let config = fs::read_to_string(cluster.appliance.data().join("server.toml"))?;
+    ensure!(config.contains("[[clusters.home.devices]]") && !config.contains("password"), "{config}");
+    let sealed = cluster.appliance.data().join("secrets.age");
+    ensure!(fs::metadata(&sealed)?.permissions().mode() & 0o777 == 0o600, "the mode of the secrets");
+
+    cluster.operator().until("proof of the device", SOON, |status| {
+        status.of("node1").is_some_and(|node| node.devices.iter().any(|device| device.proven))
+    })?;
+    let listed = cluster.appliance.command(&["device", "list", "--json"])?.done()?;
+    ensure!(listed.contains("\"proven\":true") && listed.contains("\"proven_at_ms\":1"), "{listed}");
+    let read = cluster.appliance.command(&["device", "status", "node1"])?.done()?;
+    ensure!(read.contains("reads on"), "{read}");
+
+    a_bmc_by_ipmi_is_tried_too(&cluster)?;
+
+    cluster.end("node1")?;
+    let typo = cluster.appliance.command(&["device", "off", "node1", "--confirm", "node2"])?.refused()?;
+    ensure!(typo.contains("nothing was done"), "{typo}");
+    let off = cluster.appliance.command(&["device", "off", "node1", "--confirm", "node1", "--json"])?.done()?;
+    ensure!(off.contains("bmc-off") || off.contains("closed"), "{off}");
+
+    let pid = cluster.appliance.pid().context("the appliance runs")?;
+    let header = base64(format!("{USER}:{PASSWORD}").as_bytes());
+    let folder = cluster.appliance.data().display().to_string();
+    let texts = [PASSWORD.as_bytes(), header.trim_end_matches('=').as_bytes(), folder.as_bytes()];
+    let found = found_in_memory(pid, &texts)?;
+    ensure!(found[2] > 0, "the search finds nothing that is there");
+    ensure!(found[..2] == [0, 0], "the memory of the appliance holds the password {found:?} times");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("the limit of core dumps")?;
+    ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+
+    // Neither the logs, nor any other file, nor a command line has it.
+    let mut all = Vec::new();
+    files(cluster.folder(), &mut all)?;
+    for path in all {
+        let bytes = fs::read(&path)?;
+        for text in [PASSWORD.as_bytes(), header.as_bytes()] {
+            ensure!(!bytes.windows(text.len()).any(|window| window == text), "{} holds the password", path.display());
+        }
+    }
+
+    let audit = cluster.appliance.command(&["audit", "list", "--last", "1000", "--json"])?.done()?;
+    for event in ["device_added", "asked", "wanted", "attempt", "answer", "evidence"] {
+        ensure!(audit.contains(&format!("\"event\":\"{event}\"")), "no {event} in {audit}");
+    }
+    ensure!(audit.contains("\"grade\":\"bmc-off\"") && audit.contains("\"by\":"), "{audit}");
+    let whole = cluster.appliance.command(&["audit", "verify", "--json"])?.done()?;
+    ensure!(whole.contains("\"whole\":true"), "{whole}");
+    // The same commands without the daemon.
+    cluster.appliance.stop();
+    let alone = cluster.appliance.command(&["device", "status", "node1", "--json"])?.done()?;
+    ensure!(alone.contains("\"state\":\""), "{alone}");
+    Ok(())
+}
+
+/// What an operator is told of a BMC that speaks IPMI, good or refusing.
+fn a_bmc_by_ipmi_is_tried_too(cluster: &Cluster) -> Result<()> {
+    let sim = IpmiSim::start()?;
+    let password = cluster.folder().join("ipmi-password");
+    fs::write(&password, ipmi_sim::PASSWORD)?;
+    let (address, file) = (sim.address().to_string(), password.to_str().context("text")?);
+    let add = |user: &str, more: &[&str]| {
+        let words = ["device", "add", "node2", "ipmi", &address, "--user", user, "--password-file", file];
+        cluster.appliance.command(&[&words[..], more].concat())
+    };
+    let nobody = add("nobody", &[])?.refused()?;
+    ensure!(nobody.contains("not kept") && nobody.contains("user"), "{nobody}");
+    let added = add(ipmi_sim::OPERATOR, &["--drilled"])?.done()?;
+    ensure!(added.contains("cipher suite 3") && added.contains("reads on") && added.contains("kept"), "{added}");
+    let again = add(ipmi_sim::OPERATOR, &["--drilled"])?.refused()?;
+    ensure!(again.contains("two devices of this name"), "{again}");
+    fs::write(&password, "not it")?;
+    let changed = cluster.appliance.command(&["device", "password", "node2/bmc", "--password-file", file])?;
+    ensure!(changed.refused()?.contains("1 of 1 device(s) failed"), "a wrong password is told at once");
+    ensure!(sim.node().is_some(), "nothing of that switched anything");
+    Ok(fs::remove_file(password)?)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let word = (u32::from(group[0]) << 16)
+            | (u32::from(group.get(1).copied().unwrap_or(0)) << 8)
+            | u32::from(group.get(2).copied().unwrap_or(0));
+        for place in 0..=group.len() {
+            let index = (word >> (18 - 6 * place)) & 63;
+            text.push(char::from(LETTERS[usize::try_from(index).expect("six bits")]));
+        }
+        text.extend(std::iter::repeat_n('=', 3 - group.len()));
+    }
+    text
 }

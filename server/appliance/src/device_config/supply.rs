@@ -10,7 +10,8 @@ use tiebreaker_fence::{
 };
 use toml::Spanned;
 
-use super::{Keeper, RawDevice, place};
+use super::{RawDevice, place};
+use crate::recipe::Keeper;
 
 /// The most outlets that one device has: more feeds than any machine.
 const MAX_FEEDS: usize = 8;
@@ -73,7 +74,7 @@ impl RawDevice {
                 let user = self.user.as_ref().ok_or_else(|| self.lacks(text, "user", "a user that may write"))?;
                 let user = AccountName::new(user.get_ref().as_str()).with_context(|| at("user", user.span()))?;
                 let password = self.secret(secrets, Secret::for_web)?;
-                let read = |file: &Spanned<String>| secrets.read(Some(file.get_ref()), Secret::for_web);
+                let read = |file: &Spanned<String>| secrets.read(Some(file.get_ref()), None, Secret::for_web);
                 let privacy = self.privacy_file.as_ref().map(read).transpose()?;
                 let hash = self.hash.as_ref().map(|hash| *hash.get_ref()).unwrap_or_default();
                 SnmpLogin::V3 { user, hash, password, privacy }

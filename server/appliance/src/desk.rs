@@ -1,0 +1,201 @@
+//! What an operator asks of power devices by hand, with the daemon running or not. Nothing here switches a node off: that
+//! goes through the cluster's log, where there is a cluster that runs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use tiebreaker_fence::PowerState;
+use tiebreaker_member::ask::{DeviceReport, DeviceRequest, LocalReply};
+use tiebreaker_member::runtime::MemberHandle;
+use tiebreaker_pipeline::name::MemberName;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::audit::{Act, Audit, Event};
+use crate::devices::{Devices, Managed, explain};
+use crate::enrol::Enrolment;
+use crate::layout::Layout;
+use crate::secrets::Vault;
+
+/// An operator waits longer than a fence does.
+const BY_HAND_WITHIN: Duration = Duration::from_secs(30);
+
+/// Milliseconds since 1970 by the wall clock.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An operator at work on power devices, through the daemon or beside it.
+pub(crate) struct Hand {
+    /// The data folder.
+    pub layout: Layout,
+    /// Where it is kept what he does.
+    pub audit: Audit,
+    /// Who.
+    pub by: String,
+}
+
+impl Hand {
+    /// Serves a request; `member` is absent where no daemon runs.
+    ///
+    /// # Errors
+    /// What keeps it from being done, and the way out.
+    pub(crate) async fn serve(
+        &self,
+        devices: &Devices,
+        member: Option<&MemberHandle>,
+        request: DeviceRequest,
+    ) -> Result<LocalReply> {
+        match &request {
+            DeviceRequest::Add { table, password, force } => {
+                let machines = member.map(machines).unwrap_or_default();
+                let cluster = devices.cluster();
+                let (layout, password, force) = (&self.layout, password.as_ref(), *force);
+                let (trial, kept) = Enrolment { layout, cluster, table, password, force, machines }.enrol().await?;
+                if let Some(recipe) = kept {
+                    self.audit.record(Event::DeviceAdded {
+                        cluster: cluster.to_string(),
+                        node: recipe.node.to_string(),
+                        device: recipe.name.clone(),
+                        address: format!("{} {}", recipe.kind, recipe.address()),
+                        by: self.by.clone(),
+                    });
+                    devices.add(recipe)?;
+                }
+                Ok(LocalReply::Tried(Box::new(trial)))
+            }
+            DeviceRequest::Password { node, device, password } => {
+                let found = devices.find(Some(node), Some(device))?;
+                let managed = found.first().context("the device")?;
+                if !managed.recipe().is_in_vault() {
+                    bail!("server.toml names where the secret of {node}/{device} lies: change it there");
+                }
+                Vault::of(self.layout.root()).put(&managed.recipe().secret_name(), password.expose())?;
+                self.audit.record(Event::SecretSet {
+                    cluster: managed.cluster().to_string(),
+                    node: node.clone(),
+                    device: device.clone(),
+                    by: self.by.clone(),
+                });
+                managed.renew();
+                let request = DeviceRequest::Prove { node: node.clone(), device: Some(device.clone()) };
+                let reports = ask(devices, member, &request, &self.by, &self.audit).await?;
+                Ok(LocalReply::Devices { reports })
+            }
+            DeviceRequest::List { .. }
+            | DeviceRequest::Look { .. }
+            | DeviceRequest::Prove { .. }
+            | DeviceRequest::On { .. } => {
+                let reports = ask(devices, member, &request, &self.by, &self.audit).await?;
+                Ok(LocalReply::Devices { reports })
+            }
+        }
+    }
+}
+
+/// The UUIDs that the nodes' machines reported when they were admitted.
+fn machines(member: &MemberHandle) -> BTreeMap<MemberName, String> {
+    let state = member.state();
+    let state = state.borrow();
+    let told = |node: &MemberName| Some((node.clone(), state.life(node)?.machine.clone()?));
+    state.nodes.keys().filter_map(told).collect()
+}
+
+/// Does what is asked of the devices of one cluster; `member` is absent where no daemon runs.
+///
+/// # Errors
+/// There is no such device, or it must not be switched now.
+pub(crate) async fn ask(
+    devices: &Devices,
+    member: Option<&MemberHandle>,
+    request: &DeviceRequest,
+    by: &str,
+    audit: &Audit,
+) -> Result<Vec<DeviceReport>> {
+    let (act, node, device) = match request {
+        DeviceRequest::List { node } => {
+            let found = devices.find(node.as_deref(), None)?;
+            return Ok(found.iter().map(|managed| report(managed, member)).collect());
+        }
+        DeviceRequest::Look { node, device } => (Act::Look, node, device),
+        DeviceRequest::Prove { node, device } => (Act::Prove, node, device),
+        DeviceRequest::On { node, device } => (Act::On, node, device),
+        DeviceRequest::Password { .. } | DeviceRequest::Add { .. } => bail!("this is not asked of a device"),
+    };
+    let found = devices.find(Some(node), device.as_deref())?;
+    let mut asked = JoinSet::new();
+    for (place, managed) in found.into_iter().enumerate() {
+        if act == Act::On
+            && let Some(member) = member
+            && let Some((id, _)) = member.state().borrow().open_fence(managed.node())
+        {
+            bail!("fence {id} of {node} is open: the appliance gives the power back itself once that is safe");
+        }
+        let (member, audit, by) = (member.cloned(), audit.clone(), by.to_owned());
+        asked.spawn(async move {
+            if act == Act::On {
+                audit.record(Event::ByHand {
+                    cluster: managed.cluster().to_string(),
+                    node: managed.node().to_string(),
+                    device: managed.name().to_owned(),
+                    act,
+                    by,
+                });
+            }
+            (place, one(&managed, member.as_ref(), act).await)
+        });
+    }
+    let mut reports = Vec::new();
+    while let Some(done) = asked.join_next().await {
+        reports.push(done?);
+    }
+    reports.sort_by_key(|(place, _)| *place);
+    Ok(reports.into_iter().map(|(_, report)| report).collect())
+}
+
+async fn one(managed: &Managed, member: Option<&MemberHandle>, act: Act) -> DeviceReport {
+    let mut report = report(managed, member);
+    let begun = Instant::now();
+    let until = begun + BY_HAND_WITHIN;
+    let device = managed.device();
+    let state = match act {
+        Act::Look => device.state(until).await.map(|state| (Some(state), None)),
+        Act::Prove => device.prove(until).await.map(|proof| (Some(proof.state), proof.guid)),
+        Act::On => device.on(until).await.map(|()| (None, None)),
+    };
+    match state {
+        Ok((state, guid)) => {
+            report.state = state.as_ref().map(PowerState::to_string);
+            report.guid = guid.map(|guid| guid.to_string());
+        }
+        Err(error) => report.fault = Some(explain(&error)),
+    }
+    report.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+    report
+}
+
+/// What is known of a device without asking it.
+pub(crate) fn report(managed: &Managed, member: Option<&MemberHandle>) -> DeviceReport {
+    let known = member.and_then(|member| {
+        let state = member.state();
+        let state = state.borrow();
+        let node = state.nodes.get(managed.node())?;
+        node.devices.iter().find(|device| device.name == managed.name()).cloned()
+    });
+    DeviceReport {
+        cluster: managed.cluster().to_string(),
+        node: managed.node().to_string(),
+        device: managed.name().to_owned(),
+        kind: managed.kind().to_owned(),
+        address: managed.device().name().to_owned(),
+        state: None,
+        guid: None,
+        fault: None,
+        proven: known.as_ref().map(|known| known.proven),
+        unproven: known.and_then(|known| known.why),
+        proven_at_ms: managed.proven_at_ms(),
+        took_ms: None,
+    }
+}
