@@ -12,7 +12,7 @@ use tiebreaker_pipeline::{command::Command, decision::Decision, fence::Evidence,
 #[test]
 fn a_node_that_hangs_is_fenced_by_its_plug_and_the_timeline_says_that_it_was_measured() -> Result<()> {
     let plug = Plug::start()?;
-    let mut cluster = Cluster::start(&["node1", "node2"])?;
+    let mut cluster = Cluster::appliance()?;
     cluster.appliance.stop();
     // On a machine as busy as one that tests, the watchdog's time must not come before the plug.
     cluster.appliance.configure(&format!(
@@ -21,6 +21,9 @@ fn a_node_that_hangs_is_fenced_by_its_plug_and_the_timeline_says_that_it_was_mea
         plug.address()
     ))?;
     cluster.appliance.start()?;
+    for node in ["node1", "node2"] {
+        cluster.add(node)?;
+    }
     cluster.all_online()?;
     let operator = cluster.operator();
     operator.until("the plug's proof", SOON, |status| {

@@ -234,6 +234,12 @@ impl World {
                     self.story
                 );
             }
+            let moved_on = partition.clone();
+            for client in self.clients.values_mut() {
+                if client.holds_for.iter().any(|node| moved_on.contains(node)) {
+                    client.holds_for.clone_from(&moved_on);
+                }
+            }
         }
         let Some(client) = self.clients.get_mut(&node) else { return };
         match vote {
