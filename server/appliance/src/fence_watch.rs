@@ -16,8 +16,8 @@ struct Seen {
     failure: Option<String>,
 }
 
-/// Records each step of each fence, for as long as the member runs. Fences that were over when the daemon started are in the
-/// log already.
+/// Records each step of each fence, for as long as the member runs. What was over when the daemon started is left to the
+/// one that ran then: the end of a fence that closed while none ran is not recorded.
 pub(crate) async fn watch(member: MemberHandle, audit: Audit) {
     let mut states = member.state();
     let mut seen = BTreeMap::new();
