@@ -114,7 +114,9 @@ async fn the_port_is_open_while_somebody_is_invited() {
         assert!(command.starts_with("curl -fsSk --pinnedpubkey sha256//"), "{}", *command);
         assert!(command.ends_with(" sh -s -- home ffsplit"), "{}", *command);
         assert!(connects().await);
+        let closed_by = tokio::time::Instant::now() + Duration::from_secs(10);
         while connects().await {
+            assert!(tokio::time::Instant::now() < closed_by, "the port stays open although the invitation has ended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
