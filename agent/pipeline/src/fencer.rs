@@ -109,7 +109,9 @@ enum Step {
     /// `Fenced` is proposed.
     Proving { until: Reading, fresh_until: Reading, evidence: Evidence },
     /// What read off reads on: the node came back, or the device is another machine's. Nothing more is touched.
-    Doubting,
+    /// Reading goes on no more either: a switch that somebody works by hand could otherwise still prove the fence. That an
+    /// operator has to look is said again at `tell`, until it stands in the state.
+    Doubting { tell: Option<Reading> },
     /// Only the closing is left.
     Closing { from: Reading },
 }
@@ -238,7 +240,8 @@ impl Fencer {
                 Step::Wait { until, .. } => Some(*until),
                 Step::Reading { until, .. } => Some(*until),
                 Step::Proving { until, fresh_until, .. } => Some(until.earlier_of(*fresh_until)),
-                Step::Working { .. } | Step::Doubting => None,
+                Step::Doubting { tell } => *tell,
+                Step::Working { .. } => None,
                 Step::Closing { from } if self.looked.reached_on_either(*from) => Some(self.looked.after(LOOK_EVERY)),
                 Step::Closing { from } => Some(*from),
             })
@@ -259,7 +262,7 @@ impl Fencer {
         let mut out = Vec::new();
         match &job.step {
             // Whatever proved the fence: what is under way is waited for, then the node is given its power back.
-            Step::Wait { .. } | Step::Proving { .. } | Step::Doubting | Step::Reading { .. }
+            Step::Wait { .. } | Step::Proving { .. } | Step::Doubting { .. } | Step::Reading { .. }
                 if proven && !matches!(&job.step, Step::Reading { then: DeviceCommand::On, .. }) =>
             {
                 job.after_proof(now, id, token, &mut out);
@@ -281,7 +284,19 @@ impl Fencer {
                     out.push(Action::Read(token));
                 }
             }
-            Step::Working { .. } | Step::Doubting => {}
+            Step::Working { .. } => {}
+            Step::Doubting { tell } => {
+                let said = state.fences.get(&id).and_then(|fence| fence.last_failure.as_deref());
+                let tell = match *tell {
+                    _ if said == Some(CAME_BACK) => None,
+                    Some(at) if !now.reached_on_either(at) => Some(at),
+                    Some(_) | None => {
+                        out.push(Action::Propose(Command::FenceFailed { id, why: CAME_BACK.to_owned() }));
+                        Some(now.after(REPEAT))
+                    }
+                };
+                job.step = Step::Doubting { tell };
+            }
             Step::Proving { fresh_until, .. } if now.reached_on_either(*fresh_until) => {
                 job.offs_seen = 0;
                 job.begin(id, token, DeviceCommand::Look, &mut out);
@@ -342,6 +357,10 @@ impl Fencer {
     }
 }
 
+/// Why a device that read off is worked no more: only an operator, or the node itself, can say what became of it.
+pub const CAME_BACK: &str = "it read off and reads on again: nothing more is touched; look at the machine, then \
+     `tiebreaker fence confirm NODE` if it is off";
+
 /// Why a device proves nothing in a cluster that hasn't raised its level yet.
 const OLD: &str =
     "it reads off, and not every member knows what that proves: a member runs an older version, update it";
@@ -391,9 +410,8 @@ impl Job {
                 match self.off_by {
                     _ if self.was_off => {
                         // Another off would hit a node that came back by itself, or another machine once more.
-                        let why = "it read off and reads on again: nothing more is touched".to_owned();
-                        out.push(Action::Propose(Command::FenceFailed { id, why }));
-                        self.step = Step::Doubting;
+                        out.push(Action::Propose(Command::FenceFailed { id, why: CAME_BACK.to_owned() }));
+                        self.step = Step::Doubting { tell: Some(now.after(REPEAT)) };
                     }
                     None => self.step = Step::Wait { until: now, then: DeviceCommand::Off },
                     Some(by) if now.reached_on_either(by) => {

@@ -4,6 +4,7 @@ use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_member::core::{Core, Request};
 use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::fence::Progress;
+use tiebreaker_pipeline::fencer;
 use tiebreaker_pipeline::resource::{Phase, Requested};
 use tiebreaker_pipeline::state::Arming;
 
@@ -65,6 +66,16 @@ impl Run {
         }
         for wish in wishes {
             self.world.ask(Request::Propose(wish));
+        }
+        // Where a device read off and on again, somebody has to look: he says what he sees.
+        let doubted = self.world.committed().fences.iter().filter(|(_, fence)| {
+            fence.progress == Progress::Wanted && fence.last_failure.as_deref() == Some(fencer::CAME_BACK)
+        });
+        for (id, node) in doubted.map(|(id, fence)| (*id, fence.node.clone())).collect::<Vec<_>>() {
+            let off = self.world.who(&node).is_some_and(|who| self.world.machines()[who].power() == Power::Off);
+            if off {
+                self.world.ask(Request::Confirm { node, id, by: "op".into() });
+            }
         }
         for who in 1..self.world.machines().len() {
             self.joined(who);

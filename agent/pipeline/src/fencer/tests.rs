@@ -410,7 +410,11 @@ fn row_44_what_read_off_and_reads_on_again_is_switched_no_more() {
     pi.proposals.clear();
     pi.pass(FRESH);
     pi.looks("bmc", ON);
-    assert!(matches!(pi.proposed(), Command::FenceFailed { .. }), "an operator has to know");
+    let said = pi.proposed();
+    assert!(matches!(said, Command::FenceFailed { .. }));
+    pi.pass(REPEAT);
+    assert_eq!(pi.proposed(), said, "an operator has to know, also where nobody led when it was said");
+    pi.apply(said);
     pi.pass(ms(600_000));
     assert!(pi.is_idle(), "it may be another machine that somebody has switched on again");
     assert_eq!(pi.fencer.poll_timeout(), None);
