@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p tiebreaker-pipeline --bench manager`. Before the times, what the look decides is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Setting};
@@ -74,6 +74,7 @@ struct World {
     state: State,
     leases: Leases,
     memory: Memory,
+    met: BTreeSet<MemberName>,
 }
 
 fn node(n: usize) -> MemberName {
@@ -178,7 +179,7 @@ impl World {
             };
             leases.renew(now, &state, Some(Reading::both(u64::MAX)), state.applied, name, renew);
         }
-        Self { state, leases, memory: Memory::default() }
+        Self { state, leases, memory: Memory::default(), met: BTreeSet::new() }
     }
 
     fn view(&self) -> View<'_> {
@@ -188,6 +189,7 @@ impl World {
             leases: &self.leases,
             now,
             started: Reading::both(0),
+            met: &self.met,
             wall_ms: 0,
             memory: &self.memory,
         }

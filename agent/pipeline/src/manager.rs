@@ -30,7 +30,7 @@ pub use asked::AskError;
 pub use memory::Memory;
 pub use outlook::{Drain, DrainMove, Outlook};
 
-/// A node that was admitted but not heard since this leader's machine started gets this long to boot.
+/// A node that was admitted but not heard since this leader's process started gets this long to boot.
 pub const BOOT_GRACE: Duration = Duration::from_secs(60);
 
 /// So many resources are given a node in one look at most: a look has to be short, since leases are renewed in between. The
@@ -264,6 +264,8 @@ pub struct View<'a> {
     pub now: Reading,
     /// When the leader's own process started.
     pub started: Reading,
+    /// Whom that process has heard since then, in whatever term: they have booted.
+    pub met: &'a BTreeSet<MemberName>,
     /// The leader's wall clock, milliseconds since 1970: for what people set an end to, never for safety.
     pub wall_ms: u64,
     /// What the last look handed on.

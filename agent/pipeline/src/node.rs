@@ -462,9 +462,7 @@ impl Node {
         }
         for work in self.work.values().filter(|work| work.in_flight.is_none()) {
             ahead(work.probe_at);
-            if work.stop_failed.is_some() {
-                ahead(work.stop_at);
-            }
+            ahead(work.stop_at);
         }
         Some(next)
     }

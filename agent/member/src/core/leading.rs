@@ -192,6 +192,7 @@ impl Core {
             leases: &leading.leases,
             now: moment.now,
             started: self.started,
+            met: &self.met,
             wall_ms: moment.wall_ms,
             memory: &memory,
         };

@@ -165,6 +165,8 @@ pub struct Core {
     fencer: Option<Fencer>,
     flaps: Flaps,
     hears: BTreeSet<MemberName>,
+    /// Everybody who was heard since this process started.
+    met: BTreeSet<MemberName>,
     compacted: u64,
     next_ask: u64,
     /// Requests that went to the leader: who waits, and until when.
@@ -220,6 +222,7 @@ impl Core {
             fencer: fences.then(|| Fencer::new(last_index, rules)),
             flaps: Flaps::default(),
             hears: BTreeSet::new(),
+            met: BTreeSet::new(),
             next_ask: first,
             asked: BTreeMap::new(),
             heard_asks: VecDeque::new(),
@@ -449,6 +452,7 @@ impl Core {
     /// The members heard lately, by any path.
     pub fn hears(&mut self, moment: Moment, hears: BTreeSet<MemberName>) {
         if self.hears != hears {
+            self.met.extend(hears.iter().cloned());
             self.hears.clone_from(&hears);
             if let Some(node) = &mut self.node {
                 node.handle(moment.now, &self.state, node::Event::Hears(hears));

@@ -181,6 +181,7 @@ impl Core {
             leases: &leading.leases,
             now: moment.now,
             started: self.started,
+            met: &self.met,
             wall_ms: moment.wall_ms,
             memory: &leading.plan.memory,
         })

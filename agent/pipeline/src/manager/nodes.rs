@@ -147,7 +147,7 @@ impl View<'_> {
         }
         let booting = self.now.since_at_least(self.started);
         let grace = self.boot_grace(node);
-        if !view.heard_once && booting < grace {
+        if !view.heard_once && !self.met.contains(node) && booting < grace {
             return hold(format!("it may still be booting ({} s of grace left)", (grace - booting).as_secs()));
         }
         let leaving = self.state.nodes.get(node).and_then(|state| state.leaving.as_ref());

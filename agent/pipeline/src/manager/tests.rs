@@ -188,6 +188,16 @@ fn nodes_get_time_to_boot_after_a_cold_start() {
 }
 
 #[test]
+fn a_node_that_was_heard_in_an_earlier_term_has_no_boot_grace() {
+    let mut lead = lead();
+    lead.started = lead.now;
+    lead.met.insert(member("a"));
+    lead.pass(ms(6_000));
+    lead.hear_that("b", Observed::Stopped);
+    assert!(matches!(lead.proposals()[..], [Command::FenceWanted { .. }]));
+}
+
+#[test]
 fn a_node_that_was_heard_once_has_no_boot_grace() {
     let mut lead = settled();
     lead.started = lead.now;

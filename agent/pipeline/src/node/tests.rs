@@ -618,6 +618,28 @@ fn a_stop_that_failed_is_remembered_while_it_is_wanted() {
     }
 }
 
+#[test]
+fn the_next_try_of_a_stop_wakes_the_node_also_after_a_new_decision() {
+    let mut a = Machine::running(placed());
+    a.log.must(Log::set_web(Requested::Stopped));
+    a.keep();
+    a.pass(ms(130));
+    a.stopped(Found::Running);
+    let again = a.now.after(ms(10_000));
+    a.log.must(Log::set_web(Requested::Disabled));
+    a.look();
+    while a.find(OperationKind::Stop).is_none() {
+        a.now = a.node.poll_timeout().unwrap();
+        assert!(!a.now.reached_on_both(again.after(ms(1))), "it slept through the time of the next try");
+        a.look();
+        a.grant(3, a.log.state.applied);
+        if let Some(probe) = a.find(OperationKind::Probe) {
+            a.probe(probe, Found::Running);
+        }
+    }
+    assert_eq!(a.now, again);
+}
+
 // The watchdog.
 
 #[test]
