@@ -32,6 +32,10 @@ const GUARD_AGAIN: Duration = Duration::from_secs(2);
 const GUARD_TRIES: u32 = 3;
 /// A resource that ran this long without a failure has its restarts forgotten.
 const FAILURES_AGE: Duration = Duration::from_secs(3600);
+/// A live move begins within this time, or not at all: no machine is up again so soon after its power was gone.
+const SENT_WITHIN: Duration = Duration::from_secs(5);
+/// Why a live move didn't begin.
+const NOT_BEGUN: &str = "it couldn't begin at once, and whether the target still guards it is not known";
 
 /// Names one operation of one agent start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -220,6 +224,8 @@ pub struct Node {
     term: u64,
     lease_end: Option<Reading>,
     must_apply: u64,
+    /// What was in the log when this lease began: anything after that was decided while it held.
+    lease_from: u64,
     refused: Option<Refusal>,
     leases_lost: u64,
     had_lease: bool,
@@ -263,6 +269,7 @@ impl Node {
             term: 0,
             lease_end: None,
             must_apply: 0,
+            lease_from: 0,
             refused: None,
             leases_lost: 0,
             had_lease: false,
@@ -567,6 +574,9 @@ impl Node {
                     return;
                 };
                 let end = sent.after(Duration::from_millis(ttl_ms));
+                if !self.has_lease(now) {
+                    self.lease_from = commit;
+                }
                 let end = self.lease_end.map_or(end, |old| old.later_of(end));
                 self.refused = None;
                 self.lease_end = Some(end);
@@ -717,6 +727,7 @@ impl Node {
                 }
                 Some(work) if work.generation != resource.generation => {
                     work.generation = resource.generation;
+                    work.followed = now;
                     work.take_spec(&resource.spec, matches!(resource.phase, Phase::New));
                     work.failures = 0;
                     work.failed = None;
@@ -828,7 +839,14 @@ impl Node {
                 (Seen::Running, Wish::Send(to))
                     if work.moved.is_none() && may_act && guarded && state.open_fence(to).is_none() =>
                 {
-                    Some(OperationKind::Migrate)
+                    let stale = state.resources.get(name).is_none_or(|resource| resource.since <= self.lease_from)
+                        || now.since_at_most(work.followed) >= SENT_WITHIN;
+                    if stale && self.config.rules.moves_begin_while_the_targets_guard_is_fresh() {
+                        work.moved = Some(NOT_BEGUN.to_owned());
+                        None
+                    } else {
+                        Some(OperationKind::Migrate)
+                    }
                 }
                 (Seen::Running, Wish::Up) if work.receives.is_some() && may_act && guarded => {
                     Some(OperationKind::Receive)

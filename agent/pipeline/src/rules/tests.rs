@@ -52,6 +52,7 @@ proofs! {
     executor_waits_for_the_commit_index,
     new_resources_are_probed,
     live_moves_wait_for_the_targets_guard,
+    moves_begin_while_the_targets_guard_is_fresh,
     what_may_come_is_guarded,
     a_failed_move_ends_on_a_fresh_look,
     moves_end_when_the_source_is_out,
@@ -235,6 +236,16 @@ mod scenario {
     pub fn live_moves_wait_for_the_targets_guard(rules: Rules) -> bool {
         let mut a = Machine::running(Log::live(rules));
         a.log.must(a.log.migrate("b", 1));
+        a.look();
+        a.find(OperationKind::Migrate).is_none()
+    }
+
+    /// a's agent restarts after the word to begin: meanwhile b may have lost its power, and be up again.
+    pub fn moves_begin_while_the_targets_guard_is_fresh(rules: Rules) -> bool {
+        let mut log = Log::moving(rules, "a", "b");
+        log.must(log.go());
+        let mut a = Machine::found(log, Found::Running);
+        a.answer_arming();
         a.look();
         a.find(OperationKind::Migrate).is_none()
     }

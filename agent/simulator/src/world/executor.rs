@@ -100,7 +100,7 @@ impl World {
             }
             self.say(who, || format!("{resource} has moved live"));
             self.look_at_running(to, &resource);
-            self.look_at_arrival(to, &resource);
+            self.look_at_arrival(who, to, &resource);
             return;
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {

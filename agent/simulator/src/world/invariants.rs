@@ -260,9 +260,11 @@ impl World {
         }
     }
 
-    /// What comes live comes behind an armed watchdog, where anybody relies on that.
-    pub(crate) fn look_at_arrival(&mut self, who: Who, resource: &ResourceName) {
-        if !self.is_protected(resource) {
+    /// What comes live comes behind an armed watchdog, where anybody relies on that. But a machine whose host paused it
+    /// between the word to send and the sending can't know how long ago that was.
+    pub(crate) fn look_at_arrival(&mut self, from: Who, who: Who, resource: &ResourceName) {
+        let source = &self.machines[from];
+        if !self.is_protected(resource) || (source.kind.pausable && source.halts > 0) {
             return;
         }
         let machine = &self.machines[who];
