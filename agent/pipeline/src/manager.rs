@@ -262,7 +262,7 @@ pub struct View<'a> {
     pub leases: &'a Leases,
     /// Now, on the leader's clocks.
     pub now: Reading,
-    /// When the leader's own process started.
+    /// When the leader's own process started, or heard a majority again after everybody had lost their power.
     pub started: Reading,
     /// Whom that process has heard since then, in whatever term: they have booted.
     pub met: &'a BTreeSet<MemberName>,

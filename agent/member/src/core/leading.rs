@@ -191,8 +191,8 @@ impl Core {
             state: &self.state,
             leases: &leading.leases,
             now: moment.now,
-            started: self.started,
-            met: &self.met,
+            started: self.met.since,
+            met: &self.met.who,
             wall_ms: moment.wall_ms,
             memory: &memory,
         };

@@ -6,6 +6,7 @@
 mod journal;
 mod leading;
 mod message;
+mod met;
 mod parting;
 mod recall;
 mod replicas;
@@ -35,6 +36,7 @@ use journal::Journal;
 pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
+use met::Met;
 use recall::Recall;
 use replicas::Replicas;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status};
@@ -159,14 +161,12 @@ pub struct Core {
     raft_id: RaftId,
     raft: Raft,
     state: State,
-    started: Reading,
     leading: Option<Leading>,
     node: Option<Node>,
     fencer: Option<Fencer>,
     flaps: Flaps,
     hears: BTreeSet<MemberName>,
-    /// Everybody who was heard since this process started.
-    met: BTreeSet<MemberName>,
+    met: Met,
     compacted: u64,
     next_ask: u64,
     /// Requests that went to the leader: who waits, and until when.
@@ -216,13 +216,12 @@ impl Core {
             raft,
             compacted: state.applied,
             state,
-            started: moment.now,
             leading: None,
             node,
             fencer: fences.then(|| Fencer::new(last_index, rules)),
             flaps: Flaps::default(),
             hears: BTreeSet::new(),
-            met: BTreeSet::new(),
+            met: Met::new(moment.now),
             next_ask: first,
             asked: BTreeMap::new(),
             heard_asks: VecDeque::new(),
@@ -451,8 +450,12 @@ impl Core {
 
     /// The members heard lately, by any path.
     pub fn hears(&mut self, moment: Moment, hears: BTreeSet<MemberName>) {
+        let votes = |name: &&MemberName| {
+            self.state.members.get(*name).is_some_and(|member| self.state.voters.contains(&member.raft_id))
+        };
+        let heard = hears.iter().filter(|name| **name != self.name).chain([&self.name]).filter(votes).count();
+        self.met.hear(moment.now, &hears, heard * 2 > self.state.voters.len());
         if self.hears != hears {
-            self.met.extend(hears.iter().cloned());
             self.hears.clone_from(&hears);
             if let Some(node) = &mut self.node {
                 node.handle(moment.now, &self.state, node::Event::Hears(hears));
