@@ -16,6 +16,7 @@ mod identity;
 pub mod join;
 mod link;
 pub mod program;
+mod renewal;
 pub mod runtime;
 pub mod service_manager;
 pub mod store;
@@ -34,6 +35,7 @@ pub use link::{
     LinkConfig, LinkError, Links, LocalAccess, LocalSocket, MAX_MESSAGE, MAX_REQUEST, MAX_URGENT, MemberEntry, Parts,
     PathState, Payload, PeerPaths, PeerTable, Reply, ReplyError, Requester, Route, Sent, Timing, Via, join,
 };
+pub use renewal::{Renewal, RenewalError, ask_for_renewal, renew_if_due};
 pub use wire::{
     Decoder, Frame, FrameError, Hello, JoinFrame, MIN_VERSION, PROTOCOL_VERSION, Purpose, RefuseCode, encode,
 };

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tiebreaker_consensus::EntryPayload;
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
-use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::core::Reply;
 use tiebreaker_member::runtime::{Member, MemberConfig, MemberHandle, Tell, Want};
 use tiebreaker_member::store::RaftStore;
 use tiebreaker_member::{
-    Acceptor, Address, Client, Identity, Incoming, LocalAccess, LocalSocket, Role, SystemClock, TimeFloor, TrustedTime,
+    Acceptor, Address, Client, Identity, Incoming, LocalAccess, LocalSocket, Renewal, Role, SystemClock, TimeFloor,
+    TrustedTime, ask_for_renewal,
 };
 use tiebreaker_pipeline::command::{Command, Entry};
 use tiebreaker_pipeline::name::MemberName;
@@ -25,7 +26,6 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, WatchdogChoice};
-use crate::errors::chain;
 use crate::executor::Executor;
 use crate::guard::{Guard, GuardConfig};
 use crate::join::{CONFIG_FILE, SOCKET_FILE, STORE_FILE, forget_joining_key};
@@ -42,7 +42,6 @@ const RESTART_WITHIN: Duration = Duration::from_secs(5);
 /// The agent of a machine that shuts down waits so long for its resources to be stopped or moved. The service manager's
 /// own patience (`TimeoutStopSec`) may be shorter.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1800);
-const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Runs until SIGTERM or SIGINT, or until the member gives up.
 ///
@@ -118,7 +117,8 @@ pub async fn run(data: &Path, operation_unit: Vec<std::ffi::OsString>) -> Result
     tasks.spawn(execute(executor, wants));
     tasks.spawn(serve(local, handle.clone()));
     tasks.spawn(measured(runtime_of_boot, handle.clone()));
-    tasks.spawn(renew(data.to_owned(), config.clone(), handle, identity, time));
+    let renewal = Renewal { dir: data.to_owned(), identity, time };
+    tasks.spawn(renew(renewal, config.clone(), handle));
     if let Some(manager) = ServiceManager::from_env() {
         manager.ready().context("telling the service manager that the agent is up")?;
     }
@@ -310,35 +310,18 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
 }
 
 /// Renews the node's certificate at two thirds of its life.
-async fn renew(
-    data: std::path::PathBuf,
-    config: Config,
-    member: MemberHandle,
-    identity: watch::Sender<Arc<Identity>>,
-    time: TrustedTime,
-) -> Result<()> {
-    let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE_EVERY);
-    loop {
-        look.tick().await;
-        if !identity.borrow().renewal_due(time.now()) {
-            continue;
-        }
-        let current = Arc::clone(&identity.borrow());
-        match renewed(&config, &member, &current, &time).await {
-            // The one that is stored is good for a third of its life yet.
-            Ok(new) => match tokio::task::block_in_place(|| new.store(&data)) {
-                Ok(()) => {
-                    info!("the certificate was renewed");
-                    identity.send_replace(Arc::new(new));
-                }
-                Err(error) => warn!("the renewed certificate can't be stored now: {}", chain(&error)),
-            },
-            Err(error) => warn!("the certificate can't be renewed now: {error:#}"),
-        }
-    }
+async fn renew(renewal: Renewal, config: Config, member: MemberHandle) -> Result<()> {
+    let time = renewal.time.clone();
+    renewal.run(|current| renewed(&config, &member, current, &time)).await;
+    Ok(())
 }
 
-async fn renewed(config: &Config, member: &MemberHandle, current: &Identity, time: &TrustedTime) -> Result<Identity> {
+async fn renewed(
+    config: &Config,
+    member: &MemberHandle,
+    current: Arc<Identity>,
+    time: &TrustedTime,
+) -> Result<Identity> {
     let addresses: Vec<Address> = {
         let state = member.state();
         let state = state.borrow();
@@ -346,15 +329,8 @@ async fn renewed(config: &Config, member: &MemberHandle, current: &Identity, tim
         let member = state.members.get(appliance).context("the cluster has no appliance")?;
         member.addresses.iter().filter_map(|text| text.parse().ok()).collect()
     };
-    let mut client = Client::connect(&addresses, config.source, current, time, RENEW_WITHIN).await?;
-    let mut bytes = Vec::new();
-    ciborium::into_writer(&Request::RenewCertificate { csr: current.csr()? }, &mut bytes)?;
-    let answer = client.ask(&bytes, RENEW_WITHIN).await?;
-    match ciborium::from_reader(&answer[..]).context("the appliance's answer can't be decoded")? {
-        Reply::Certificate { der } => Ok(current.renewed(&der)?),
-        Reply::Refused { why } => bail!("{why}"),
-        other => bail!("the appliance answered something else than was asked: {other:?}"),
-    }
+    let mut client = Client::connect(&addresses, config.source, &current, time, RENEW_WITHIN).await?;
+    Ok(ask_for_renewal(&mut client, &current, RENEW_WITHIN).await?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::{Member, MemberConfig, MemberError, MemberHandle, Want};
-use tiebreaker_member::{Acceptor, Identity, LEAF_VALIDITY, SystemClock, TimeFloor, TrustedTime};
+use tiebreaker_member::{Acceptor, Renewal, Subject, SystemClock, TimeFloor, TrustedTime};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
@@ -19,7 +19,7 @@ use crate::config::ClusterConfig;
 use crate::devices::Devices;
 use crate::fence_watch;
 use crate::joins::SharedGate;
-use crate::layout::{Layout, appliance_subject, unix_seconds};
+use crate::layout::{Layout, appliance_subject};
 
 /// A running cluster.
 pub struct Cluster {
@@ -54,7 +54,7 @@ impl Cluster {
             raft_id,
             store: layout.store(name),
             identity: identity_rx,
-            time,
+            time: time.clone(),
             source: None,
             node: None,
             fences: true,
@@ -66,14 +66,9 @@ impl Cluster {
         tasks.spawn(forever(fence_watch::watch(handle.clone(), audit.clone())));
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.clone().prove(handle.clone())));
-        tasks.spawn(forever(renew_own(
-            layout.clone(),
-            name.clone(),
-            appliance.clone(),
-            raft_id,
-            Arc::clone(gate),
-            identity,
-        )));
+        let renewal = Renewal { dir: layout.cluster(name), identity, time };
+        let subject = appliance_subject(name, appliance, raft_id);
+        tasks.spawn(forever(renew_own(renewal, Arc::clone(gate), subject)));
         tasks.spawn(forever(set(handle.clone(), config.profile, config.takeback)));
         Ok(Self { member: handle, devices, tasks })
     }
@@ -160,32 +155,8 @@ async fn set(member: MemberHandle, profile: Option<Profile>, takeback: Option<Du
     }
 }
 
-/// Renews the appliance's own certificate in the cluster.
-async fn renew_own(
-    layout: Layout,
-    cluster: ClusterName,
-    appliance: MemberName,
-    raft_id: u64,
-    gate: SharedGate,
-    identity: watch::Sender<Arc<Identity>>,
-) {
-    let mut hourly = tokio::time::interval(Duration::from_secs(3600));
-    loop {
-        hourly.tick().await;
-        if !identity.borrow().renewal_due(unix_seconds()) {
-            continue;
-        }
-        let subject = appliance_subject(&cluster, &appliance, raft_id);
-        let renewed = gate.ca().issue(&subject, unix_seconds(), LEAF_VALIDITY).context("signing").and_then(|new| {
-            new.store(&layout.cluster(&cluster))?;
-            Ok(new)
-        });
-        match renewed {
-            Ok(new) => {
-                info!(%cluster, "the appliance's certificate was renewed");
-                identity.send_replace(Arc::new(new));
-            }
-            Err(error) => error!(%cluster, "the appliance's certificate can't be renewed: {error:#}"),
-        }
-    }
+/// Renews the appliance's own certificate in the cluster: it is its own authority.
+async fn renew_own(renewal: Renewal, gate: SharedGate, subject: Subject) {
+    let time = renewal.time.clone();
+    renewal.run(|_current| async { gate.issue_own(&subject, &time) }).await;
 }

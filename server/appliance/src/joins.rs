@@ -8,8 +8,8 @@ use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{
-    Address, Ca, EARLIEST_PLAUSIBLE, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, request_key,
-    signing_time,
+    Address, Ca, EARLIEST_PLAUSIBLE, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook,
+    TrustedTime, request_key, signing_time,
 };
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::ClusterName;
@@ -164,6 +164,14 @@ impl Gate {
         done(propose(member, Command::AddOperator { name, key }).await)
     }
 
+    /// A new certificate, with a new key, for the appliance itself, which counts from the trusted time.
+    ///
+    /// # Errors
+    /// When neither the clock nor the cluster knows the date, or the system gives no randomness.
+    pub fn issue_own(&self, subject: &Subject, time: &TrustedTime) -> Result<Identity> {
+        self.ca.issue(subject, time.now(), LEAF_VALIDITY).context("signing")
+    }
+
     /// Signs a new certificate for who has a good one: the same name, role and number, and the key in the request.
     ///
     /// # Errors
@@ -227,5 +235,26 @@ fn done(reply: Reply) -> Result<()> {
         | Reply::State { .. }
         | Reply::ReadIndex { .. }
         | Reply::Certificate { .. } => bail!("the cluster answered something else than was asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tiebreaker_member::TimeFloor;
+
+    use super::*;
+
+    #[test]
+    fn an_appliance_whose_clock_stands_at_1970_signs_by_the_time_of_its_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let gate = Gate::new(Ca::new_in_memory().unwrap(), TokenBook::open(dir.path()).unwrap());
+        let subject = Subject::from_uri("tiebreaker://home/appliance/pi").unwrap();
+        let newest = 1_900_000_000;
+        let time = TrustedTime::new(Arc::new(|| 7), TimeFloor::new(newest));
+        let own = gate.issue_own(&subject, &time).unwrap();
+        assert_eq!(own.cert().not_before, newest);
+        assert!(!own.renewal_due(newest), "it needs no other at once");
     }
 }

@@ -143,7 +143,7 @@ impl Identity {
     }
 
     /// Whether two thirds of the certificate's life have gone by at `now` (seconds since 1970), so that it is time to
-    /// ask for the next one, with a new key.
+    /// ask for the next one. The key stays.
     #[must_use]
     pub fn renewal_due(&self, now: u64) -> bool {
         let life = self.cert.not_after.saturating_sub(self.cert.not_before);
