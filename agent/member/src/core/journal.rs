@@ -11,6 +11,8 @@ use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::{self, Found, OperationId, OperationKind, Outcome};
 use tiebreaker_pipeline::report::Leave;
 
+use crate::clock::ClockFault;
+
 /// Lines that a journal keeps: those of some hours of trouble, in a few hundred kilobytes.
 pub const JOURNAL_MAX: usize = 500;
 /// Texts of programs are cut to so many characters.
@@ -115,6 +117,8 @@ pub enum Deed {
         /// What.
         result: DeviceResult,
     },
+    /// Its wall clock is wrong, or has jumped.
+    ClockWrong(ClockFault),
     /// It leads from now on.
     Leads {
         /// In this term.
@@ -157,6 +161,7 @@ impl fmt::Display for Deed {
             Self::DeviceSaid { node, device, command, result } => {
                 write!(f, "power device {device} of {node} answered {}: {}", word(*command), said(result))
             }
+            Self::ClockWrong(fault) => fault.fmt(f),
             Self::Leads { term } => write!(f, "it leads, in term {term}"),
             Self::LeadsNoMore => f.write_str("it leads no more"),
         }

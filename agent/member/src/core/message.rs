@@ -11,6 +11,7 @@ use tiebreaker_pipeline::report::{Answer, Renew};
 
 use super::journal::JournalLine;
 use super::status::Status;
+use crate::clock::ClockFault;
 
 /// A message between two members of a cluster.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -69,6 +70,8 @@ pub enum Message {
         /// What is wrong, and the way out, in words for an operator.
         what: String,
     },
+    /// The sender's wall clock is wrong.
+    Clock(ClockFault),
 }
 
 impl Message {
@@ -83,7 +86,8 @@ impl Message {
             | Self::Told { .. }
             | Self::Recalled { .. }
             | Self::Mark { .. }
-            | Self::Trouble { .. } => None,
+            | Self::Trouble { .. }
+            | Self::Clock(_) => None,
         }
     }
 }
@@ -358,6 +362,8 @@ mod tests {
             Message::Recalled { id: 8, promise: None },
             Message::Trouble { what: "no space".into() },
             Message::Mark { index: 640, digest: 0x0123_4567_89ab_cdef },
+            Message::Clock(ClockFault::NeverSet),
+            Message::Clock(ClockFault::Jumped { by_s: -3_600 }),
         ];
         let mut found = String::new();
         for message in messages {

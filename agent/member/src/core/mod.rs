@@ -3,6 +3,7 @@
 //!
 //! The shell around it owns sockets, clocks and disks and decides nothing; the fault simulator runs this very code.
 
+mod clocks;
 mod journal;
 mod leading;
 mod message;
@@ -32,6 +33,7 @@ use tiebreaker_pipeline::rules::Rules;
 use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
+use clocks::Clocks;
 use journal::Journal;
 pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
@@ -187,6 +189,7 @@ pub struct Core {
     /// Members that this one has not heard of yet, by number: see [`Core::heeds`].
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
+    clocks: Clocks,
     journal: Journal,
     /// The last batch for the disk, and the last that is durable.
     last_batch: u64,
@@ -235,6 +238,7 @@ impl Core {
             level: Level::KNOWN,
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
+            clocks: Clocks::default(),
             journal: Journal::default(),
             last_batch: 0,
             durable: 0,
@@ -337,6 +341,7 @@ impl Core {
             }
             Message::Recalled { id, promise } => self.recalled(from, id, promise),
             Message::Trouble { what } => self.trouble(moment, from, &what),
+            Message::Clock(fault) => self.clock_of(moment, from, fault),
             Message::Mark { index, digest } => self.marked(from, index, digest),
             Message::Renew(renew) => {
                 let leadership = self.raft.leadership(moment.now);

@@ -388,6 +388,7 @@ impl Core {
 
     fn alarms(&self, now: Reading) -> Vec<String> {
         let mut alarms = self.troubles.alarms(&self.name, now);
+        alarms.extend(self.clocks.alarms(&self.name, now));
         alarms.extend(self.replicas.alarms());
         if let Some(leases) = self.leases() {
             alarms.extend(leases.doubts(now, &self.state).iter().map(ToString::to_string));

@@ -1,3 +1,4 @@
+mod alarms;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};

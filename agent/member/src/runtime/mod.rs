@@ -21,7 +21,7 @@ use tiebreaker_pipeline::state::{State, StateError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::clock;
+use crate::clock::{self, LOOK_AT_WALL_EVERY, WallWatch};
 use crate::core::{Action, Core, CoreConfig, Message, Moment, Origin, Reply, Request, RequestId};
 use crate::identity::{self, Identity, Roster, TrustedTime};
 use crate::link::{
@@ -218,15 +218,13 @@ pub struct Member {
     state: watch::Sender<Arc<State>>,
     peers: watch::Sender<Arc<PeerTable>>,
     time: TrustedTime,
+    wall: WallWatch,
     requests: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
 }
 
 fn moment() -> Moment {
-    let wall_ms = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    Moment { now: clock::now(), wall_ms }
+    Moment { now: clock::now(), wall_ms: clock::wall_ms() }
 }
 
 impl Member {
@@ -296,6 +294,7 @@ impl Member {
             state,
             peers,
             time: config.time,
+            wall: WallWatch::default(),
             requests: BTreeMap::new(),
             next_request: 1,
         };
@@ -309,6 +308,8 @@ impl Member {
     pub async fn run(mut self) -> Result<(), MemberError> {
         let mut heard = tokio::time::interval(HEARD_EVERY);
         heard.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut wall = tokio::time::interval(LOOK_AT_WALL_EVERY);
+        wall.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.carry_out().await?;
             let now = clock::now();
@@ -331,6 +332,7 @@ impl Member {
                     None => return Ok(()),
                 },
                 _ = heard.tick() => self.hear(),
+                _ = wall.tick() => self.look_at_wall(),
                 () = tokio::time::sleep(left) => {}
             }
             self.core.advance(moment());
@@ -346,6 +348,15 @@ impl Member {
             .map(|(name, _)| name)
             .collect();
         self.core.hears(moment(), heard);
+    }
+
+    fn look_at_wall(&mut self) {
+        let moment = moment();
+        let news = self.wall.look(moment.wall_ms, moment.now);
+        if let Some(fault) = news {
+            warn!("this machine's wall clock is wrong: {fault}");
+        }
+        self.core.clock_seen(moment, news, self.wall.fault(moment.now));
     }
 
     async fn take(&mut self, incoming: Incoming) {
@@ -545,7 +556,11 @@ fn is_urgent(message: &Message) -> bool {
             | Body::TimeoutNow
             | Body::Ack { .. } => true,
         },
-        Message::Ask { .. } | Message::Told { .. } | Message::Trouble { .. } | Message::Mark { .. } => false,
+        Message::Ask { .. }
+        | Message::Told { .. }
+        | Message::Trouble { .. }
+        | Message::Clock(_)
+        | Message::Mark { .. } => false,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tiebreaker_member::EARLIEST_PLAUSIBLE;
 use tiebreaker_member::ask::{LocalReply, QdeviceEvent, QdeviceHappening};
+use tiebreaker_member::clock::{self, ClockFault, LOOK_AT_WALL_EVERY, WallWatch};
 use tiebreaker_qnetd::{ChosenBy, CloseReason, Notice};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -21,10 +22,6 @@ const ONE_MORE_AFTER: Duration = Duration::from_secs(3);
 
 /// A certificate that ends in less than this is told.
 const ENDS_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How often the clock is looked at, and what counts as a jump. Slewing is far slower.
-const LOOK_AT_CLOCK_EVERY: Duration = Duration::from_secs(10);
-const JUMP: Duration = Duration::from_secs(60);
 
 /// The events of this run of the daemon. Clones are the same.
 #[derive(Clone)]
@@ -131,22 +128,16 @@ impl Events {
 
     /// Looks at the clock, for ever: it may never have been set, and it may be set at any time.
     pub async fn watch_clock(self) {
-        let mut wrong = unix().as_secs() < EARLIEST_PLAUSIBLE;
-        if wrong {
-            self.happened(QdeviceHappening::ClockWrong { jumped_s: None });
-        }
-        let mut before = (unix(), Instant::now());
+        let mut watch = WallWatch::default();
         loop {
-            tokio::time::sleep(LOOK_AT_CLOCK_EVERY).await;
-            let now = (unix(), Instant::now());
-            if let Some(jumped) = jumped(before, now) {
-                // That a clock which was never set is set at last is what one waits for.
-                if !(wrong && jumped > 0) {
-                    self.happened(QdeviceHappening::ClockWrong { jumped_s: Some(jumped) });
-                }
-                wrong = now.0.as_secs() < EARLIEST_PLAUSIBLE;
+            if let Some(fault) = watch.look(clock::wall_ms(), clock::now()) {
+                let jumped_s = match fault {
+                    ClockFault::NeverSet => None,
+                    ClockFault::Jumped { by_s } => Some(by_s),
+                };
+                self.happened(QdeviceHappening::ClockWrong { jumped_s });
             }
-            before = now;
+            tokio::time::sleep(LOOK_AT_WALL_EVERY).await;
         }
     }
 
@@ -154,14 +145,6 @@ impl Events {
         // Nothing in there is left half-done by a panic.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// By how many seconds the wall clock went otherwise than time did, if that is a jump.
-fn jumped(before: (Duration, Instant), now: (Duration, Instant)) -> Option<i64> {
-    let should = before.0 + now.1.saturating_duration_since(before.1);
-    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    let by = seconds(now.0).saturating_sub(seconds(should));
-    (by.unsigned_abs() >= JUMP.as_secs()).then_some(by)
 }
 
 fn unix() -> Duration {
@@ -388,15 +371,5 @@ mod tests {
             kept[0].text,
             "the certificate of cluster home that 192.0.2.1:4000 shows ends in 29 days: make a new one"
         );
-    }
-
-    #[test]
-    fn a_clock_that_jumps_is_seen_and_one_that_goes_is_not() {
-        let began = Instant::now();
-        let at = |wall: u64, after: u64| (Duration::from_secs(wall), began + Duration::from_secs(after));
-        assert_eq!(jumped(at(1000, 0), at(1010, 10)), None);
-        assert_eq!(jumped(at(1000, 0), at(1060, 10)), None);
-        assert_eq!(jumped(at(1000, 0), at(4610, 10)), Some(3600));
-        assert_eq!(jumped(at(5000, 0), at(1410, 10)), Some(-3600));
     }
 }

@@ -1,0 +1,47 @@
+//! What `status` says is wrong.
+
+use super::*;
+use crate::clock::ClockFault;
+
+impl Net {
+    fn sees_its_clock(&mut self, text: &str, news: Option<ClockFault>, fault: Option<ClockFault>) {
+        let moment = self.moment();
+        self.cores.get_mut(&name(text)).unwrap().clock_seen(moment, news, fault);
+        self.settle();
+    }
+
+    fn alarms_of(&mut self, asked: &str, about: &str) -> Vec<String> {
+        self.status(asked).alarms.into_iter().filter(|alarm| alarm.contains(about)).collect()
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_an_alarm_of_the_cluster_and_a_line_in_its_members_journal() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    let jumped = Some(ClockFault::Jumped { by_s: 3_600 });
+    net.sees_its_clock("b", jumped, jumped);
+    net.sees_its_clock("pi", Some(ClockFault::NeverSet), Some(ClockFault::NeverSet));
+    for asked in ["pi", "b"] {
+        let alarms = net.alarms_of(asked, "clock");
+        let [pi, b] = &alarms[..] else { panic!("asked at {asked}: {alarms:?}") };
+        assert!(pi.starts_with("pi: its clock stands before 2026"), "{pi}");
+        assert!(b.starts_with("b: its clock jumped by +3600 s;") && b.contains("set-ntp"), "{b}");
+    }
+    // The next look finds nothing new, and the same fault.
+    net.sees_its_clock("b", None, jumped);
+    let Some(Reply::Journal { lines }) = net.ask("pi", Request::Journal { of: name("b"), last: 9 }, 1_000) else {
+        panic!("no journal");
+    };
+    let wrong: Vec<&Deed> =
+        lines.iter().map(|line| &line.deed).filter(|deed| matches!(deed, Deed::ClockWrong(_))).collect();
+    assert_eq!(wrong, [&Deed::ClockWrong(ClockFault::Jumped { by_s: 3_600 })], "told once");
+    let text = serde_json::to_string(wrong[0]).unwrap();
+    assert_eq!(text, r#"{"what":"clock_wrong","fault":"jumped","by_s":3600}"#);
+    assert_eq!(&serde_json::from_str::<Deed>(&text).unwrap(), wrong[0]);
+    // Of others a member knows as long as they say it; of itself, what it saw last.
+    net.pass(31_000);
+    assert_eq!(net.alarms_of("pi", "clock").len(), 1);
+    net.sees_its_clock("pi", None, None);
+    assert_eq!(net.alarms_of("pi", "clock"), Vec::<String>::new());
+}
