@@ -279,6 +279,21 @@ impl Core {
         }
     }
 
+    /// On the leader: that who votes is to change, and for which fence that waits.
+    pub(super) fn waiting_votes(&self) -> Option<String> {
+        self.leading.as_ref()?;
+        let wanted = wanted_voters(&self.state);
+        if wanted.iter().eq(self.raft.membership().voters.iter().map(|id| &id.0)) {
+            return None;
+        }
+        let (id, fence) = self.state.fences.iter().find(|(_, fence)| fence.is_open())?;
+        let node = &fence.node;
+        Some(format!(
+            "who votes is to change, and that waits until fence {id} of {node} is closed: look at its power devices, or \
+             give your word that it runs nothing (`tiebreaker fence confirm {node}`)"
+        ))
+    }
+
     /// A member has started again. If that is the appliance, it has to be well for as long as after any other loss: it is
     /// silent at first, and a transfer to it would fail.
     pub(super) fn note_start(&mut self, moment: Moment, who: &MemberName, question: u64) {

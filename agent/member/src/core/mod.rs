@@ -4,6 +4,7 @@
 //! The shell around it owns sockets, clocks and disks and decides nothing; the fault simulator runs this very code.
 
 mod clocks;
+mod copies;
 mod journal;
 mod leading;
 mod message;
@@ -34,6 +35,7 @@ use tiebreaker_pipeline::state::{Role, State};
 use tiebreaker_pipeline::time::Reading;
 
 use clocks::Clocks;
+use copies::{Copies, Stranger};
 use journal::Journal;
 pub use journal::{Deed, JOURNAL_MAX, JournalLine};
 use leading::{Flaps, Leading};
@@ -190,6 +192,7 @@ pub struct Core {
     newcomers: BTreeMap<u64, MemberName>,
     troubles: Troubles,
     clocks: Clocks,
+    copies: Copies,
     journal: Journal,
     /// The last batch for the disk, and the last that is durable.
     last_batch: u64,
@@ -239,6 +242,7 @@ impl Core {
             newcomers: BTreeMap::new(),
             troubles: Troubles::default(),
             clocks: Clocks::default(),
+            copies: Copies::default(),
             journal: Journal::default(),
             last_batch: 0,
             durable: 0,
@@ -809,7 +813,10 @@ impl Core {
         let odd = self.is_odd();
         match (&mut self.leading, leadership.role) {
             (Some(leading), RaftRole::Leader { lease_until }) if leading.leases.term() == leadership.term && !odd => {
-                leading.leases.renew(moment.now, &self.state, lease_until, leadership.commit, from, renew)
+                let stranger = Stranger::of(&self.state, from, &renew);
+                let answer = leading.leases.renew(moment.now, &self.state, lease_until, leadership.commit, from, renew);
+                self.copies.answered(moment.now, &self.state, from, stranger, &answer.verdict);
+                answer
             }
             (_, role) => {
                 let leader = match role {

@@ -390,6 +390,8 @@ impl Core {
         let mut alarms = self.troubles.alarms(&self.name, now);
         alarms.extend(self.clocks.alarms(&self.name, now));
         alarms.extend(self.replicas.alarms());
+        alarms.extend(self.copies.alarms(&self.state, now));
+        alarms.extend(self.waiting_votes());
         if let Some(leases) = self.leases() {
             alarms.extend(leases.doubts(now, &self.state).iter().map(ToString::to_string));
         }

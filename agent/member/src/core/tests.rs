@@ -800,10 +800,13 @@ fn row_61_nobodys_vote_changes_while_a_fence_is_open() {
     assert!(matches!(net.ask("pi", Request::Remove { name: name("b") }, 1_000), Some(Reply::Done { .. })));
     net.pass(5_000);
     assert!(net.cores[&name("pi")].state().voters.contains(&b), "a fence is open");
+    let alarm = format!("who votes is to change, and that waits until fence {id} of c is closed");
+    assert!(net.status("pi").alarms.iter().any(|said| said.starts_with(&alarm)));
     let word = Request::Confirm { node: name("c"), id, by: "alice".into() };
     assert!(matches!(net.ask("pi", word, 1_000), Some(Reply::Done { .. })));
     net.pass(5_000);
     assert!(!net.cores[&name("pi")].state().voters.contains(&b));
+    assert!(!net.status("pi").alarms.iter().any(|said| said.contains("who votes")));
 }
 
 /// Nobody expects a's vote for a minute.

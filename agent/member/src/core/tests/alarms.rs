@@ -1,5 +1,7 @@
 //! What `status` says is wrong.
 
+use tiebreaker_pipeline::report::{Refusal, Report};
+
 use super::*;
 use crate::clock::ClockFault;
 
@@ -8,6 +10,38 @@ impl Net {
         let moment = self.moment();
         self.cores.get_mut(&name(text)).unwrap().clock_seen(moment, news, fault);
         self.settle();
+    }
+
+    /// Another start or another boot of a node asks the leader for a lease.
+    fn renews_as(&mut self, text: &str, boot: &str, incarnation: u64) -> LeaseVerdict {
+        let (node, moment) = (name(text), self.moment());
+        let applied = self.cores[&name("pi")].state().applied;
+        let report = Report {
+            applied,
+            resources: BTreeMap::new(),
+            hears: BTreeSet::new(),
+            armed: false,
+            leases_lost: 0,
+            leaving: None,
+            trouble: None,
+            usage: BTreeMap::new(),
+        };
+        let renew = Renew {
+            seq: 1,
+            term: 0,
+            incarnation,
+            boot: boot.into(),
+            watchdog: None,
+            machine: None,
+            capacity: tiebreaker_pipeline::report::Capacity::default(),
+            booted_in_ms: None,
+            level: Level::KNOWN,
+            report,
+        };
+        let core = self.cores.get_mut(&name("pi")).unwrap();
+        let answer = core.answer(moment, &node, renew);
+        self.settle();
+        answer.verdict
     }
 
     fn alarms_of(&mut self, asked: &str, about: &str) -> Vec<String> {
@@ -44,4 +78,32 @@ fn a_wrong_clock_is_an_alarm_of_the_cluster_and_a_line_in_its_members_journal() 
     assert_eq!(net.alarms_of("pi", "clock").len(), 1);
     net.sees_its_clock("pi", None, None);
     assert_eq!(net.alarms_of("pi", "clock"), Vec::<String>::new());
+}
+
+#[test]
+fn row_33_a_copy_of_a_disk_is_an_alarm_that_names_both_boots_until_it_is_gone() {
+    let refused = LeaseVerdict::Refused { why: Refusal::Twin };
+    // Whether the copy was started as often as its original, or more often.
+    for starts in [1, 2] {
+        let mut net = Net::up(&["a", "b"]);
+        assert_eq!(net.renews_as("b", "boot of the copy", starts), refused);
+        net.pass(1_000);
+        let alarms = net.alarms_of("pi", "two machines");
+        let [alarm] = &alarms[..] else { panic!("{starts}: {alarms:?}") };
+        assert!(alarm.contains("are b: boot boot of b is in service, boot boot of the copy is refused"), "{alarm}");
+        net.pass(30_000);
+        assert_eq!(net.renews_as("b", "boot of the copy", starts), refused);
+        net.pass(40_000);
+        assert_eq!(net.alarms_of("pi", "two machines").len(), 1, "it was there a minute ago");
+        net.pass(30_000);
+        assert_eq!(net.alarms_of("pi", "two machines"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_node_that_boots_again_within_its_lease_is_no_copy() {
+    let mut net = Net::up(&["a", "b"]);
+    net.cores.remove(&name("b"));
+    assert_eq!(net.renews_as("b", "a later boot", 2), LeaseVerdict::Refused { why: Refusal::Twin });
+    assert_eq!(net.alarms_of("pi", "two machines"), Vec::<String>::new());
 }
