@@ -28,7 +28,7 @@ pub use identity::{
     FileError, Identity, IdentityError, KeyError, Keypair, LEAF_VALIDITY, MemberName, NameError, PeerCert, PeerId,
     Redeemed, Role, Roster, Serial, Subject, SystemClock, TimeFloor, Token, TokenBook, TokenBookError, TokenParseError,
     TokenRefusal, TokenSecret, TokenView, TrustedTime, WallClock, read_guarded, read_private, replace_private,
-    request_key, signing_time,
+    request_key, signing_time, trusted_seconds,
 };
 pub use link::{
     Acceptor, Address, AddressError, Attempts, Client, Incoming, JoinAsk, JoinReply, JoinRequest, Joined, Lane,

@@ -8,8 +8,8 @@ use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{
-    Address, Ca, EARLIEST_PLAUSIBLE, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook,
-    TrustedTime, request_key, signing_time,
+    Address, Ca, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, TrustedTime, request_key,
+    signing_time, trusted_seconds,
 };
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::ClusterName;
@@ -48,8 +48,7 @@ impl Gate {
     /// Now, for tokens and certificates: the clock, or where that was never set the newest time that the cluster knows. A
     /// token is made and judged by the same clock, never by the joiner's.
     pub fn now(&self, member: &MemberHandle) -> u64 {
-        let clock = unix_seconds();
-        if clock >= EARLIEST_PLAUSIBLE { clock } else { clock.max(member.state().borrow().newest_ms / 1000) }
+        trusted_seconds(unix_seconds(), member.state().borrow().newest_ms / 1000)
     }
 
     /// Makes a token that counts from `now` (seconds since 1970); it is durable when this returns.

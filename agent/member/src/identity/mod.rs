@@ -19,7 +19,7 @@ pub use files::{FileError, read_guarded, read_private, replace_private};
 pub use key::{KeyError, Keypair};
 pub use name::{ClusterName, MemberName, NameError, PeerId, Role, Subject};
 pub use roster::Roster;
-pub use time::{EARLIEST_PLAUSIBLE, SystemClock, TimeFloor, TrustedTime, WallClock};
+pub use time::{EARLIEST_PLAUSIBLE, SystemClock, TimeFloor, TrustedTime, WallClock, trusted_seconds};
 pub use token::{Token, TokenParseError, TokenSecret};
 pub use token_book::{DEFAULT_TOKEN_TTL, Redeemed, TokenBook, TokenBookError, TokenRefusal, TokenView};
 pub(crate) use verify::{ClientSideVerifier, Expected, Judge, PinnedCaVerifier, ServerSideVerifier};

@@ -1,6 +1,10 @@
-//! The time by which certificates and tokens are judged: the later of the machine's clock and the newest time that
-//! the cluster's log has seen. A board without a battery boots in 1970 and must still be let in, and must not accept
-//! what has expired once it has learnt better.
+//! The time by which certificates and tokens are judged: the machine's clock, or where that was never set (it shows a
+//! time before 2026) the later of it and the newest time in the cluster's log. A board without a battery boots in 1970 and
+//! must still be let in, and must not accept what has expired once it has learnt better.
+//!
+//! A clock that was set is believed even where the log is ahead of it. The newest time in the log is the highest that any
+//! member ever wrote, and never comes down: if it counted everywhere, one member whose clock was once years ahead would
+//! have ended everybody's certificate for good (`docs/adr`, on trusted time).
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +59,14 @@ impl TimeFloor {
     }
 }
 
-/// The later of a wall clock and a floor.
+/// The time to judge certificates and tokens by, in seconds since 1970: `wall`, the clock, or where that was never set
+/// the later of it and `newest`, the newest time in the cluster's log.
+#[must_use]
+pub const fn trusted_seconds(wall: u64, newest: u64) -> u64 {
+    if wall >= EARLIEST_PLAUSIBLE || wall > newest { wall } else { newest }
+}
+
+/// A wall clock, with a floor for as long as it was never set: see [`trusted_seconds`].
 #[derive(Clone)]
 pub struct TrustedTime {
     wall: Arc<dyn WallClock>,
@@ -63,17 +74,16 @@ pub struct TrustedTime {
 }
 
 impl TrustedTime {
-    /// Judges by `wall`, but never earlier than `floor`.
+    /// Judges by `wall`, or by `floor` where that shows a time before 2026.
     #[must_use]
     pub fn new(wall: Arc<dyn WallClock>, floor: TimeFloor) -> Self {
         Self { wall, floor }
     }
 
-    /// Seconds since 1970 by the later of the two.
+    /// Seconds since 1970, as [`trusted_seconds`].
     #[must_use]
     pub fn now(&self) -> u64 {
-        let wall = self.wall.unix_seconds();
-        if wall >= EARLIEST_PLAUSIBLE { wall } else { wall.max(self.floor.get()) }
+        trusted_seconds(self.wall.unix_seconds(), self.floor.get())
     }
 
     /// The floor, to raise it.
@@ -103,5 +113,14 @@ mod tests {
         floor.raise(200);
         assert_eq!(time.now(), 200);
         assert_eq!(TrustedTime::new(Arc::new(|| 300), floor).now(), 300);
+    }
+
+    #[test]
+    fn row_63_a_clock_that_was_set_is_believed_though_another_members_was_years_ahead_once() {
+        let (now, years_ahead) = (EARLIEST_PLAUSIBLE + 86_400, EARLIEST_PLAUSIBLE + 10 * 365 * 86_400);
+        let time = TrustedTime::new(Arc::new(move || now), TimeFloor::new(years_ahead));
+        assert_eq!(time.now(), now, "or nobody's certificate would be good for the next ten years");
+        let unset = TrustedTime::new(Arc::new(|| EARLIEST_PLAUSIBLE - 1), TimeFloor::new(years_ahead));
+        assert_eq!(unset.now(), years_ahead, "who knows nothing better goes by the log");
     }
 }

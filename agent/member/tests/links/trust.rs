@@ -21,7 +21,7 @@ async fn a_member_whose_clock_stands_at_1970_is_let_in_and_lets_others_in() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused_by_the_clock_or_by_the_log() {
+async fn an_expired_certificate_is_refused_by_the_clock_or_where_that_was_never_set_by_the_log() {
     let world = World::strangers(Timing::default(), NOW).await;
     // By the clock: the appliance knows that it is later.
     world.pi.clock.0.store(NOW + LEAF_VALIDITY.as_secs(), std::sync::atomic::Ordering::Relaxed);
@@ -35,6 +35,17 @@ async fn an_expired_certificate_is_refused_by_the_clock_or_by_the_log() {
     world.introduce();
     let paths = world.n2.until("a refusal", "n1", down_because("has expired")).await;
     assert!(format!("{paths:?}").contains("refused this machine's certificate"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_years_ahead_locks_nobody_out_whose_clock_is_set() {
+    let world = World::strangers(Timing::default(), NOW).await;
+    for member in [&world.pi, &world.n1, &world.n2] {
+        member.floor.raise(NOW + 10 * LEAF_VALIDITY.as_secs());
+    }
+    world.introduce();
+    world.n1.direct_up("pi").await;
+    world.n2.direct_up("n1").await;
 }
 
 #[tokio::test]
