@@ -11,7 +11,7 @@ pub enum Exit {
     Usage = 2,
     /// Nobody could be reached, or nobody leads.
     Unreachable = 3,
-    /// A check of the demo failed.
+    /// A check of the demo failed, or it could not be played.
     DemoFailed = 4,
     /// What was waited for did not come, or an update stopped at a doubt.
     Unfinished = 5,
@@ -23,7 +23,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   1  refused, or void: the cluster was asked and says why not; or a file, a certificate or an answer can't be used
   2  wrong usage, a scenario with a mistake, or no identity to ask with: nothing was asked
   3  nobody could be reached, or no member leads; a change may still be carried out
-  4  a check of the demo failed
+  4  a check of the demo failed, or the demo could not be played to its end
   5  begun, but not finished: what was waited for did not come in time, or an update stopped at a doubt";
 
 impl From<Exit> for ExitCode {

@@ -20,7 +20,8 @@ use crate::{agent, join};
 
 /// The agent of a Tiebreaker node: holds its lease, keeps its resources running, feeds its watchdog.
 ///
-/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage.
+/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage. `run` also: 70 it has asked for a reset of this machine, because
+/// it is fenced or its cluster goes on without it; 75 the cluster has ended its life, start it anew.
 #[derive(Parser, Debug)]
 #[command(name = "tiebreaker-agent", version)]
 struct Args {

@@ -20,6 +20,11 @@ use crate::guard::Guard;
 use crate::operation::{Operations, Outcome as Ended};
 use crate::watchdog::{Dog, SimulatedWatchdog};
 
+/// The exit code of an agent that has asked for a reset of its machine (EX_SOFTWARE of sysexits.h).
+const RESET: i32 = 70;
+/// The exit code of an agent whose life has ended in the log, for its unit to start the next one (EX_TEMPFAIL).
+const START_ANEW: i32 = 75;
+
 /// The node's executor.
 pub struct Executor {
     member: MemberHandle,
@@ -69,7 +74,7 @@ impl Executor {
                     "the life of this agent has ended in the log: ending, so that the service manager starts a new one"
                 );
                 // Workloads stay as they are; the next agent probes them before it is admitted.
-                std::process::exit(75);
+                std::process::exit(START_ANEW);
             }
             Action::MayGo => {
                 info!("the cluster has agreed that this agent goes");
@@ -234,5 +239,5 @@ fn reset_self() -> ! {
     } else if let Err(error) = std::fs::write("/proc/sysrq-trigger", "b") {
         error!(%error, "the kernel could not be asked for a reset");
     }
-    std::process::exit(70)
+    std::process::exit(RESET)
 }
