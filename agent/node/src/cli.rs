@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::takeover::{Confirmation, take_over};
 use tiebreaker_member::{Identity, LocalAccess, LocalSocket};
 use tiebreaker_pipeline::name::MemberName;
 
 use crate::config::Config;
-use crate::join::{SOCKET_FILE, STORE_FILE};
+use crate::join::{CONFIG_FILE, SOCKET_FILE, STORE_FILE};
 use crate::supervisor::{SupervisorConfig, run as supervise};
 use crate::{agent, join};
 
@@ -61,6 +61,15 @@ enum Subcommands {
         #[arg(long)]
         accept: Vec<String>,
     },
+    /// Checks agent.toml, as the agent will read it. Changes nothing.
+    Check {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-agent")]
+        data: PathBuf,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs the agent.
     Run {
         /// The data folder.
@@ -89,6 +98,12 @@ enum Subcommands {
     /// Runs one operation of the executor; the agent calls this itself.
     #[command(hide = true)]
     OpExec,
+}
+
+/// The definition of the command line, for its manual and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command line and gives its exit code.
@@ -125,6 +140,7 @@ fn run(args: Args) -> Result<()> {
             };
             block_on(join::join_cluster(&data, &appliance, &token, &config))
         }
+        Subcommands::Check { data, json } => check(&data, json),
         Subcommands::Run { data } => {
             log_to_stderr();
             let mut unit = own_command();
@@ -142,6 +158,17 @@ fn run(args: Args) -> Result<()> {
         }
         Subcommands::OpExec => crate::operation::op_exec().context("running an operation"),
     }
+}
+
+fn check(data: &Path, json: bool) -> Result<()> {
+    let file = data.join(CONFIG_FILE);
+    let config = Config::load(&file)?;
+    if json {
+        println!("{}", serde_json::json!({ "configuration": file, "name": config.name.to_string() }));
+    } else {
+        println!("{} is in order.", file.display());
+    }
+    Ok(())
 }
 
 async fn takeover(data: &Path, confirmation: &Confirmation) -> Result<()> {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::takeover::{Confirmation, take_over};
@@ -83,6 +83,15 @@ enum Subcommands {
     /// The QDevice service: votes for clusters that run Corosync.
     #[command(subcommand)]
     Qdevice(QdeviceCommand),
+    /// Checks server.toml and the files that it names, as the daemon will read them. Changes nothing.
+    Check {
+        /// The data folder.
+        #[arg(long, default_value = "/var/lib/tiebreaker-server")]
+        data: PathBuf,
+        /// Prints one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs the daemon.
     Run {
         /// The data folder.
@@ -209,6 +218,12 @@ enum Kind {
     Operator,
 }
 
+/// The definition of the command line, for its manual and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
 /// Runs the command line and gives its exit code.
 #[must_use]
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
@@ -254,6 +269,7 @@ fn run(args: Args) -> Result<()> {
             let folder = into.map_or_else(|| authority(&data), |into| Ok(Folder::of_corosync(&into)))?;
             adopt(&source, &folder, password_file.as_deref(), replace, json)
         }
+        Subcommands::Check { data, json } => check(&data, json),
         Subcommands::Run { data } => {
             log_to_stderr();
             runtime.block_on(daemon::run(Layout::new(&data)))
@@ -288,6 +304,17 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
         println!("No --address was given: put HOST:PORT under which the nodes reach this machine into server.toml.");
     }
     println!("Next: `tiebreaker-server run`, then `tiebreaker-server token create --cluster NAME` for each node.");
+    Ok(())
+}
+
+fn check(data: &Path, json: bool) -> Result<()> {
+    let file = Layout::new(data).config();
+    let config = Config::load(&file)?;
+    if json {
+        println!("{}", serde_json::json!({ "configuration": file, "name": config.name.to_string() }));
+    } else {
+        println!("{} is in order.", file.display());
+    }
     Ok(())
 }
 
