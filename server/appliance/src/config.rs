@@ -302,6 +302,11 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_package_is_in_order() {
+        assert_eq!(parse(include_str!("../debian/server.toml")), "ok");
+    }
+
+    #[test]
     fn the_example_of_each_kind_is_read() {
         use std::os::unix::fs::PermissionsExt;
         let text = include_str!("../../../docs/examples/devices.toml");

@@ -1,7 +1,6 @@
-//! A node under the real systemd: process 1 of a namespace of processes, with the unit that README.md shows.
+//! A node under the real systemd: process 1 of a namespace of processes, with the unit of the package.
 
 use std::{
-    ffi::OsString,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -158,16 +157,14 @@ fn remove_cgroup(path: &Path) -> Result<()> {
     fs::remove_dir(path).with_context(|| format!("removing {}", path.display()))
 }
 
-/// The unit that README.md shows, for this program and data folder.
+/// The unit of the package, for this program and data folder.
 fn unit(agent: &Path, data: &Path) -> Result<String> {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let readme = fs::read_to_string(readme).with_context(|| format!("reading {readme}"))?;
-    let (_, from) = readme.split_once("/tiebreaker-agent.service`:\n\n```ini\n").context("README.md shows no unit")?;
-    let (unit, _) = from.split_once("```").context("the unit in README.md has no end")?;
-    let shown = "ExecStart=/usr/local/bin/tiebreaker-agent run\n";
-    ensure!(unit.contains(shown), "the unit in README.md starts something else: {unit}");
-    let ours: Vec<OsString> = vec![agent.into(), "run".into(), "--data".into(), data.into()];
-    let ours: Result<Vec<String>> =
-        ours.into_iter().map(|word| word.into_string().ok().context("a path of the test is no text")).collect();
-    Ok(unit.replace(shown, &format!("ExecStart={}\n", ours?.join(" "))))
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../../agent/node/debian/tiebreaker-agent.service");
+    let unit = fs::read_to_string(packaged).with_context(|| format!("reading {packaged}"))?;
+    let starts = "ExecStart=/usr/bin/tiebreaker-agent run\n";
+    ensure!(unit.contains(starts), "the packaged unit starts something else: {unit}");
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path of the test is no text");
+    let (agent, data) = (text(agent)?, text(data)?);
+    let unit = unit.replace(starts, &format!("ExecStart={agent} run --data {data}\n"));
+    Ok(unit.replace("/var/lib/tiebreaker-agent", &data))
 }

@@ -1,4 +1,4 @@
-//! The agent under the real systemd, by the unit that README.md shows: it tells a restart of itself from the end of its
+//! The agent under the real systemd, by the unit of its package: it tells a restart of itself from the end of its
 //! machine, and the cluster is told before it goes.
 //!
 //! Needs root, and the Debian packages systemd and util-linux; without them these tests fail.
