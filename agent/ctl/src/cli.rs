@@ -170,6 +170,15 @@ pub enum FenceCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Holds the switching of power in the whole cluster: no power device is told to switch anything until `fence release`,
+    /// not even to fence a lost node or to give it power again. A command that had begun already is carried out.
+    Hold {
+        /// Why, for whoever looks at the status.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Ends a hold: what waits for a power device goes on.
+    Release,
 }
 
 /// What to do with members.
@@ -235,6 +244,11 @@ pub(crate) mod tests {
             panic!("no confirmation")
         };
         assert!(matches!(args.command, Some(FenceCommand::Confirm { yes: false, .. })));
+        let Ok(Cli { command: Command::Fence(args), .. }) = parse("tiebreaker fence hold --reason cables") else {
+            panic!("no hold")
+        };
+        assert!(matches!(args.command, Some(FenceCommand::Hold { reason: Some(why) }) if why == "cables"));
+        assert!(parse("tiebreaker fence release").is_ok());
         assert!(parse("tiebreaker fence").is_err());
         assert!(parse("tiebreaker fence NODE").is_err(), "names are in lower case");
     }

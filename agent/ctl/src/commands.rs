@@ -14,9 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 use tiebreaker_member::core::{Reply, Request, Status};
-use tiebreaker_pipeline::command::Command as Change;
+use tiebreaker_pipeline::command::{Command as Change, Setting};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
-use tiebreaker_pipeline::state::State;
+use tiebreaker_pipeline::state::{Settings, State};
 
 use crate::cli::{Command, FenceArgs, FenceCommand, MemberCommand, OperatorCommand, SetCommand, TargetArgs};
 use crate::connection::Connection;
@@ -148,6 +148,14 @@ impl Session<'_> {
                 let reply = connection.ask(Request::Confirm { node: node.clone(), id, by }).await?;
                 self.done(reply, &format!("{node} counts as fenced; its resources are recovered."))
             }
+            (Some(FenceCommand::Hold { reason }), _) => {
+                let done = "No power device is told to switch anything from now on, until `tiebreaker fence release`. A command that \
+                            had begun already is carried out.";
+                self.hold(|by| Setting::Hold { by, reason }, done).await
+            }
+            (Some(FenceCommand::Release), _) => {
+                self.hold(|by| Setting::Release { by }, "Power devices may be told to switch again.").await
+            }
             (None, Some(node)) => {
                 let question =
                     format!("{node} will be powered off hard, and its resources will be started on other nodes.");
@@ -155,10 +163,27 @@ impl Session<'_> {
                 let mut connection = self.open().await?;
                 let by = connection.by().to_owned();
                 let reply = connection.ask(Request::Fence { node: node.clone(), by }).await?;
-                self.done(reply, &format!("{node} is being fenced; `tiebreaker status` shows how far that is."))
+                let index = index(reply)?;
+                let mut done = format!("{node} is being fenced; `tiebreaker status` shows how far that is.");
+                // Whoever can't say so at this moment says it in the status.
+                if let Ok(Status { settings: Settings { hold: Some(hold), .. }, .. }) =
+                    self.status(&mut connection).await
+                {
+                    done.push_str(&format!(
+                        "\nIts power is not cut, for that is {hold}. `tiebreaker fence release` ends that."
+                    ));
+                }
+                self.show_done(index, &done)
             }
             (None, None) => Err(Failure::usage(anyhow!("name the node to fence"))),
         }
+    }
+
+    async fn hold(&self, setting: impl FnOnce(String) -> Setting, done: &str) -> Result<(), Failure> {
+        let mut connection = self.open().await?;
+        let setting = setting(connection.by().to_owned());
+        let index = self.submit_on(&mut connection, Change::Set(setting), false).await?;
+        self.show_done(index, done)
     }
 
     async fn why(&self, resource: ResourceName) -> Result<(), Failure> {

@@ -337,6 +337,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// The same command, signed by who really asks: what a client writes about itself is no signature.
+    #[must_use]
+    pub fn signed(self, by: &str) -> Self {
+        match self {
+            Self::Set(Setting::Hold { reason, .. }) => Self::Set(Setting::Hold { by: by.to_owned(), reason }),
+            Self::Set(Setting::Release { .. }) => Self::Set(Setting::Release { by: by.to_owned() }),
+            other => other,
+        }
+    }
+
     /// What an operator has asked for, in words.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -379,6 +389,18 @@ pub enum Setting {
     },
     /// Votes that aren't expected for a while; `None` ends that.
     FewerVotes(Option<FewerVotes>),
+    /// From now on no power device is told to switch anything.
+    Hold {
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Power devices may be told to switch again.
+    Release {
+        /// Who says so.
+        by: String,
+    },
 }
 
 impl std::fmt::Display for Setting {
@@ -398,6 +420,9 @@ impl std::fmt::Display for Setting {
                 write!(f, "the votes of {} are not expected for a while", without.join(", "))
             }
             Self::FewerVotes(None) => f.write_str("all votes are expected again"),
+            Self::Hold { by, reason: Some(reason) } => write!(f, "{by} holds the switching of power: {reason}"),
+            Self::Hold { by, reason: None } => write!(f, "{by} holds the switching of power"),
+            Self::Release { by } => write!(f, "{by} released the switching of power"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The appliance's side of fencing: it works the power devices for the fences that it has *applied*, reads linearizably
 //! before each command that switches, and says when no command can still land.
 //!
-//! Off, confirmed off by two fresh reads, on later. Never a cycle, never success by an exit code.
+//! Off, confirmed off by two fresh reads, on later. Never a cycle, never success by an exit code. While an operator holds the
+//! switching of power it goes on looking, and gives no command that switches; one that was given already is not called back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub const OFF_WITHIN: Duration = Duration::from_secs(30);
 pub const AGAIN: Duration = Duration::from_secs(3);
 /// A command without an answer may still land for this long.
 pub const LANDS_WITHIN: Duration = Duration::from_secs(60);
+/// While the switching of power is held, a device that was to be switched is looked at this often.
+pub const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A proposal or read without a result is repeated after this long.
 const REPEAT: Duration = Duration::from_secs(1);
 /// A proof is proposed this often: the leader takes it as soon as every other node has been heard again.
@@ -265,12 +268,15 @@ impl Fencer {
             Step::Wait { .. } | Step::Proving { .. } | Step::Doubting { .. } | Step::Reading { .. }
                 if proven && !matches!(&job.step, Step::Reading { then: DeviceCommand::On, .. }) =>
             {
-                job.after_proof(now, id, token, &mut out);
+                job.after_proof(now, id, token, state, &mut out);
             }
             Step::Wait { until, then } => {
                 if now.reached_on_either(*until) && !job.devices.is_empty() {
                     let then = *then;
-                    if then == DeviceCommand::Look || !rules.devices_need_a_fresh_read() {
+                    if switches(then) && state.settings.hold.is_some() {
+                        // It may be switched off by somebody else meanwhile.
+                        job.step = Step::Wait { until: now.after(HELD_LOOK_EVERY), then: DeviceCommand::Look };
+                    } else if then == DeviceCommand::Look || !rules.devices_need_a_fresh_read() {
                         job.begin(id, token, then, &mut out);
                     } else {
                         job.step = Step::Reading { token, until: now.after(REPEAT), then };
@@ -334,6 +340,7 @@ impl Fencer {
             DeviceCommand::On => matches!(progress, Some(Progress::Fenced { .. })),
             DeviceCommand::Look => true,
         };
+        let wanted = wanted && !(switches(then) && state.settings.hold.is_some());
         let mut out = Vec::new();
         if wanted {
             job.begin(*id, next, then, &mut out);
@@ -364,6 +371,14 @@ pub const CAME_BACK: &str = "it read off and reads on again: nothing more is tou
 /// Why a device proves nothing in a cluster that hasn't raised its level yet.
 const OLD: &str =
     "it reads off, and not every member knows what that proves: a member runs an older version, update it";
+
+/// Whether a command changes anything at the device.
+const fn switches(command: DeviceCommand) -> bool {
+    match command {
+        DeviceCommand::Look => false,
+        DeviceCommand::Off | DeviceCommand::On => true,
+    }
+}
 
 /// Whether every member could read the evidence that this result gives.
 fn is_readable(state: &State, result: &DeviceResult) -> bool {
@@ -483,13 +498,16 @@ impl Job {
     }
 
     /// The fence is proven: power on again what this job switched off, then close.
-    fn after_proof(&mut self, now: Reading, id: FenceId, token: u64, out: &mut Vec<Action>) {
+    fn after_proof(&mut self, now: Reading, id: FenceId, token: u64, state: &State, out: &mut Vec<Action>) {
         let from = self.nothing_lands_from(now);
         let Some(device) = self.switched.first().copied() else {
             self.close(now, id, from, out);
             return;
         };
-        if now.reached_on_both(from) {
+        if state.settings.hold.is_some() {
+            // The node stays off, and its fence open, until that is over.
+            self.step = Step::Wait { until: now.after(HELD_LOOK_EVERY), then: DeviceCommand::On };
+        } else if now.reached_on_both(from) {
             self.device = device;
             self.step = Step::Reading { token, until: now.after(REPEAT), then: DeviceCommand::On };
             out.push(Action::Read(token));

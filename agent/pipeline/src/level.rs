@@ -22,8 +22,11 @@ impl Level {
     /// Devices that aren't BMCs prove fences too: [`Evidence`](crate::fence::Evidence) has words for cut supplies, dark LEDs
     /// and fence agents, which an older program can't read.
     pub const SUPPLIES_PROVE: Self = Self(2);
+    /// An operator can hold the switching of power: [`Settings`](crate::state::Settings) knows it, and no fencer that doesn't
+    /// could be relied on.
+    pub const POWER_CAN_BE_HELD: Self = Self(3);
     /// The highest that this program knows.
-    pub const KNOWN: Self = Self::SUPPLIES_PROVE;
+    pub const KNOWN: Self = Self::POWER_CAN_BE_HELD;
 
     /// A level by its number.
     #[must_use]

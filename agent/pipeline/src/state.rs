@@ -32,6 +32,8 @@ pub const DEVICES_MAX: usize = 16;
 pub const ADDRESSES_MAX: usize = 16;
 /// How long the appliance has to be well before it leads again, where nothing else is set, in seconds.
 pub const TAKEBACK_S: u64 = 60;
+/// Characters of an operator's reason at most.
+pub const REASON_MAX: usize = 200;
 /// Operators at most.
 pub const OPERATORS_MAX: usize = 64;
 /// Planned moves under way at once, where nothing else is set.
@@ -246,6 +248,27 @@ pub struct FewerVotes {
     pub until_ms: u64,
 }
 
+/// The switching of power is held: the appliance reads and proves its devices, and tells none of them to switch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// Who holds it.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Since when, by the proposer's wall clock, milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { by, reason, .. } = self;
+        match reason {
+            Some(reason) => write!(f, "held by {by}: {reason}"),
+            None => write!(f, "held by {by}"),
+        }
+    }
+}
+
 /// A power-fencing device as the appliance knows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DeviceStatus {
@@ -324,6 +347,9 @@ pub struct Settings {
     /// Votes that aren't expected for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fewer_votes: Option<FewerVotes>,
+    /// No power device is told to switch anything, for as long as this stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
 }
 
 impl Settings {

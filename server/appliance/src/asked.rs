@@ -2,6 +2,7 @@
 
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::MemberHandle;
+use tiebreaker_pipeline::command::{Command, Setting};
 use tiebreaker_pipeline::name::MemberName;
 
 use crate::audit::Event;
@@ -21,6 +22,8 @@ impl Asked {
             Request::Fence { node, .. } => ("fence", Some(node)),
             Request::Confirm { node, .. } => ("confirm", Some(node)),
             Request::Remove { name } => ("remove", Some(name)),
+            Request::Propose(Command::Set(Setting::Hold { .. })) => ("hold", None),
+            Request::Propose(Command::Set(Setting::Release { .. })) => ("release", None),
             Request::Propose(_)
             | Request::Force { .. }
             | Request::Move { .. }

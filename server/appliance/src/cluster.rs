@@ -63,7 +63,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(member.run());
         let devices = Devices::new(name, &config, audit.clone())?;
-        tasks.spawn(forever(fence_watch::watch(handle.clone(), audit.clone())));
+        tasks.spawn(forever(fence_watch::watch(handle.clone(), audit.clone(), layout.root().to_owned())));
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.clone().prove(handle.clone())));
         let renewal = Renewal { dir: layout.cluster(name), identity, time };

@@ -108,7 +108,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         questions = Some(ask);
         votes.spawn(engine.run());
     }
-    let (audit, scribe) = Audit::start(layout.root()).context("the audit log")?;
+    let (audit, scribe) = Audit::start(layout.root());
     let mut daemon = Daemon {
         layout,
         config,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use tiebreaker_fence::PowerState;
 use tiebreaker_member::ask::{DeviceReport, DeviceRequest, LocalReply};
+use tiebreaker_member::clock;
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_pipeline::name::MemberName;
 use tokio::task::JoinSet;
@@ -133,6 +134,12 @@ pub(crate) async fn ask(
         {
             bail!("fence {id} of {node} is open: the appliance gives the power back itself once that is safe");
         }
+        if act == Act::On
+            && let Some(member) = member
+            && let Some(hold) = &member.state().borrow().settings.hold
+        {
+            bail!("the switching of power is {hold}: `tiebreaker fence release` ends that");
+        }
         let (member, audit, by) = (member.cloned(), audit.clone(), by.to_owned());
         asked.spawn(async move {
             if act == Act::On {
@@ -196,6 +203,9 @@ pub(crate) fn report(managed: &Managed, member: Option<&MemberHandle>) -> Device
         proven: known.as_ref().map(|known| known.proven),
         unproven: known.and_then(|known| known.why),
         proven_at_ms: managed.proven_at_ms(),
+        proven_ago_ms: managed
+            .proven_at()
+            .map(|at| u64::try_from(clock::now().since_at_most(at).as_millis()).unwrap_or(u64::MAX)),
         took_ms: None,
     }
 }

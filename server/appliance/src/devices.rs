@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_fence::{Device, DeviceError, Fault, PowerState};
+use tiebreaker_member::clock;
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::time::Reading;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::info;
@@ -43,6 +45,8 @@ pub(crate) struct Managed {
     pub(crate) wanted: Notify,
     /// When it was proven last, milliseconds since 1970; 0: not yet.
     proven_at_ms: AtomicU64,
+    /// The same by the clocks that nobody sets.
+    proven_at: Mutex<Option<Reading>>,
     /// It was configured anew: it is proven at once.
     anew: AtomicBool,
 }
@@ -50,8 +54,8 @@ pub(crate) struct Managed {
 impl Managed {
     fn open(recipe: Recipe) -> Result<Self> {
         let device = recipe.open().with_context(|| format!("device {} of {}", recipe.name, recipe.node))?;
-        let (wanted, proven_at_ms) = (Notify::new(), AtomicU64::new(0));
-        Ok(Self { recipe, device, wanted, proven_at_ms, anew: AtomicBool::new(true) })
+        let (wanted, proven_at_ms, proven_at) = (Notify::new(), AtomicU64::new(0), Mutex::new(None));
+        Ok(Self { recipe, device, wanted, proven_at_ms, proven_at, anew: AtomicBool::new(true) })
     }
 
     /// Its cluster.
@@ -89,8 +93,14 @@ impl Managed {
         Some(self.proven_at_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
+    /// The same by the clocks that nobody sets.
+    pub(crate) fn proven_at(&self) -> Option<Reading> {
+        *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn proven_now(&self) {
         self.proven_at_ms.store(unix_ms(), Ordering::Relaxed);
+        *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
     }
 
     /// Whether it has not been tried since it was configured; told once.

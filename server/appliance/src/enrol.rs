@@ -229,6 +229,7 @@ fn report_of(recipe: &Recipe) -> DeviceReport {
         proven: None,
         unproven: None,
         proven_at_ms: None,
+        proven_ago_ms: None,
         took_ms: None,
     }
 }

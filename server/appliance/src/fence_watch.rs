@@ -1,33 +1,97 @@
 //! Watches what the cluster decides about fences, for the audit log: whoever asked, and wherever.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use tiebreaker_member::runtime::MemberHandle;
+use tiebreaker_pipeline::command::Setting;
+use tiebreaker_pipeline::decision::Decision;
 use tiebreaker_pipeline::fence::{Evidence, Fence, FenceId, Progress};
 use tiebreaker_pipeline::state::State;
+use tracing::warn;
 
-use crate::audit::{Audit, Event};
+use crate::audit::{self, Audit, AuditError, Event};
 
 /// How far a fence had come when it was looked at last.
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Seen {
     fenced: bool,
     closed: bool,
     failure: Option<String>,
 }
 
-/// Records each step of each fence, for as long as the member runs. What was over when the daemon started is left to the
-/// one that ran then: the end of a fence that closed while none ran is not recorded.
-pub(crate) async fn watch(member: MemberHandle, audit: Audit) {
-    let mut states = member.state();
-    let mut seen = BTreeMap::new();
-    for (id, fence) in &states.borrow_and_update().fences {
-        if !fence.is_open() {
-            seen.insert(*id, Seen { fenced: true, closed: true, failure: fence.last_failure.clone() });
+/// What the audit log holds already, of one cluster.
+#[derive(Debug, Default)]
+struct History {
+    /// Each fence with its node, the node's life and the reason: a cluster that was founded anew counts from 1 again.
+    fences: BTreeMap<FenceId, (String, u64, String, Seen)>,
+    hold: Option<(String, Option<String>)>,
+}
+
+impl History {
+    /// Reads it out of the log below the data folder.
+    fn read(root: &Path, cluster: &str) -> Result<Self, AuditError> {
+        let mut history = Self::default();
+        audit::each(&audit::folder(root), |event| history.add(cluster, event))?;
+        Ok(history)
+    }
+
+    fn add(&mut self, of: &str, event: &Event) {
+        match event {
+            Event::Wanted { cluster, fence, node, incarnation, reason, .. } if cluster == of => {
+                let first = (node.clone(), *incarnation, reason.clone(), Seen::default());
+                self.fences.insert(FenceId(*fence), first);
+            }
+            Event::Failed { cluster, fence, why } if cluster == of => {
+                self.change(*fence, |seen| seen.failure = Some(why.clone()));
+            }
+            Event::Evidence { cluster, fence, .. } if cluster == of => self.change(*fence, |seen| seen.fenced = true),
+            Event::Closed { cluster, fence, .. } if cluster == of => self.change(*fence, |seen| seen.closed = true),
+            Event::Held { cluster, by, reason } if cluster == of => self.hold = Some((by.clone(), reason.clone())),
+            Event::Released { cluster, .. } if cluster == of => self.hold = None,
+            _ => {}
         }
     }
+
+    fn change(&mut self, fence: u64, change: impl FnOnce(&mut Seen)) {
+        if let Some((.., seen)) = self.fences.get_mut(&FenceId(fence)) {
+            change(seen);
+        }
+    }
+
+    /// What is recorded of a fence.
+    fn of(&self, id: FenceId, fence: &Fence) -> Option<&Seen> {
+        let (node, incarnation, reason, seen) = self.fences.get(&id)?;
+        let same =
+            *node == fence.node.as_str() && *incarnation == fence.incarnation && *reason == fence.reason.to_string();
+        same.then_some(seen)
+    }
+
+    /// Whether a fence that is over and isn't recorded is from before the log's beginning, or from its gaps long ago.
+    fn is_older(&self, id: FenceId) -> bool {
+        self.fences.last_key_value().is_none_or(|(newest, _)| id < *newest)
+    }
+}
+
+/// Records each step of each fence, for as long as the member runs, and what came of those whose end the log lacks because
+/// the daemon was down then.
+pub(crate) async fn watch(member: MemberHandle, audit: Audit, root: PathBuf) {
+    let mut states = member.state();
+    let cluster = states.borrow().cluster.to_string();
+    // Some 32 MiB at most, and nothing waits for it.
+    let history = tokio::task::spawn_blocking(move || History::read(&root, &cluster)).await;
+    let history = match history.map_err(|error| error.to_string()).and_then(|read| read.map_err(|e| e.to_string())) {
+        Ok(history) => history,
+        Err(why) => {
+            warn!("what the audit log holds of fences can't be read, so some may be recorded twice: {why}");
+            History::default()
+        }
+    };
+    let mut seen = BTreeMap::new();
+    let mut held = history.hold.clone();
     loop {
-        let events = look(&mut seen, &states.borrow_and_update());
+        let mut events = look(&history, &mut seen, &states.borrow_and_update());
+        events.extend(hold_of(&mut held, &states.borrow()));
         for event in events {
             audit.record(event);
         }
@@ -38,12 +102,18 @@ pub(crate) async fn watch(member: MemberHandle, audit: Audit) {
 }
 
 /// What is new.
-fn look(seen: &mut BTreeMap<FenceId, Seen>, state: &State) -> Vec<Event> {
+fn look(history: &History, seen: &mut BTreeMap<FenceId, Seen>, state: &State) -> Vec<Event> {
     let mut events = Vec::new();
     for (id, fence) in &state.fences {
-        let known = seen.entry(*id).or_insert_with(|| {
-            events.push(wanted(state, *id, fence));
-            Seen::default()
+        let known = seen.entry(*id).or_insert_with(|| match history.of(*id, fence) {
+            Some(seen) => seen.clone(),
+            None if !fence.is_open() && history.is_older(*id) => {
+                Seen { fenced: true, closed: true, failure: fence.last_failure.clone() }
+            }
+            None => {
+                events.push(wanted(state, *id, fence));
+                Seen::default()
+            }
         });
         let (cluster, fence_number, node) = (state.cluster.to_string(), id.0, fence.node.to_string());
         if let Some(why) = &fence.last_failure
@@ -60,32 +130,159 @@ fn look(seen: &mut BTreeMap<FenceId, Seen>, state: &State) -> Vec<Event> {
         if let Some(evidence) = proof
             && !std::mem::replace(&mut known.fenced, true)
         {
-            events.push(proven(&cluster, fence_number, &node, evidence));
+            events.push(proven(state, *id, &node, evidence));
         }
         if over && !std::mem::replace(&mut known.closed, true) {
-            events.push(Event::Closed { cluster, fence: fence_number, node });
+            let is = |decision: &Decision| matches!(decision, Decision::FenceClosed { id: it, .. } if it == id);
+            events.push(Event::Closed { cluster, fence: fence_number, node, decided_ms: decided(state, is) });
         }
     }
-    seen.retain(|id, _| state.fences.contains_key(id));
+    // A store that is being read again may not have come to its newest fences yet.
+    seen.retain(|id, _| state.fences.contains_key(id) || id.0 >= state.next_fence);
     events
 }
 
+/// When that was decided, if the timeline still says so.
+fn decided(state: &State, is: impl Fn(&Decision) -> bool) -> Option<u64> {
+    state.log.iter().rev().find(|line| is(&line.decision)).map(|line| line.at_ms)
+}
+
+/// What is new about the switching of power.
+fn hold_of(held: &mut Option<(String, Option<String>)>, state: &State) -> Option<Event> {
+    let now = state.settings.hold.as_ref().map(|hold| (hold.by.clone(), hold.reason.clone()));
+    let before = std::mem::replace(held, now.clone());
+    let cluster = state.cluster.to_string();
+    match now {
+        Some((by, reason)) if before.as_ref() != held.as_ref() => Some(Event::Held { cluster, by, reason }),
+        None if before.is_some() => {
+            let by = state.log.iter().rev().find_map(|line| match &line.decision {
+                Decision::Set { setting: Setting::Release { by } } => Some(by.clone()),
+                _ => None,
+            });
+            Some(Event::Released { cluster, by })
+        }
+        Some(_) | None => None,
+    }
+}
+
 fn wanted(state: &State, id: FenceId, fence: &Fence) -> Event {
+    let is = |decision: &Decision| matches!(decision, Decision::FenceWanted { id: it, .. } if *it == id);
     Event::Wanted {
         cluster: state.cluster.to_string(),
         fence: id.0,
         node: fence.node.to_string(),
         incarnation: fence.incarnation,
         reason: fence.reason.to_string(),
+        decided_ms: decided(state, is),
     }
 }
 
-fn proven(cluster: &str, fence: u64, node: &str, evidence: &Evidence) -> Event {
+fn proven(state: &State, id: FenceId, node: &str, evidence: &Evidence) -> Event {
+    let is = |decision: &Decision| matches!(decision, Decision::Fenced { id: it, .. } if *it == id);
     Event::Evidence {
-        cluster: cluster.to_owned(),
-        fence,
+        cluster: state.cluster.to_string(),
+        fence: id.0,
         node: node.to_owned(),
         grade: evidence.grade().to_owned(),
         evidence: evidence.to_string(),
+        decided_ms: decided(state, is),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry};
+    use tiebreaker_pipeline::fence::FenceReason;
+    use tiebreaker_pipeline::name::MemberName;
+    use tiebreaker_pipeline::report::Capacity;
+    use tiebreaker_pipeline::state::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_hold_and_its_end_are_recorded_once_each_with_who_did_it() {
+        let mut state = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
+        let mut set = |setting| {
+            let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 7, command: Command::Set(setting) };
+            state.apply(state.applied + 1, entry).unwrap();
+            state.clone()
+        };
+        let held = set(Setting::Hold { by: "alice".into(), reason: None });
+        let free = set(Setting::Release { by: "bob".into() });
+        let mut seen = None;
+        let cluster = || "home".to_owned();
+        let hold = Event::Held { cluster: cluster(), by: "alice".into(), reason: None };
+        assert_eq!(hold_of(&mut seen, &held), Some(hold));
+        assert_eq!(hold_of(&mut seen, &held), None);
+        assert_eq!(hold_of(&mut seen, &free), Some(Event::Released { cluster: cluster(), by: Some("bob".into()) }));
+        assert_eq!(hold_of(&mut seen, &free), None);
+    }
+
+    /// A cluster whose node `a` is admitted, and what is done to it.
+    fn fenced(commands: &[Command]) -> State {
+        let mut state = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
+        let node = || "a".parse::<MemberName>().unwrap();
+        let join = Command::AddMember { name: node(), role: Role::Node, addresses: Vec::new(), key: "aa".into() };
+        let admit = Command::Admit {
+            node: node(),
+            incarnation: 1,
+            boot: "one".into(),
+            watchdog: None,
+            machine: None,
+            closed: 0,
+            capacity: Capacity::default(),
+            booted_in_ms: 0,
+        };
+        let reason = FenceReason::Asked { by: "alice".into() };
+        let fence = Command::FenceWanted { node: node(), incarnation: 1, reason };
+        for command in [join, admit, fence].iter().chain(commands) {
+            let index = state.applied + 1;
+            let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 1_000 * index, command: command.clone() };
+            state.apply(index, entry).unwrap();
+        }
+        state
+    }
+
+    fn names(events: &[Event]) -> Vec<&'static str> {
+        let name = |event: &Event| match event {
+            Event::Wanted { .. } => "wanted",
+            Event::Failed { .. } => "failed",
+            Event::Evidence { .. } => "evidence",
+            Event::Closed { decided_ms: Some(5_000), .. } => "closed",
+            _ => "something else",
+        };
+        events.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_fence_that_ended_while_the_daemon_was_down_gets_the_entries_that_it_lacks_and_none_twice() {
+        let by = |by: &str| Evidence::Operator { by: by.to_owned() };
+        let open = fenced(&[]);
+        let closed =
+            fenced(&[Command::Fenced { id: FenceId(1), evidence: by("bob") }, Command::Closed { id: FenceId(1) }]);
+        let mut history = History::default();
+        let first = look(&history, &mut BTreeMap::new(), &open);
+        assert_eq!(names(&first), ["wanted"]);
+        first.iter().for_each(|event| history.add("home", event));
+        // The daemon that starts again has a store that is read again: at first it stands where it stood.
+        let mut seen = BTreeMap::new();
+        let founded = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
+        assert_eq!(look(&history, &mut seen, &founded), []);
+        assert_eq!(look(&history, &mut seen, &open), [], "it is recorded already");
+        let rest = look(&history, &mut seen, &closed);
+        assert_eq!(names(&rest), ["evidence", "closed"]);
+        rest.iter().for_each(|event| history.add("home", event));
+        assert_eq!(look(&history, &mut BTreeMap::new(), &closed), []);
+        // A cluster of the same name that was founded anew has a first fence again.
+        let mut other = closed.clone();
+        other.fences.get_mut(&FenceId(1)).unwrap().incarnation = 9;
+        assert_eq!(names(&look(&history, &mut BTreeMap::new(), &other)), ["wanted", "evidence", "closed"]);
+    }
+
+    #[test]
+    fn a_fence_from_before_the_log_began_is_not_recorded_as_if_it_were_new() {
+        let by = Evidence::Operator { by: "bob".into() };
+        let closed = fenced(&[Command::Fenced { id: FenceId(1), evidence: by }, Command::Closed { id: FenceId(1) }]);
+        assert_eq!(look(&History::default(), &mut BTreeMap::new(), &closed), []);
     }
 }

@@ -2,11 +2,12 @@
 //! password is found then, and not in the outage.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tiebreaker_fence::{Device, Fault, PowerState, SystemGuid};
-use tiebreaker_member::core::{Reply, Request};
-use tiebreaker_member::runtime::MemberHandle;
+use tiebreaker_member::core::{Reply, Request, Surroundings};
+use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::state::DeviceStatus;
@@ -36,6 +37,7 @@ impl Devices {
     /// Proves the devices while they are idle, for as long as the member runs.
     pub async fn prove(self, member: MemberHandle) {
         let mut due: BTreeMap<Key, Due> = BTreeMap::new();
+        let mut told = Surroundings::default();
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -71,6 +73,19 @@ impl Devices {
             for (node, statuses) in nodes {
                 publish(&member, &node, statuses).await;
             }
+            let surroundings = self.surroundings(&all);
+            if surroundings != told && member.tell(Tell::Surroundings(surroundings.clone())).await {
+                told = surroundings;
+            }
+        }
+    }
+
+    /// What the status shall show of this appliance and the log doesn't hold.
+    fn surroundings(&self, all: &[Arc<Managed>]) -> Surroundings {
+        let proven = |one: &Arc<Managed>| Some(((one.node().clone(), one.name().to_owned()), one.proven_at()?));
+        Surroundings {
+            alarms: self.audit.alarm().into_iter().collect(),
+            proven: all.iter().filter_map(proven).collect(),
         }
     }
 

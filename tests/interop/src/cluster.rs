@@ -51,9 +51,17 @@ impl Cluster {
     /// # Errors
     /// It is refused or doesn't start.
     pub fn add(&mut self, name: &str) -> Result<()> {
+        self.add_with(name, &["--watchdog", "simulated", "--accept", "simulated"])
+    }
+
+    /// Joins a node with these options and starts it.
+    ///
+    /// # Errors
+    /// It is refused or doesn't start.
+    pub fn add_with(&mut self, name: &str, options: &[&str]) -> Result<()> {
         let node = Node::new(self.folder.path(), name)?;
         let token = self.appliance.token("home")?;
-        node.must_join(&[], self.appliance.address(), &token, loopback())?;
+        node.join(&[], self.appliance.address(), &token, loopback(), options)?.done()?;
         self.running.push(Some(node.start()?));
         self.nodes.push(node);
         Ok(())

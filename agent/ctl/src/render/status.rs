@@ -7,6 +7,7 @@ use tiebreaker_pipeline::report::{Observed, Trust, Usage, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Shown};
 use tiebreaker_pipeline::state::{Arming, DeviceStatus, LeavePolicy, Role, Settings};
 
+use super::log::when;
 use super::{Table, plan};
 use crate::cli::show_memory;
 use crate::spec::describe;
@@ -69,6 +70,13 @@ fn circumstances(status: &Status) -> String {
     if status.settings.arming != Arming::Armed {
         out.push_str(&format!("THE CLUSTER IS {}\n", status.settings.arming.to_string().to_uppercase()));
     }
+    if let Some(hold) = &status.settings.hold {
+        out.push_str(&format!(
+            "THE SWITCHING OF POWER IS {}, since {}\n",
+            hold.to_string().replacen("held", "HELD", 1),
+            when(hold.at_ms)
+        ));
+    }
     if let Some(outlook) = &status.outlook {
         out.push_str(&format!("{}\n", plan::tolerance(outlook)));
     }
@@ -103,7 +111,9 @@ fn members(members: &[MemberStatus]) -> String {
             },
             match member.role {
                 Role::Node if member.devices.is_empty() => "none".to_owned(),
-                Role::Node | Role::Appliance => member.devices.iter().map(device).collect::<Vec<_>>().join(", "),
+                Role::Node | Role::Appliance => {
+                    member.devices.iter().map(|one| device(member, one)).collect::<Vec<_>>().join(", ")
+                }
             },
         ]);
     }
@@ -124,9 +134,24 @@ fn watchdog(promise: &WatchdogPromise, armed: Option<bool>) -> String {
     format!("{} {}, {trust}, {armed}", promise.driver, seconds(promise.promised_ms))
 }
 
-fn device(device: &DeviceStatus) -> String {
-    let state = if device.proven { "proven" } else { "NOT PROVEN" };
+fn device(member: &MemberStatus, device: &DeviceStatus) -> String {
+    let state = match (device.proven, member.proven_ms.get(&device.name)) {
+        (true, Some(ms)) => format!("proven {} ago", roughly(*ms)),
+        (true, None) => "proven".to_owned(),
+        (false, Some(ms)) => format!("NOT PROVEN, last {} ago", roughly(*ms)),
+        (false, None) => "NOT PROVEN".to_owned(),
+    };
     format!("{} ({}) {state}", device.name, device.kind)
+}
+
+/// Milliseconds in the largest unit that makes more than one of them.
+fn roughly(ms: u64) -> String {
+    match ms / 1000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
 }
 
 /// What doesn't fit a column.
@@ -305,6 +330,7 @@ mod tests {
             armed: Some(true),
             leases_lost: Some(0),
             devices: vec![DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven: true, why: None }],
+            proven_ms: std::collections::BTreeMap::new(),
             unprotectable: None,
             addresses: vec![],
             maintenance: false,
@@ -420,6 +446,8 @@ ALARM: look at it
     fn what_is_not_as_usual_is_said() {
         let mut status = example();
         status.settings.tolerate = Some(1);
+        status.members[1].proven_ms.insert("bmc".into(), 754_000);
+        status.members[0].proven_ms.insert("bmc".into(), 7_200_000);
         status.settings.arming = Arming::Disarmed { mode: tiebreaker_pipeline::state::DisarmMode::Freeze, since: 1 };
         let goal = Some(1);
         let limit = "n2 is too small".to_owned();
@@ -430,8 +458,13 @@ ALARM: look at it
             policy: LeavePolicy::Freeze,
             since: 3,
         });
+        let (by, reason) = ("alice".to_owned(), Some("cables".to_owned()));
+        status.settings.hold = Some(tiebreaker_pipeline::state::Hold { by, reason, at_ms: 1_800_000_000_123 });
         let text = super::status(&status);
         for part in [
+            "THE SWITCHING OF POWER IS HELD by alice: cables, since 2027-01-15T08:00:00.123Z\n",
+            "bmc (ipmi) proven 12 min ago",
+            "bmc (ipmi) NOT PROVEN, last 2 h ago",
             "THE CLUSTER IS DISARMED\n",
             "Tolerates 1 node failure (goal 1)\n",
             "Settings: tolerate 1\n",

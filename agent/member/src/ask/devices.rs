@@ -116,6 +116,9 @@ pub struct DeviceReport {
     pub unproven: Option<String>,
     /// When it was proven last by this run of the daemon, milliseconds since 1970.
     pub proven_at_ms: Option<u64>,
+    /// How long ago that is, in milliseconds, by a clock that nobody sets.
+    #[serde(default)]
+    pub proven_ago_ms: Option<u64>,
     /// How long it took to answer just now.
     pub took_ms: Option<u64>,
 }

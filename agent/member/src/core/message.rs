@@ -190,9 +190,9 @@ impl Request {
         match self {
             Self::Fence { node, .. } => Self::Fence { node, by },
             Self::Confirm { node, id, .. } => Self::Confirm { node, id, by },
-            Self::Force { command, .. } => Self::Force { command, by },
-            other @ (Self::Propose(_)
-            | Self::Remove { .. }
+            Self::Force { command, .. } => Self::Force { command: command.signed(&by), by },
+            Self::Propose(command) => Self::Propose(command.signed(&by)),
+            other @ (Self::Remove { .. }
             | Self::Move { .. }
             | Self::Drain { .. }
             | Self::State

@@ -43,7 +43,7 @@ pub use message::{Message, Origin, Reply, Request};
 use met::Met;
 use recall::Recall;
 use replicas::Replicas;
-pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status};
+pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status, Surroundings, unproven};
 use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
@@ -193,6 +193,7 @@ pub struct Core {
     troubles: Troubles,
     clocks: Clocks,
     copies: Copies,
+    surroundings: Surroundings,
     journal: Journal,
     /// The last batch for the disk, and the last that is durable.
     last_batch: u64,
@@ -243,6 +244,7 @@ impl Core {
             troubles: Troubles::default(),
             clocks: Clocks::default(),
             copies: Copies::default(),
+            surroundings: Surroundings::default(),
             journal: Journal::default(),
             last_batch: 0,
             durable: 0,
@@ -455,6 +457,11 @@ impl Core {
             fencer.handle(moment.now, &self.state, fencer::Event::CommandDone(token, result));
         }
         self.settle(moment);
+    }
+
+    /// What the daemon knows beside the cluster; it decides nothing.
+    pub fn surrounded(&mut self, surroundings: Surroundings) {
+        self.surroundings = surroundings;
     }
 
     /// The members heard lately, by any path.

@@ -382,6 +382,7 @@ impl Core {
             plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
             outlook: self.leading.as_ref().and_then(|leading| leading.outlook.as_ref()).map(|(_, _, outlook)| outlook),
             alarms: self.alarms(moment.now),
+            proven: &self.surroundings.proven,
         }
         .status()
     }
@@ -392,6 +393,7 @@ impl Core {
         alarms.extend(self.replicas.alarms());
         alarms.extend(self.copies.alarms(&self.state, now));
         alarms.extend(self.waiting_votes());
+        alarms.extend(self.surroundings.alarms.iter().cloned());
         if let Some(leases) = self.leases() {
             alarms.extend(leases.doubts(now, &self.state).iter().map(ToString::to_string));
         }

@@ -1,5 +1,7 @@
 //! The cluster at a glance, as the leader sees it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tiebreaker_consensus::Role as RaftRole;
 use tiebreaker_pipeline::fence::{Fence, FenceId};
@@ -50,6 +52,27 @@ pub struct Status {
     pub alarms: Vec<String>,
 }
 
+/// What the daemon around a member knows and the cluster doesn't: it stands in the status that this member answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Surroundings {
+    /// What somebody should look at.
+    pub alarms: Vec<String>,
+    /// When power devices were proven last, by node and name.
+    pub proven: BTreeMap<(MemberName, String), Reading>,
+}
+
+/// What to say of a power device that isn't proven. `unprotectable`: nothing else could prove a fence of its node.
+#[must_use]
+pub fn unproven(node: &MemberName, device: &DeviceStatus, unprotectable: bool) -> String {
+    let why = device.why.as_deref().unwrap_or("not tried yet");
+    let so = if unprotectable {
+        format!("nothing could prove a fence of {node}, so it counts for no failure that the cluster survives")
+    } else {
+        format!("a fence of {node} rests on what else there is")
+    };
+    format!("the power device {} of {node} is not proven ({why}): {so}", device.name)
+}
+
 /// A placement rule at a glance.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RuleStatus {
@@ -92,6 +115,9 @@ pub struct MemberStatus {
     pub leases_lost: Option<u64>,
     /// Its power-fencing devices.
     pub devices: Vec<DeviceStatus>,
+    /// Milliseconds since each of them was proven last; known to the appliance alone, where it leads or answers itself.
+    #[serde(default)]
+    pub proven_ms: BTreeMap<String, u64>,
     /// Why it may not have protected resources.
     pub unprotectable: Option<String>,
     /// Addresses.
@@ -163,6 +189,7 @@ pub(super) struct Glance<'a> {
     pub plan: &'a Plan,
     pub outlook: Option<&'a Outlook>,
     pub alarms: Vec<String>,
+    pub proven: &'a BTreeMap<(MemberName, String), Reading>,
 }
 
 fn ms(span: std::time::Duration) -> u64 {
@@ -239,6 +266,15 @@ impl Glance<'_> {
                 state.settings.arming
             ));
         }
+        for (name, node) in &state.nodes {
+            let lacks = state.unprotectable(name).is_some();
+            alarms.extend(node.devices.iter().filter(|d| !d.proven).map(|device| unproven(name, device, lacks)));
+        }
+        alarms.extend(state.settings.hold.as_ref().map(|hold| {
+            format!(
+                "the switching of power is {hold}: no device is told to switch anything; `tiebreaker fence release` ends that"
+            )
+        }));
         alarms.extend(self.plan.disarming.iter().map(|what| format!("disarming waits for {what}")));
         let rules: Vec<RuleStatus> = state
             .placement_rules
@@ -308,6 +344,12 @@ impl Glance<'_> {
             armed: report.map(|report| report.armed),
             leases_lost: report.map(|report| report.leases_lost),
             devices: node.map(|node| node.devices.clone()).unwrap_or_default(),
+            proven_ms: self
+                .proven
+                .iter()
+                .filter(|((node, _), _)| node == name)
+                .map(|((_, device), at)| (device.clone(), ms(self.now.since_at_most(*at))))
+                .collect(),
             unprotectable: node.and_then(|_| state.unprotectable(name)),
             addresses: member.map(|member| member.addresses.clone()).unwrap_or_default(),
             maintenance: node.is_some_and(|node| node.maintenance),

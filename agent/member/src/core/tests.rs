@@ -295,6 +295,35 @@ fn two_nodes_and_the_appliance_protect_and_raise_no_alarm() {
 }
 
 #[test]
+fn an_unproven_power_device_alarms_and_what_the_appliance_knows_alone_is_shown_to_all() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    let device = |proven: bool| tiebreaker_pipeline::state::DeviceStatus {
+        name: "bmc".into(),
+        kind: "ipmi".into(),
+        proven,
+        why: (!proven).then(|| "login refused".into()),
+    };
+    let set = |net: &mut Net, proven| {
+        let command = Command::SetDevices { node: name("a"), devices: vec![device(proven)] };
+        assert!(matches!(net.ask("pi", Request::Propose(command), 1_000), Some(Reply::Done { .. })));
+    };
+    set(&mut net, false);
+    assert_eq!(net.status("b").alarms, [unproven(&name("a"), &device(false), false)]);
+    set(&mut net, true);
+    assert_eq!(net.status("b").alarms, Vec::<String>::new());
+    let at = net.moment().now;
+    let proven = BTreeMap::from([((name("a"), "bmc".to_owned()), at)]);
+    let surroundings = Surroundings { alarms: vec!["the card is full".into()], proven };
+    net.cores.get_mut(&name("pi")).unwrap().surrounded(surroundings);
+    net.pass(2_000);
+    let status = net.status("b");
+    assert_eq!(status.alarms, ["the card is full"]);
+    let a = status.members.iter().find(|member| member.name == name("a")).unwrap();
+    assert!(a.proven_ms["bmc"] >= 2_000, "{:?}", a.proven_ms);
+}
+
+#[test]
 fn a_request_to_a_follower_is_decided_by_the_leader_and_answered_where_it_was_asked() {
     let mut net = Net::up(&["a", "b"]);
     assert!(matches!(net.ask("b", change(Profile::Patient), 1_000), Some(Reply::Done { .. })));

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::clock::{self, LOOK_AT_WALL_EVERY, WallWatch};
-use crate::core::{Action, Core, CoreConfig, Message, Moment, Origin, Reply, Request, RequestId};
+use crate::core::{Action, Core, CoreConfig, Message, Moment, Origin, Reply, Request, RequestId, Surroundings};
 use crate::identity::{self, Identity, Roster, TrustedTime};
 use crate::link::{
     self, Acceptor, Address, Incoming, JoinReply, JoinRequest, Lane, LinkConfig, LinkError, Links, MemberEntry,
@@ -106,6 +106,8 @@ pub enum Tell {
     Device(u64, DeviceResult),
     /// An operator's request.
     Request(Box<Request>, oneshot::Sender<Reply>),
+    /// What the daemon knows beside the cluster.
+    Surroundings(Surroundings),
     /// A snapshot for a joiner.
     Snapshot(oneshot::Sender<Option<Snapshot>>),
 }
@@ -434,6 +436,7 @@ impl Member {
             Tell::Node(event) => self.core.node_event(moment(), event),
             Tell::Device(token, result) => self.core.device_done(moment(), token, result),
             Tell::Request(request, answer) => self.request(*request, answer),
+            Tell::Surroundings(surroundings) => self.core.surrounded(surroundings),
             Tell::Snapshot(answer) => {
                 // A joiner that has gone meanwhile doesn't need it.
                 let _ = answer.send(self.core.snapshot());

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::command::Setting;
 use crate::fixture::{Log, at, member, ms, proven};
 
 /// The appliance: node a has these proven devices, and is to be fenced.
@@ -590,4 +591,66 @@ fn the_fencer_never_asks_to_be_woken_in_the_past() {
         pi.look();
     }
     assert!(!pi.fencer.works_on(&member("a")), "it comes to an end");
+}
+
+// Holding the switching of power.
+
+fn hold() -> Command {
+    Command::Set(Setting::Hold { by: "alice".into(), reason: None })
+}
+
+fn release() -> Command {
+    Command::Set(Setting::Release { by: "alice".into() })
+}
+
+#[test]
+fn while_power_is_held_devices_are_looked_at_and_not_switched() {
+    let mut pi = Appliance::new(&["bmc"]);
+    pi.apply(hold());
+    for _ in 0..5 {
+        pi.looks("bmc", ON);
+        assert!(pi.is_idle(), "it is looked at again after a while");
+        pi.pass(HELD_LOOK_EVERY);
+    }
+    pi.looks("bmc", ON);
+    pi.apply(release());
+    pi.pass(HELD_LOOK_EVERY);
+    pi.switch_off("bmc", TAKEN);
+    pi.confirm("bmc");
+    assert_eq!(pi.proposed(), by("bmc"));
+}
+
+#[test]
+fn a_hold_that_the_read_before_a_command_shows_withdraws_the_command() {
+    let mut pi = Appliance::new(&["bmc"]);
+    pi.looks("bmc", ON);
+    // Not applied when the read was begun: that is what it is for.
+    pi.log.must(hold());
+    pi.read();
+    pi.looks("bmc", ON);
+    assert!(pi.is_idle());
+}
+
+#[test]
+fn what_somebody_else_switched_off_while_power_is_held_is_proven_and_stays_off_until_the_release() {
+    let mut pi = Appliance::new(&["bmc"]);
+    pi.switch_off("bmc", TAKEN);
+    pi.apply(hold());
+    pi.confirm("bmc");
+    let fenced = pi.proposed();
+    pi.apply(fenced);
+    for _ in 0..100 {
+        pi.pass(HELD_LOOK_EVERY);
+        assert!(pi.is_idle(), "no power, and nobody comes back");
+    }
+    pi.apply(release());
+    // Held once more while it reads.
+    pi.log.must(hold());
+    pi.read();
+    pi.pass(HELD_LOOK_EVERY);
+    assert!(pi.is_idle());
+    pi.apply(release());
+    pi.read();
+    pi.device("bmc", DeviceCommand::On, TAKEN);
+    assert_eq!(pi.proposed(), Log::closed(1));
 }

@@ -3,10 +3,11 @@
 use crate::command::{Setting, Void};
 use crate::decision::Decision;
 use crate::fence::Fence;
+use crate::level::Level;
 use crate::name::RuleName;
 use crate::placement::rule::{PlacementRule, RULES_MAX};
 use crate::resource::{MoveReason, Phase, Requested};
-use crate::state::{Arming, DisarmMode, MOVES_MAX, State};
+use crate::state::{Arming, DisarmMode, Hold, MOVES_MAX, REASON_MAX, State};
 
 /// Votes can be left out for so long at most, in milliseconds: a day.
 const FEWER_VOTES_MAX_MS: u64 = 24 * 3_600_000;
@@ -50,8 +51,30 @@ impl State {
                 }
                 self.settings.fewer_votes = fewer;
             }
+            Setting::Hold { by, reason } => self.hold(at, by, reason)?,
+            Setting::Release { .. } => {
+                if self.settings.hold.take().is_none() {
+                    return Err(Void::BadSpec { why: "the switching of power isn't held: nothing to release".into() });
+                }
+            }
         }
         self.say(at, Decision::Set { setting });
+        Ok(())
+    }
+
+    fn hold(&mut self, at_ms: u64, by: String, reason: Option<String>) -> Result<(), Void> {
+        // The appliance might be the one that doesn't know what this means.
+        if self.level < Level::POWER_CAN_BE_HELD {
+            let why = "a member runs an older version, which may not know what holding means: update all of them first";
+            return Err(Void::BadSpec { why: why.into() });
+        }
+        if [Some(&by), reason.as_ref()].into_iter().flatten().any(|text| text.chars().count() > REASON_MAX) {
+            return Err(Void::BadSpec { why: format!("a reason has {REASON_MAX} characters at most") });
+        }
+        if let Some(hold) = &self.settings.hold {
+            return Err(Void::BadSpec { why: format!("the switching of power is {hold}: nothing to do") });
+        }
+        self.settings.hold = Some(Hold { by, reason, at_ms });
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod property;
 
 use std::collections::BTreeSet;
 
-use crate::command::{Command, ENTRY_VERSION, Entry, Void};
+use crate::command::{Command, ENTRY_VERSION, Entry, Setting, Void};
 use crate::decision::Decision;
 use crate::fence::{FenceId, Progress};
 use crate::fixture::{Log, driver, lost, member, promise, proven, spec, web, word};
@@ -16,7 +16,9 @@ use crate::report::Capacity;
 use crate::report::Trust;
 use crate::resource::{Driver, MoveReason, Phase, Requested};
 use crate::rules::Rules;
-use crate::state::{CLOSED_FENCES_MAX, DEVICES_MAX, DisarmMode, MEMBERS_MAX, OPERATORS_MAX, RESOURCES_MAX, Role};
+use crate::state::{
+    CLOSED_FENCES_MAX, DEVICES_MAX, DisarmMode, MEMBERS_MAX, OPERATORS_MAX, REASON_MAX, RESOURCES_MAX, Role,
+};
 
 fn placed() -> Log {
     Log::placed(Rules::ALL)
@@ -698,4 +700,41 @@ fn row_34_what_a_newer_version_does_differently_waits_for_its_level() {
     fencing.void(remove());
     fencing.state.level = Level::FIRST;
     fencing.must(remove());
+}
+
+// Holding the switching of power.
+
+#[test]
+fn power_is_held_by_one_for_all_until_it_is_released() {
+    let hold = |by: &str| Command::Set(Setting::Hold { by: by.into(), reason: Some("cables".into()) });
+    let release = || Command::Set(Setting::Release { by: "bob".into() });
+    let mut log = placed();
+    assert!(matches!(log.void(release()), Void::BadSpec { why } if why.contains("isn't held")));
+    log.must(hold("alice"));
+    let held = log.state.settings.hold.clone().unwrap();
+    assert_eq!((held.by.as_str(), held.reason.as_deref()), ("alice", Some("cables")));
+    assert!(matches!(log.void(hold("bob")), Void::BadSpec { why } if why.contains("held by alice: cables")));
+    assert_eq!(log.state.settings.hold, Some(held), "who came first is remembered");
+    log.must(release());
+    assert_eq!(log.state.settings.hold, None);
+    let long = Command::Set(Setting::Hold { by: "alice".into(), reason: Some("x".repeat(REASON_MAX + 1)) });
+    assert!(matches!(log.void(long), Void::BadSpec { .. }));
+}
+
+#[test]
+fn row_34_power_is_not_held_where_the_appliance_might_not_know_of_it() {
+    let mut log = placed();
+    log.state.level = Level::SUPPLIES_PROVE;
+    let hold = || Command::Set(Setting::Hold { by: "alice".into(), reason: None });
+    assert!(matches!(log.void(hold()), Void::BadSpec { why } if why.contains("older version")));
+    log.must(raise(Level::SUPPLIES_PROVE, Level::POWER_CAN_BE_HELD));
+    log.must(hold());
+}
+
+#[test]
+fn who_holds_power_is_who_asks() {
+    let mut signed = Command::Set(Setting::Hold { by: "somebody else".into(), reason: None }).signed("alice");
+    assert_eq!(signed, Command::Set(Setting::Hold { by: "alice".into(), reason: None }));
+    signed = Command::Set(Setting::Release { by: "somebody else".into() }).signed("bob");
+    assert_eq!(signed, Command::Set(Setting::Release { by: "bob".into() }));
 }

@@ -165,6 +165,24 @@ fn the_evidence_of_the_second_level_is_pinned() {
 }
 
 #[test]
+fn the_hold_of_the_third_level_is_pinned() {
+    let mut log = Log::placed(crate::rules::Rules::ALL);
+    let hold = Command::Set(Setting::Hold { by: "alice".into(), reason: Some("cables".into()) });
+    log.must(hold.clone());
+    let held = log.state.settings.hold.clone().unwrap();
+    let short = Command::Set(Setting::Hold { by: "alice".into(), reason: None });
+    let all = [hold, short, Command::Set(Setting::Release { by: "bob".into() })];
+    let mut found = hex(&bytes(&held)) + "\n";
+    found.extend(all.iter().map(|command| hex(&bytes(command)) + "\n"));
+    let text = pinned("hold-level3.hex", &found);
+    let mut blocks = text.split("\n\n").map(unhex);
+    assert_eq!(ciborium::from_reader::<Hold, _>(&blocks.next().unwrap()[..]).unwrap(), held);
+    for (block, command) in blocks.zip(all) {
+        assert_eq!(ciborium::from_reader::<Command, _>(&block[..]).unwrap(), command);
+    }
+}
+
+#[test]
 fn a_state_from_before_levels_is_at_the_first_and_its_encoding_is_what_it_was() {
     let state = everything();
     let fields: BTreeMap<String, ciborium::Value> = ciborium::from_reader(&state.encode()[..]).unwrap();

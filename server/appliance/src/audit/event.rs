@@ -79,6 +79,10 @@ pub(crate) enum Event {
         incarnation: u64,
         /// Why.
         reason: String,
+        /// When the cluster decided that, milliseconds since 1970 by the clock of whoever proposed it, where its timeline
+        /// still says so: it may be recorded late.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_ms: Option<u64>,
     },
     /// A device is told something for a fence.
     Attempt {
@@ -127,6 +131,10 @@ pub(crate) enum Event {
         grade: String,
         /// In words.
         evidence: String,
+        /// When the cluster decided that, milliseconds since 1970 by the clock of whoever proposed it, where its timeline
+        /// still says so: it may be recorded late.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_ms: Option<u64>,
     },
     /// No command of a fence can land any more.
     Closed {
@@ -136,6 +144,26 @@ pub(crate) enum Event {
         fence: u64,
         /// Whom.
         node: String,
+        /// When the cluster decided that, milliseconds since 1970 by the clock of whoever proposed it, where its timeline
+        /// still says so: it may be recorded late.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_ms: Option<u64>,
+    },
+    /// The switching of power is held.
+    Held {
+        /// The cluster.
+        cluster: String,
+        /// Who holds it.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// The switching of power is held no more.
+    Released {
+        /// The cluster.
+        cluster: String,
+        /// Who released it, where the timeline still says so.
+        by: Option<String>,
     },
     /// An operator works a device by hand.
     ByHand {

@@ -82,7 +82,7 @@ fn a_log_that_was_tampered_with_is_not_gone_on_with() {
     assert!(matches!(error, AuditError::Tampered { line: 2, .. }), "{error}");
     // The daemon sets it aside as it is, and says so in the new one.
     let before = fs::read(&path).unwrap();
-    let (audit, scribe) = Audit::start(root.path()).unwrap();
+    let (audit, scribe) = Audit::start(root.path());
     drop(audit);
     scribe.finish();
     let new = entries(&folder(root.path())).unwrap();
@@ -112,11 +112,47 @@ fn the_log_is_bounded_and_the_chain_goes_on_from_file_to_file() {
 #[test]
 fn what_is_recorded_is_written_by_the_time_that_the_scribe_has_finished() {
     let root = tempfile::tempdir().unwrap();
-    let (audit, scribe) = Audit::start(root.path()).unwrap();
+    let (audit, scribe) = Audit::start(root.path());
     for n in 0..10 {
         audit.record(Event::Lost { events: n });
     }
     drop(audit);
     scribe.finish();
     assert_eq!(entries(&folder(root.path())).unwrap().len(), 11);
+}
+
+#[test]
+fn a_log_that_can_not_be_opened_keeps_nobody_from_working_and_says_what_it_missed() {
+    let root = tempfile::tempdir().unwrap();
+    // Whoever is root can't be kept out by a mode: a file stands where the folder has to be.
+    fs::write(folder(root.path()), "in the way").unwrap();
+    let mut book = Book { root: root.path().into(), writer: None, trouble: Arc::default(), failing: false };
+    let missed = AtomicU64::new(0);
+    let said = |book: &Book| book.trouble.lock().unwrap().clone();
+    assert!(!book.is_open());
+    assert!(said(&book).is_some_and(|why| why.contains("audit")), "{:?}", said(&book));
+    book.take(Event::Torn { bytes: 1 }, &missed);
+    book.take(Event::Torn { bytes: 2 }, &missed);
+    fs::remove_file(folder(root.path())).unwrap();
+    book.take(Event::Torn { bytes: 3 }, &missed);
+    assert_eq!(said(&book), None);
+    let kept: Vec<Event> = entries(&folder(root.path())).unwrap().into_iter().map(|entry| entry.event).collect();
+    assert_eq!(kept[1..], [Event::Lost { events: 2 }, Event::Torn { bytes: 3 }]);
+    assert!(matches!(kept[0], Event::Started { .. }));
+}
+
+#[test]
+fn what_was_missed_is_written_without_waiting_for_news() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(folder(root.path()), "in the way").unwrap();
+    let (audit, scribe) = Audit::start(root.path());
+    assert!(audit.alarm().is_some_and(|alarm| alarm.contains("not written")), "{:?}", audit.alarm());
+    audit.record(Event::Torn { bytes: 1 });
+    scribe.finish();
+    let mut book = Book { root: root.path().into(), writer: None, trouble: Arc::default(), failing: true };
+    fs::remove_file(folder(root.path())).unwrap();
+    let missed = AtomicU64::new(4);
+    book.catch_up(&missed);
+    assert_eq!((missed.into_inner(), book.failing), (0, false));
+    assert_eq!(entries(&folder(root.path())).unwrap()[1].event, Event::Lost { events: 4 });
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::event::Entry;
+use super::event::{Entry, Event};
 use super::file::{AuditError, FIRST, Head, chain, files, io_at};
 
 /// How a file ends.
@@ -126,6 +126,17 @@ pub(crate) fn verify(folder: &Path) -> Result<Verdict, AuditError> {
     let (entries, verdict) = all(folder)?;
     drop(entries);
     Ok(verdict)
+}
+
+/// Shows each entry, oldest first, one file at a time in memory. What follows a fault in a file is left out.
+///
+/// # Errors
+/// The files can't be read.
+pub(crate) fn each(folder: &Path, mut visit: impl FnMut(&Event)) -> Result<(), AuditError> {
+    for path in files(folder)? {
+        read(&path)?.entries.iter().for_each(|entry| visit(&entry.event));
+    }
+    Ok(())
 }
 
 /// The entries up to the first fault, oldest first.

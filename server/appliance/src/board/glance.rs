@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tiebreaker_firmware::{Fault, Fencing, Quorum};
-use tiebreaker_member::core::Status;
+use tiebreaker_member::core::{Status, unproven};
 
 /// All that is shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,6 +11,8 @@ pub(super) struct Glance {
     pub(super) quorum: Quorum,
     pub(super) fencing: Fencing,
     pub(super) fault: Fault,
+    /// The switching of power is held in every cluster that answers.
+    pub(super) held: bool,
     /// What asks for a person, in words: whoever acknowledged all of it isn't asked again.
     pub(super) reasons: BTreeSet<String>,
 }
@@ -19,13 +21,15 @@ impl Glance {
     /// The daemon doesn't answer itself.
     pub(super) fn silent() -> Self {
         let reasons = BTreeSet::from(["the appliance doesn't answer itself".to_owned()]);
-        Self { quorum: Quorum::Lost, fencing: Fencing::Idle, fault: Fault::Silent, reasons }
+        Self { quorum: Quorum::Lost, fencing: Fencing::Idle, fault: Fault::Silent, held: false, reasons }
     }
 
     /// The worst of all clusters. `None` stands for one that doesn't answer.
     pub(super) fn of(clusters: &[Option<Status>]) -> Self {
-        let mut glance =
-            Self { quorum: Quorum::Whole, fencing: Fencing::Idle, fault: Fault::None, reasons: BTreeSet::new() };
+        let mut answering = clusters.iter().flatten().peekable();
+        let held = answering.peek().is_some() && answering.all(|status| status.settings.hold.is_some());
+        let (fencing, reasons) = (Fencing::Idle, BTreeSet::new());
+        let mut glance = Self { quorum: Quorum::Whole, fencing, fault: Fault::None, held, reasons };
         for cluster in clusters {
             match cluster {
                 Some(status) => glance.add(status),
@@ -51,15 +55,21 @@ impl Glance {
             let fencing = if open.fence.last_failure.is_some() { Fencing::Failed } else { Fencing::UnderWay };
             self.fencing = self.fencing.max(fencing);
         }
-        let devices = status.members.iter().flat_map(|member| {
-            let unproven = member.devices.iter().filter(|device| !device.proven);
-            unproven.map(move |device| format!("{} {} {} isn't proven", status.cluster, member.name, device.name))
-        });
-        for device in devices {
-            self.fault = self.fault.max(Fault::Device);
-            self.reasons.insert(device);
+        if status.settings.hold.is_some() {
+            self.fencing = self.fencing.max(Fencing::Held);
         }
-        for alarm in &status.alarms {
+        let devices = status.members.iter().flat_map(|member| {
+            let lacks = member.unprotectable.is_some();
+            let unproven_ones = member.devices.iter().filter(|device| !device.proven);
+            unproven_ones.map(move |device| unproven(&member.name, device, lacks))
+        });
+        let devices: BTreeSet<String> = devices.collect();
+        for device in &devices {
+            self.fault = self.fault.max(Fault::Device);
+            self.reasons.insert(format!("{} {device}", status.cluster));
+        }
+        // They are among the alarms too, and have a sign of their own.
+        for alarm in status.alarms.iter().filter(|alarm| !devices.contains(*alarm)) {
             self.fault = self.fault.max(Fault::Alarm);
             self.reasons.insert(format!("{} {alarm}", status.cluster));
         }

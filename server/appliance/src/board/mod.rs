@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use tiebreaker_member::Client;
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::core::{Reply, Request, Status};
+use tiebreaker_pipeline::command::{Command, Setting};
 
 pub(crate) use guard::Guard;
 pub(crate) use panel::run as run_panel;
@@ -35,6 +36,42 @@ async fn clusters(socket: &Path, within: Duration) -> Result<Vec<String>> {
         LocalReply::Clusters { names } => Ok(names),
         _ => bail!("the daemon answered something else than was asked"),
     }
+}
+
+/// Holds the switching of power in every cluster, or releases it in every one.
+///
+/// # Errors
+/// Some didn't do it; what they say. The others have done it all the same.
+async fn set_hold(socket: &Path, hold: bool, within: Duration) -> Result<()> {
+    let mut refused = Vec::new();
+    for status in statuses(socket, within).await? {
+        // One that doesn't answer is not asked either.
+        let Some(status) = status else {
+            refused.push("a cluster doesn't answer".to_owned());
+            continue;
+        };
+        if status.settings.hold.is_some() == hold {
+            continue;
+        }
+        let by = String::new();
+        let setting = if hold {
+            Setting::Hold { by, reason: Some("the appliance's button".to_owned()) }
+        } else {
+            Setting::Release { by }
+        };
+        let request = Box::new(Request::Propose(Command::Set(setting)));
+        let request = LocalRequest::Cluster { cluster: Some(status.cluster.to_string()), request };
+        match ask(socket, &request, within).await {
+            Ok(LocalReply::Cluster(Reply::Done { .. })) => {}
+            Ok(LocalReply::Cluster(Reply::Void { why })) => refused.push(format!("{}: {why}", status.cluster)),
+            Ok(LocalReply::Cluster(Reply::Refused { why } | Reply::NoLeader { why }) | LocalReply::Refused { why }) => {
+                refused.push(format!("{}: {why}", status.cluster));
+            }
+            Ok(_) => refused.push(format!("{}: it answered something else", status.cluster)),
+            Err(error) => refused.push(format!("{}: {error:#}", status.cluster)),
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { bail!("{}", refused.join("; ")) }
 }
 
 /// What each cluster says of itself; `None` of one that doesn't answer.

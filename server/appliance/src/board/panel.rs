@@ -1,4 +1,5 @@
-//! The LEDs and the button of the appliance.
+//! The LEDs and the button of the appliance: a press acknowledges, held down for five seconds it holds the switching of power
+//! or releases it.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -11,12 +12,13 @@ use tiebreaker_firmware::{
     BUTTON_EVERY, Indicator, InputLine, Moment, OutputLine, Pattern, PushButton, Pushed, input_line, output_line,
 };
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use super::glance::Glance;
 use super::settings::Board;
-use super::statuses;
+use super::{set_hold, statuses};
 
 /// How often the daemon is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -38,20 +40,34 @@ pub(crate) async fn run(board: Board, socket: PathBuf) -> Infallible {
     };
     // Nothing is known before the first answer, and that is how it looks.
     let (tell, told) = watch::channel(Glance::silent());
-    let asking = ask(socket, tell);
+    let asking = ask(socket.clone(), tell);
     tokio::pin!(asking);
+    // One at a time: whoever holds the button once more meanwhile sees no answer yet.
+    let mut holding = JoinSet::new();
     let start = Instant::now();
     loop {
         let now = Moment::at(start.elapsed());
         let glance = told.borrow().clone();
-        if let Some(Pushed::Pressed | Pushed::Held) = panel.poll(now, &glance) {
-            panel.acknowledge(&glance);
+        match panel.poll(now, &glance) {
+            Some(Pushed::Pressed) => panel.acknowledge(&glance),
+            Some(Pushed::Held) if holding.is_empty() => drop(holding.spawn(hold(socket.clone(), !glance.held))),
+            Some(Pushed::Held) | None => {}
         }
         let next = panel.poll_at(now).since(Moment::at(Duration::ZERO));
         tokio::select! {
             () = sleep_until(start + next) => {}
             never = &mut asking => match never {},
+            _ = holding.join_next(), if !holding.is_empty() => {}
         }
+    }
+}
+
+/// The button was held: the switching of power is held or released. What came of it the fence LED shows.
+async fn hold(socket: PathBuf, hold: bool) {
+    match set_hold(&socket, hold, ANSWER_WITHIN).await {
+        Ok(()) if hold => info!("the switching of power is held, by the button"),
+        Ok(()) => info!("the switching of power is released, by the button"),
+        Err(error) => warn!(hold, "the button did not do all of it: {error:#}"),
     }
 }
 

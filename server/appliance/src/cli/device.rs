@@ -207,7 +207,10 @@ impl Common {
                 _ => bail!("this appliance serves several clusters: name one with --cluster"),
             },
         };
-        let (audit, scribe) = Audit::start(layout.root()).context("the audit log")?;
+        let (audit, scribe) = Audit::start(layout.root());
+        if let Some(alarm) = audit.alarm() {
+            eprintln!("{alarm}");
+        }
         let devices = Devices::new(&cluster, &config.cluster(&cluster), audit.clone())?;
         let hand = Hand { layout, audit, by: operator() };
         let done = work(&hand, &devices).await;
@@ -254,6 +257,11 @@ impl Common {
     /// Off through the log.
     async fn fence(&self, node: &str) -> Result<()> {
         let name = MemberName::new(node)?;
+        if let Reply::Status(status) = self.cluster_request(Request::Status).await?
+            && let Some(hold) = &status.settings.hold
+        {
+            bail!("the switching of power is {hold}: `tiebreaker fence release` ends that");
+        }
         let asked = self.cluster_request(Request::Fence { node: name.clone(), by: operator() }).await?;
         match asked {
             Reply::Done { .. } => {}
@@ -463,11 +471,14 @@ fn table(reports: &[DeviceReport]) -> String {
             (None, Some(ms)) if report.fault.is_none() => text += &format!("  done after {ms} ms"),
             _ => {}
         }
-        match (report.proven, report.proven_at_ms) {
-            (Some(true), Some(at)) => text += &format!("  proven last {}", moment(at)),
-            (Some(true), None) => text += "  proven by an earlier run of the daemon",
-            (Some(false), _) => text += "  NOT PROVEN",
-            (None, _) => {}
+        if let Some(proven) = report.proven {
+            text += if proven { "  proven" } else { "  NOT PROVEN" };
+        }
+        match (report.proven_ago_ms, report.proven_at_ms) {
+            (Some(ago), Some(at)) => text += &format!(", last {} s ago, {}", ago / 1000, moment(at)),
+            (None, Some(at)) => text += &format!(", last {}", moment(at)),
+            (_, None) if report.proven == Some(true) => text += " by an earlier run of the daemon",
+            (_, None) => {}
         }
         text.push('\n');
         for why in [&report.fault, &report.unproven].into_iter().flatten() {
