@@ -13,6 +13,7 @@ use tiebreaker_member::{Address, Client, Identity, LinkError, SystemClock, TimeF
 
 use crate::cli::TargetArgs;
 use crate::failure::Failure;
+use crate::renewal;
 
 /// Connecting takes at most this long.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -98,6 +99,7 @@ impl Connection {
         }
         let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
         let client = Client::connect(addresses, None, &identity, &time, CONNECT_WITHIN).await.map_err(unreachable)?;
+        renewal::renew(dir, addresses, &identity, &time).await;
         Ok(Self { client, local: false, cluster: None, by: format!("operator {}", identity.peer().name) })
     }
 

@@ -14,6 +14,7 @@ mod demo;
 mod failure;
 mod login;
 mod render;
+mod renewal;
 mod simulate;
 mod spec;
 

@@ -134,7 +134,10 @@ impl Gate {
         if let Some(existing) = state.operators.get(name.as_str())
             && existing != key
         {
-            bail!("there is an operator {name} already: choose another name");
+            bail!(
+                "there is an operator {name} already: choose another name, or remove that one first (`tiebreaker operator \
+                 remove {name}`)"
+            );
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tiebreaker_interop::{Appliance, Cluster, Look, Node, Program, Ran, SOON, loopback, until};
 use tiebreaker_member::{
-    Address, Client, Identity, SystemClock, TimeFloor, TrustedTime,
+    Address, Ca, Client, Identity, LEAF_VALIDITY, SystemClock, TimeFloor, TrustedTime,
     ask::{LocalReply, LocalRequest},
     core::{Reply, Request},
 };
@@ -43,6 +44,22 @@ fn ask(data: &Path, appliance: SocketAddr, request: &dyn Fn(&Identity) -> Result
         client.ask(&bytes, within).await
     })?;
     Ok(ciborium::from_reader(&answer[..])?)
+}
+
+/// The operator `ann` logs in.
+fn login(appliance: &Appliance, cluster: &str, dir: &Path) -> Result<Ran> {
+    let token = appliance.command(&["token", "create", "--kind", "operator", "--cluster", cluster])?.done()?;
+    let mut login = Program::Operator.command()?;
+    login.args(["login", &appliance.address().to_string(), "--name", "ann", "--token", token.trim(), "--dir"]);
+    login.arg(dir);
+    tiebreaker_interop::run(login)
+}
+
+/// Asks for the status by an operator's identity.
+fn look(identity: &Path, member: SocketAddr, more: &[&str]) -> Result<Ran> {
+    let mut status = Program::Operator.command()?;
+    status.args(["--connect", &member.to_string(), "status"]).args(more).arg("--identity").arg(identity);
+    tiebreaker_interop::run(status)
 }
 
 #[test]
@@ -144,23 +161,10 @@ fn an_identity_opens_its_own_cluster_on_its_own_appliance_alone() -> Result<()> 
     let folder = cluster.folder();
     let mut other = Appliance::init(&folder.join("other"), loopback(), Vec::new())?;
     other.start()?;
-    let login = |appliance: &Appliance, name: &str, dir: &str| -> Result<std::path::PathBuf> {
-        let token = appliance.command(&["token", "create", "--kind", "operator", "--cluster", name])?.done()?;
-        let dir = folder.join(dir);
-        let mut login = Program::Operator.command()?;
-        login.args(["login", &appliance.address().to_string(), "--name", "ann", "--token", token.trim(), "--dir"]);
-        login.arg(&dir);
-        tiebreaker_interop::run(login)?.done()?;
-        Ok(dir)
-    };
-    let look = |identity: &Path, appliance: SocketAddr, more: &[&str]| -> Result<Ran> {
-        let mut status = Program::Operator.command()?;
-        status.args(["--connect", &appliance.to_string(), "status"]).args(more).arg("--identity").arg(identity);
-        tiebreaker_interop::run(status)
-    };
-    let home = login(&cluster.appliance, "home", "at-home")?;
-    let garden = login(&cluster.appliance, "garden", "in-the-garden")?;
-    let foreign = login(&other, "home", "elsewhere")?;
+    let [home, garden, foreign] = ["at-home", "in-the-garden", "elsewhere"].map(|dir| folder.join(dir));
+    login(&cluster.appliance, "home", &home)?.done()?;
+    login(&cluster.appliance, "garden", &garden)?.done()?;
+    login(&other, "home", &foreign)?.done()?;
 
     has(&look(&home, cluster.address(), &[])?.done()?, &["Cluster home", "node1"]);
     let seen = look(&garden, cluster.address(), &[])?.done()?;
@@ -193,6 +197,48 @@ fn a_certificate_is_renewed_for_its_own_key_alone() -> Result<()> {
     let reply = ask(&first, cluster.address(), &|_| Ok(Request::RenewCertificate { csr: strange.clone() }))?;
     let Reply::Refused { why } = reply else { panic!("a certificate for another key: {reply:?}") };
     has(&why, &["another key"]);
+    Ok(())
+}
+
+#[test]
+fn an_operators_certificate_is_renewed_by_whatever_command_comes_when_it_is_due() -> Result<()> {
+    let cluster = Cluster::start(&["node1"])?;
+    let dir = cluster.folder().join("ann");
+    login(&cluster.appliance, "home", &dir)?.done()?;
+    // It is made again as it would have been two months ago.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let issued = now - LEAF_VALIDITY.as_secs() * 2 / 3 - 60;
+    let fresh = Identity::load(&dir)?;
+    let ca = Ca::load(&cluster.appliance.data())?;
+    let aged = fresh.renewed(&ca.sign(&fresh.csr()?, &fresh.cert().subject, issued, LEAF_VALIDITY)?)?;
+    aged.store(&dir)?;
+
+    // A node can't sign. That is no reason to fail, and standard output is as ever.
+    let status = cluster.operator().status()?;
+    let node: SocketAddr = status.of("node1").context("no node1")?.addresses[0].parse()?;
+    let ran = look(&dir, node, &[])?;
+    has(&ran.stderr, &["warning", "certificate ends in 29 days", "the appliance alone can sign it"]);
+    let shown = ran.done()?;
+    assert!(shown.contains("Cluster home") && !shown.contains("certificate"), "{shown}");
+    assert_eq!(Identity::load(&dir)?.cert(), aged.cert());
+
+    let ran = look(&dir, cluster.address(), &[])?;
+    assert_eq!(ran.stderr, "");
+    has(&ran.done()?, &["Cluster home"]);
+    let renewed = Identity::load(&dir)?;
+    assert!(renewed.cert().not_before >= now && renewed.cert().not_after >= now + LEAF_VALIDITY.as_secs());
+    assert_eq!(renewed.peer(), fresh.peer());
+    let file = dir.join("identity.pem");
+    assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+
+    // It is good, and not renewed once more.
+    let stored = fs::read(&file)?;
+    has(&look(&dir, cluster.address(), &[])?.done()?, &["Cluster home"]);
+    assert_eq!(fs::read(&file)?, stored);
+
+    // Who lost the identity is told the way back.
+    let refused = login(&cluster.appliance, "home", &cluster.folder().join("again"))?.refused()?;
+    has(&refused, &["there is an operator ann already", "tiebreaker operator remove ann"]);
     Ok(())
 }
 
