@@ -1,6 +1,7 @@
 //! The command line of `tiebreaker-agent`.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -145,7 +146,7 @@ fn run(args: Args) -> Result<()> {
             log_to_stderr();
             let mut unit = own_command();
             unit.push("op-exec".into());
-            block_on(agent::run(&data, unit))
+            block_on(agent::run(&data, unit)).map_err(|error| explained(error, &data))
         }
         Subcommands::Takeover { data, confirmation } => block_on(takeover(&data, &confirmation)),
         Subcommands::Supervise { data, reboot_delay_ms } => {
@@ -171,6 +172,19 @@ fn check(data: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// A start that fails for want of room says so in a word that people know, and what to do.
+fn explained(error: anyhow::Error, data: &Path) -> anyhow::Error {
+    let is_full = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    });
+    if is_full {
+        error.context(format!("the disk of {} is full: make room there; the agent is started again", data.display()))
+    } else {
+        error
+    }
+}
+
 async fn takeover(data: &Path, confirmation: &Confirmation) -> Result<()> {
     let identity = Identity::load(data)?;
     // The agent's own lock: none starts before this is done.
@@ -182,4 +196,23 @@ async fn takeover(data: &Path, confirmation: &Confirmation) -> Result<()> {
 
 fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Runtime::new().context("starting the runtime")?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_room_names_the_way_out_and_others_stay_as_they_are() {
+        let said = |kind: ErrorKind| {
+            let error = anyhow::Error::from(std::io::Error::from(kind)).context("writing /data/incarnation.new");
+            format!("{:#}", explained(error, Path::new("/data")))
+        };
+        let full = said(ErrorKind::StorageFull);
+        assert!(
+            full.starts_with("the disk of /data is full: make room there") && full.contains("incarnation"),
+            "{full}"
+        );
+        assert!(said(ErrorKind::PermissionDenied).starts_with("writing /data/incarnation.new"));
+    }
 }

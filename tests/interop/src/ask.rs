@@ -114,8 +114,20 @@ impl Operator {
     /// # Errors
     /// It isn't taken.
     pub fn add(&self, name: &str, spec: ResourceSpec) -> Result<()> {
+        self.add_as(name, spec, Requested::Started)
+    }
+
+    /// Adds a resource that shall not run.
+    ///
+    /// # Errors
+    /// It isn't taken.
+    pub fn add_stopped(&self, name: &str, spec: ResourceSpec) -> Result<()> {
+        self.add_as(name, spec, Requested::Stopped)
+    }
+
+    fn add_as(&self, name: &str, spec: ResourceSpec, requested: Requested) -> Result<()> {
         let name = ResourceName::new(name)?;
-        let command = Command::AddResource { name, spec, requested: Requested::Started, node: None };
+        let command = Command::AddResource { name, spec, requested, node: None };
         match self.request(Request::Propose(command))? {
             Reply::Done { .. } => Ok(()),
             other => bail!("the resource was not taken: {other:?}"),

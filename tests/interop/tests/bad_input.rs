@@ -2,15 +2,17 @@
 //! never a panic, never a state half done. The real programs.
 //!
 //! A full disk needs root, for a small tmpfs of the test's own. A wall clock that jumps is not tried here, because it
-//! can't be set for one process; the crates that decide take their clocks from outside and are tested with it there.
+//! can't be set for one process; what watches it takes its clocks from outside and is tested with it there.
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    ffi::OsStr,
     fs::{self, OpenOptions},
     io::Write,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +20,7 @@ use tiebreaker_interop::{
     Appliance, Cluster, Look, Node, Program, Ran, SOON, command_spec, loopback, require_root, run, until,
 };
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
-use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::core::{Reply, Request, Status};
 
 fn has(text: &str, words: &[&str]) {
     for word in words {
@@ -42,18 +44,22 @@ fn with(file: &Path, bytes: &[u8], program: Program) -> Result<String> {
     refused
 }
 
+/// A status program that finds nothing running.
+const STOPPED: [&str; 3] = ["/bin/sh", "-c", "exit 3"];
+
 /// A node that has joined and does not run.
-fn joined(cluster: &Cluster, name: &str, more: &[&str]) -> Result<Node> {
+fn joined(cluster: &Cluster, name: &str) -> Result<(Node, SocketAddr)> {
     let node = Node::new(cluster.folder(), name)?;
     let token = cluster.appliance.token("home")?;
-    node.join(&[], cluster.address(), &token, loopback(), more)?.done()?;
-    Ok(node)
+    let listen = loopback();
+    node.join(&[], cluster.address(), &token, listen, &[])?.done()?;
+    Ok((node, listen))
 }
 
 #[test]
 fn mistakes_in_configuration_files_are_named_with_file_and_place() -> Result<()> {
     let mut cluster = Cluster::appliance()?;
-    let node = joined(&cluster, "node1", &[])?;
+    let (node, _) = joined(&cluster, "node1")?;
     cluster.appliance.stop();
     let server = cluster.appliance.data().join("server.toml");
     let agent = node.data().join("agent.toml");
@@ -115,7 +121,7 @@ fn mistakes_in_configuration_files_are_named_with_file_and_place() -> Result<()>
 fn a_port_that_is_taken_and_a_daemon_that_runs_already_are_named() -> Result<()> {
     let mut cluster = Cluster::appliance()?;
     has(&must_refuse(Program::Server, &cluster.appliance.data())?, &["already", "control.sock"]);
-    let node = joined(&cluster, "node1", &[])?;
+    let (node, _) = joined(&cluster, "node1")?;
     let _running = node.start()?;
     let operator = cluster.operator();
     let online = || operator.until("the node online", SOON, |status| status.online() == 1).map(drop);
@@ -132,7 +138,49 @@ fn a_port_that_is_taken_and_a_daemon_that_runs_already_are_named() -> Result<()>
     has(&refused, &[&cluster.address().to_string(), "another program uses this port"]);
     drop(taken);
     cluster.appliance.start()?;
-    online()
+    online()?;
+
+    let (other, listens) = joined(&cluster, "node2")?;
+    let taken = TcpListener::bind(listens)?;
+    let refused = must_refuse(Program::Agent, &other.data())?;
+    has(&refused, &[&listens.to_string(), "another program uses this port"]);
+    drop(taken);
+    let _running = other.start()?;
+    operator.until("both nodes online", SOON, |status| status.online() == 2).map(drop)
+}
+
+#[test]
+fn an_operator_who_reaches_nobody_is_told_whom_it_tried() -> Result<()> {
+    let mut cluster = Cluster::appliance()?;
+    let dir = cluster.folder().join("ann");
+    let token = cluster.appliance.command(&["token", "create", "--kind", "operator", "--cluster", "home"])?.done()?;
+    let address = cluster.address().to_string();
+    let login: [&dyn AsRef<OsStr>; 8] =
+        [&"login", &address, &"--name", &"ann", &"--token", &token.trim(), &"--dir", &dir];
+    Program::Operator.run(&login)?.done()?;
+    cluster.appliance.stop();
+    let unreachable = |how: &[&dyn AsRef<OsStr>], whom: &str| -> Result<Ran> {
+        let mut words: Vec<&dyn AsRef<OsStr>> = vec![&"status", &"--identity", &dir];
+        words.extend(how);
+        let ran = Program::Operator.run(&words)?;
+        assert_eq!(ran.code, Some(3), "nobody was reached: {ran:?}");
+        has(&ran.stderr, &[whom]);
+        Ok(ran)
+    };
+    let nobody = loopback().to_string();
+    unreachable(&[&"--connect", &nobody], &nobody)?;
+    unreachable(&[&"--connect", &"no-such-host.invalid:8405"], "no-such-host.invalid")?;
+    // Where it logged in, which is down now, and as a document.
+    let ran = unreachable(&[&"--json"], &address)?;
+    let document: serde_json::Value = serde_json::from_str(&ran.stdout)?;
+    assert_eq!(document["exit"], 3);
+    has(document["error"].as_str().context("an error")?, &[&address]);
+    // The local daemon's socket is there no more, or nobody answers at it.
+    let data = cluster.appliance.data();
+    let local = Program::Operator.run(&[&"--data", &data, &"status"])?;
+    assert_eq!(local.code, Some(3), "{local:?}");
+    has(&local.stderr, &["control.sock"]);
+    Ok(())
 }
 
 #[test]
@@ -292,6 +340,53 @@ fn a_full_disk_is_said_and_costs_nothing_that_was_acknowledged() -> Result<()> {
         assert!(status.resource(&format!("service-{number}")).is_some(), "service-{number} was acknowledged");
     }
     operator.add("one-more", bulky).context("it takes changes again")
+}
+
+#[test]
+fn a_nodes_full_disk_costs_no_lease_and_an_agent_that_starts_on_one_says_so() -> Result<()> {
+    let mut cluster = Cluster::appliance()?;
+    let disk = SmallDisk::mount(&cluster.folder().join("node1/data"), 24)?;
+    cluster.add("node1")?;
+    cluster.add("node2")?;
+    cluster.all_online()?;
+    let operator = cluster.operator();
+    operator.until("three votes", SOON, |status| status.votes == (3, 3))?;
+
+    // The other two are a majority and take changes until the node has no room for them.
+    let says = |alarm: &String| alarm.starts_with("node1: no space left for") && alarm.contains("make room");
+    let filled = || operator.status().is_ok_and(|status| status.alarms.iter().any(says));
+    let argument = "x".repeat(8 << 10);
+    let mut ballast = disk.fill()?;
+    for number in 0.. {
+        ensure!(number < 500, "the disk never got full");
+        if filled() {
+            break;
+        }
+        // Nobody runs what shall be stopped; it only takes room.
+        operator.add_stopped(
+            &format!("bulk-{number}"),
+            command_spec(&["/bin/true", &argument], &["/bin/true"], &STOPPED),
+        )?;
+        ballast = disk.fill()?;
+    }
+    let lost = |status: &Status| status.of("node1").and_then(|node| node.leases_lost);
+    let before = operator.until("the full node online", SOON, |status| status.online() == 2 && filled())?;
+    // Several leases later it has the same one.
+    let seen = Instant::now();
+    let after = operator.until("time to pass", SOON, |_| seen.elapsed() > Duration::from_secs(12))?;
+    assert_eq!((after.online(), lost(&after)), (2, lost(&before)), "{after:#?}");
+    assert!(after.fences.is_empty() && after.alarms.iter().any(says), "{after:#?}");
+
+    cluster.running("node1")?.kill_agent()?;
+    until("word of the disk that the next agent finds full", SOON, || {
+        let log = cluster.node("node1")?.log();
+        let said = log.contains("tiebreaker-agent: the disk of") && log.contains("is full: make room there");
+        ensure!(said, "{log}");
+        Ok(())
+    })?;
+    fs::remove_file(ballast)?;
+    cluster.all_online().context("with room it starts again by itself")?;
+    operator.until("an end of the alarm", SOON, |status| !status.alarms.iter().any(says)).map(drop)
 }
 
 #[test]
