@@ -192,6 +192,7 @@ impl World {
             met: &self.met,
             wall_ms: 0,
             memory: &self.memory,
+            settled: true,
         }
     }
 }

@@ -347,6 +347,53 @@ impl Command {
         }
     }
 
+    /// Whether it may change what the choice of a node rests on: where resources count, what they and the nodes have, and
+    /// the placement rules. `apply` looks at none of that, so nothing is chosen while such a command is on its way.
+    #[must_use]
+    pub const fn changes_the_picture(&self) -> bool {
+        match self {
+            Self::AddMember { .. }
+            | Self::RemoveMember { .. }
+            | Self::Admit { .. }
+            | Self::AddResource { .. }
+            | Self::SetResource { .. }
+            | Self::RemoveResource { .. }
+            | Self::Release { .. }
+            | Self::Migrate { .. }
+            | Self::Assign { .. }
+            | Self::Arrive { .. }
+            | Self::SetMaintenance { .. }
+            | Self::SetRule { .. }
+            | Self::RemoveRule { .. } => true,
+            Self::AddOperator { .. }
+            | Self::RemoveOperator { .. }
+            | Self::SetTakeback { .. }
+            | Self::SetProfile { .. }
+            | Self::SettleProfile { .. }
+            | Self::SetDevices { .. }
+            | Self::RaiseLevel { .. }
+            | Self::CallOff { .. }
+            | Self::Go { .. }
+            | Self::Forget { .. }
+            | Self::GiveUp { .. }
+            | Self::SetLock { .. }
+            | Self::Set(_)
+            | Self::Disarm { .. }
+            | Self::Disarmed
+            | Self::Arm
+            | Self::Armed { .. }
+            | Self::ArmingFailed { .. }
+            | Self::Forced { .. }
+            | Self::FenceWanted { .. }
+            | Self::Fenced { .. }
+            | Self::FenceFailed { .. }
+            | Self::Closed { .. }
+            | Self::Bind { .. }
+            | Self::Leave { .. }
+            | Self::Left { .. } => false,
+        }
+    }
+
     /// What an operator has asked for, in words.
     #[must_use]
     pub fn describe(&self) -> String {

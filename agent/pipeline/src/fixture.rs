@@ -303,6 +303,8 @@ pub(crate) struct Lead {
     pub started: Reading,
     pub wall_ms: u64,
     pub memory: Memory,
+    /// Nothing is on its way through the log.
+    pub settled: bool,
     /// Whom the leader's process has heard in earlier terms.
     pub met: BTreeSet<MemberName>,
     seq: u64,
@@ -312,7 +314,17 @@ impl Lead {
     pub fn new(log: Log) -> Self {
         let now = at(100_000);
         let leases = Leases::start(now, 3, &log.state);
-        Self { log, leases, now, started: at(0), wall_ms: 0, memory: Memory::default(), met: BTreeSet::new(), seq: 0 }
+        Self {
+            log,
+            leases,
+            now,
+            started: at(0),
+            wall_ms: 0,
+            memory: Memory::default(),
+            settled: true,
+            met: BTreeSet::new(),
+            seq: 0,
+        }
     }
 
     pub fn pass(&mut self, span: Duration) {
@@ -346,6 +358,7 @@ impl Lead {
             met: &self.met,
             wall_ms: self.wall_ms,
             memory: &self.memory,
+            settled: self.settled,
         }
     }
 

@@ -270,6 +270,10 @@ pub struct View<'a> {
     pub wall_ms: u64,
     /// What the last look handed on.
     pub memory: &'a Memory,
+    /// Nothing of this leader's is on its way through the log that changes what a choice rests on. Otherwise the state says
+    /// less than is decided: what is chosen by it could break a rule together with what is to come, and `apply`, which sees
+    /// both, judges by no rule.
+    pub settled: bool,
 }
 
 /// One look at the cluster.

@@ -75,6 +75,8 @@ pub(super) struct Leading {
     /// How many failures the cluster survives, and the picture that this was asked about.
     pub outlook: Option<(Cluster, bool, Outlook)>,
     pub next: Reading,
+    /// What changes the picture that choices rest on is in the log up to here; what is applied may not be as far.
+    pub settles_at: u64,
     outlook_next: Reading,
     voters_seen: usize,
     pending: BTreeMap<Subject, Reading>,
@@ -82,12 +84,14 @@ pub(super) struct Leading {
 }
 
 impl Leading {
-    fn start(now: Reading, term: u64, state: &State) -> Self {
+    fn start(now: Reading, term: u64, state: &State, last_index: u64) -> Self {
         Self {
             leases: Leases::start(now, term, state),
             plan: Plan::default(),
             outlook: None,
             next: now,
+            // It may have proposed before its quorum lease opened.
+            settles_at: last_index,
             outlook_next: now,
             voters_seen: 0,
             pending: BTreeMap::new(),
@@ -163,7 +167,8 @@ impl Core {
                 let term = leadership.term;
                 let same = self.leading.as_ref().is_some_and(|leading| leading.leases.term() == term);
                 if !same {
-                    self.leading = lease_until.map(|_| Leading::start(moment.now, term, &self.state));
+                    let last_index = self.raft.last_index();
+                    self.leading = lease_until.map(|_| Leading::start(moment.now, term, &self.state, last_index));
                 }
             }
             RaftRole::Follower { .. } | RaftRole::Candidate => self.leading = None,
@@ -195,6 +200,7 @@ impl Core {
             met: &self.met.who,
             wall_ms: moment.wall_ms,
             memory: &memory,
+            settled: self.state.applied >= leading.settles_at,
         };
         leading.plan = manage(&view);
         let due = moment.now.reached_on_either(leading.outlook_next);

@@ -43,6 +43,7 @@ pub use message::{Message, Origin, Reply, Request};
 use met::Met;
 use recall::Recall;
 use replicas::Replicas;
+use requests::AskedMove;
 pub use status::{FenceStatus, MemberStatus, ResourceStatus, RuleStatus, Status, Surroundings, unproven};
 use trouble::Troubles;
 
@@ -175,6 +176,8 @@ pub struct Core {
     next_ask: u64,
     /// Requests that went to the leader: who waits, and until when.
     asked: BTreeMap<u64, Asked>,
+    /// Moves that wait for what was decided before them to be applied: who asks, and until when.
+    moves_asked: VecDeque<(Asker, AskedMove, Reading)>,
     /// Requests of other members that came lately, oldest first.
     heard_asks: VecDeque<(MemberName, u64, Request, Reading)>,
     /// Proposals of this leader by ticket.
@@ -231,6 +234,7 @@ impl Core {
             met: Met::new(moment.now),
             next_ask: first,
             asked: BTreeMap::new(),
+            moves_asked: VecDeque::new(),
             heard_asks: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: first,
@@ -493,7 +497,8 @@ impl Core {
         }
         let asked = {
             let asked = self.asked.values().map(|asked| asked.until);
-            asked.chain(self.tickets.values().map(|(_, until)| *until)).reduce(Reading::earlier_of)
+            let moves = self.moves_asked.iter().map(|(_, _, until)| *until);
+            asked.chain(self.tickets.values().map(|(_, until)| *until)).chain(moves).reduce(Reading::earlier_of)
         };
         [
             self.raft.poll_timeout(),
@@ -564,6 +569,7 @@ impl Core {
             }
             let busy = self.drain_node(moment, &leadership);
             let busy = self.drain_fencer(moment) || busy;
+            let busy = self.begin_moves(moment) || busy;
             let busy = self.lead(moment) || busy;
             self.give_up_waiting(moment);
             self.mind_full_disk(moment);

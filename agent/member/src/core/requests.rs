@@ -13,6 +13,14 @@ use tiebreaker_pipeline::time::Reading;
 use super::status::{self, Status};
 use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, Message, Moment, Reply, Request};
 
+/// A move that an operator asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct AskedMove {
+    resource: ResourceName,
+    to: MemberName,
+    live: bool,
+}
+
 impl Core {
     /// Deals with a request: here where this member leads, else by the leader.
     pub(super) fn ask(&mut self, moment: Moment, asker: Asker, request: Request, pass_on: bool) {
@@ -108,7 +116,7 @@ impl Core {
                 let bytes = self.state.encode();
                 self.tell(moment, asker, Reply::State { bytes });
             }
-            Request::Move { resource, to, live } => self.move_resource(moment, asker, &resource, &to, live),
+            Request::Move { resource, to, live } => self.ask_move(moment, asker, AskedMove { resource, to, live }),
             Request::Fence { node, by } => match self.fence_command(&node, by) {
                 Ok(command) => {
                     if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
@@ -184,6 +192,7 @@ impl Core {
             met: &self.met.who,
             wall_ms: moment.wall_ms,
             memory: &leading.plan.memory,
+            settled: self.state.applied >= leading.settles_at,
         })
     }
 
@@ -230,13 +239,48 @@ impl Core {
         self.propose(moment, asker, command);
     }
 
+    /// A move waits until what was decided before it has been applied: rules and memory are judged by that.
+    fn ask_move(&mut self, moment: Moment, asker: Asker, asked: AskedMove) {
+        if self.moves_asked.len() >= ASKED_MAX {
+            let why = "too many moves are waiting: try again".to_owned();
+            return self.tell(moment, asker, Reply::Refused { why });
+        }
+        self.moves_asked.push_back((asker, asked, moment.now.after(ASK_WITHIN)));
+    }
+
+    /// Begins the moves that were asked for and whose turn has come; true if it did something. It comes before the manager's
+    /// own look, which would give the picture no rest while there is much to place.
+    pub(super) fn begin_moves(&mut self, moment: Moment) -> bool {
+        let leads = matches!(self.raft.leadership(moment.now).role, RaftRole::Leader { .. });
+        let mut busy = false;
+        while let Some((_, _, until)) = self.moves_asked.front() {
+            let over = moment.now.reached_on_either(*until);
+            let waits = leads && !over && self.view(moment).is_some_and(|view| !view.settled);
+            if waits {
+                break;
+            }
+            let Some((asker, asked, _)) = self.moves_asked.pop_front() else { break };
+            busy = true;
+            if !leads {
+                let why = "the lead has changed before the move began: ask again".to_owned();
+                self.tell(moment, asker, Reply::NoLeader { why });
+            } else if over {
+                let why = "the move has not begun within 5 s, because other decisions were on their way: ask again";
+                self.tell(moment, asker, Reply::Refused { why: why.to_owned() });
+            } else {
+                self.move_resource(moment, asker, &asked);
+            }
+        }
+        busy
+    }
+
     /// Proposes every command of a move; the answer is that of the last.
-    fn move_resource(&mut self, moment: Moment, asker: Asker, resource: &ResourceName, to: &MemberName, live: bool) {
+    fn move_resource(&mut self, moment: Moment, asker: Asker, asked: &AskedMove) {
         let Some(view) = self.view(moment) else {
             let why = "this leader has just begun: try again".to_owned();
             return self.tell(moment, asker, Reply::NoLeader { why });
         };
-        match view.moving(resource, to, live) {
+        match view.moving(&asked.resource, &asked.to, asked.live) {
             Ok(mut commands) => {
                 let last = commands.pop();
                 for command in commands {
@@ -292,6 +336,7 @@ impl Core {
         let mut bytes = Vec::new();
         ciborium::into_writer(&entry, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
         let is_fence = matches!(entry.command, Command::FenceWanted { .. });
+        let changes_the_picture = entry.command.changes_the_picture();
         let proposed = match self.troubles.own() {
             Some(what) => Err(format!("{} leads and can't write: {what}", self.name)),
             // A fence is judged by who votes where it stands in the log, and must still leave a majority when it is worked.
@@ -308,6 +353,10 @@ impl Core {
         }
         match proposed {
             Ok(()) => {
+                let last_index = self.raft.last_index();
+                if let Some(leading) = self.leading.as_mut().filter(|_| changes_the_picture) {
+                    leading.settles_at = last_index;
+                }
                 if asker != Asker::Nobody {
                     self.tickets.insert(ticket, (asker, moment.now.after(ASK_WITHIN)));
                 }

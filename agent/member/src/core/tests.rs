@@ -7,7 +7,7 @@ use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::state::FewerVotes;
 
 use tiebreaker_consensus::{Batch, Body, Config, MESSAGE_VERSION, Membership, Promise, Stored, bootstrap};
-use tiebreaker_pipeline::name::ClusterName;
+use tiebreaker_pipeline::name::{ClusterName, ResourceName};
 use tiebreaker_pipeline::node::NodeConfig;
 use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::{Trust, WatchdogPromise};
@@ -836,6 +836,55 @@ fn row_61_nobodys_vote_changes_while_a_fence_is_open() {
     net.pass(5_000);
     assert!(!net.cores[&name("pi")].state().voters.contains(&b));
     assert!(!net.status("pi").alarms.iter().any(|said| said.contains("who votes")));
+}
+
+/// A resource that is placed on a node by the log, though nobody runs it here.
+fn place(net: &mut Net, resource: &str, on: &str) -> ResourceName {
+    let resource = ResourceName::new(resource).unwrap();
+    let does = || vec!["/bin/true".to_owned()];
+    let driver =
+        tiebreaker_pipeline::resource::Driver::Command { start: does(), stop: does(), status: does(), migrate: None };
+    let spec = tiebreaker_pipeline::resource::ResourceSpec::with_defaults(driver);
+    let requested = tiebreaker_pipeline::resource::Requested::Started;
+    let add = Command::AddResource { name: resource.clone(), spec, requested, node: None };
+    assert!(matches!(net.ask("pi", Request::Propose(add), 1_000), Some(Reply::Done { .. })));
+    let moment = net.moment();
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    let generation = pi.state.resources[&resource].generation;
+    let incarnation = pi.state.life(&name(on)).unwrap().incarnation;
+    let assign = Command::Assign { resource: resource.clone(), generation, to: name(on), incarnation };
+    pi.propose(moment, Asker::Nobody, assign);
+    net.settle();
+    net.pass(500);
+    resource
+}
+
+#[test]
+fn a_move_that_is_asked_before_the_last_one_is_applied_is_judged_by_both() {
+    let mut net = Net::up(&["a", "b", "c"]);
+    let (one, two) = (place(&mut net, "one", "a"), place(&mut net, "two", "b"));
+    let rule = tiebreaker_pipeline::placement::rule::PlacementRule {
+        kind: tiebreaker_pipeline::placement::rule::RuleKind::Apart,
+        resources: BTreeSet::from([one.clone(), two.clone()]),
+        disabled_by_operator: false,
+    };
+    let rule = Command::SetRule { name: tiebreaker_pipeline::name::RuleName::new("apart").unwrap(), rule };
+    assert!(matches!(net.ask("pi", Request::Propose(rule), 1_000), Some(Reply::Done { .. })));
+    let to_c = |resource: &ResourceName| Request::Move { resource: resource.clone(), to: name("c"), live: false };
+    net.asks_pi(to_c(&one));
+    net.asks_pi(to_c(&two));
+    let pi = &net.cores[&name("pi")];
+    assert!(pi.raft.last_index() > pi.state.applied, "the first is in the log and not applied");
+    net.settle();
+    net.pass(1_000);
+    let replies: Vec<&Reply> = net.replies.iter().map(|(_, reply)| reply).collect();
+    assert!(
+        matches!(replies.as_slice(), [Reply::Done { .. }, Reply::Refused { why }] if why.contains("the rule apart keeps two apart")),
+        "{replies:?}"
+    );
+    let state = &net.cores[&name("pi")].state;
+    assert_eq!(state.resources[&one].phase.bound_for(), Some(&name("c")));
+    assert_eq!(state.resources[&two].phase.bound_for(), None);
 }
 
 /// Nobody expects a's vote for a minute.

@@ -55,7 +55,8 @@ impl View<'_> {
     /// True while nobody is away, nothing moves, and everything that shall run does.
     fn is_at_rest(&self, plan: &Plan) -> bool {
         let state = self.state;
-        let steady = state.settings.arming == Arming::Armed && !state.is_busy() && plan.proposals.is_empty();
+        let steady =
+            self.settled && state.settings.arming == Arming::Armed && !state.is_busy() && plan.proposals.is_empty();
         let all_there = plan.unfenced.is_empty()
             && state.nodes.iter().all(|(node, seen)| {
                 let heard = seen.life.is_none() || self.leases.is_heard(state, node, self.now);

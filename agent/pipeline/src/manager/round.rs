@@ -213,10 +213,16 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whether this look may still give a node to what runs nowhere. What comes first is placed first, and what has been
-    /// decided and isn't in the log yet is decided again, so that the rest follows exactly as if it had been placed at once.
+    /// Whether this look may still give a node to what runs nowhere. What comes first is placed first, and a look waits for
+    /// what the last one has decided, so that the rest follows exactly as if it had been placed at once.
     fn may_be_given_a_node(&self) -> Result<(), Why> {
+        self.may_choose()?;
         if self.given < self.placed_at_once { Ok(()) } else { Err(Why::WaitingForOthers { first: self.given }) }
+    }
+
+    /// Nothing is placed and nothing begins to move by a picture that is about to change.
+    fn may_choose(&self) -> Result<(), Why> {
+        if self.view.settled { Ok(()) } else { Err(Why::Deciding) }
     }
 
     /// A new resource: adopted where it runs, else placed once every node has said that it doesn't run there.
@@ -497,6 +503,9 @@ impl<'a> Round<'a> {
         if once || resource.relocations >= resource.spec.max_relocate {
             return self.give_up(name, resource, why);
         }
+        if let Err(why) = self.may_choose() {
+            return why;
+        }
         let choice = self.choose(name, resource, Preference::TryNext, Some(node), None);
         let to = choice.node().unwrap_or(node).clone();
         // What belongs with it goes along.
@@ -602,6 +611,9 @@ impl<'a> Round<'a> {
         why: MoveReason,
         leaving: bool,
     ) -> Why {
+        if let Err(why) = self.may_choose() {
+            return why;
+        }
         let command = self.view.sending(name, resource, best, why.clone());
         let failed = resource.moves_failed.as_ref().filter(|_| matches!(command, Command::Migrate { .. }));
         let again = failed.map_or(Again::Now, |failed| failed.again(self.view.wall_ms));
@@ -651,6 +663,9 @@ impl<'a> Round<'a> {
         }
         if !observed.is_stopped() {
             return Why::AtWork { node: node.clone(), observed: observed.clone() };
+        }
+        if let Err(why) = self.may_choose() {
+            return why;
         }
         let choice = match to {
             // What was settled when the move began holds if it still can.

@@ -122,3 +122,31 @@ fn what_has_to_wait_for_the_next_look_says_so() {
     let plan = look(&lead.view(), 2);
     assert!(plan.why.values().any(|why| *why == Why::WaitingForOthers { first: 2 }), "{:?}", plan.why);
 }
+
+#[test]
+fn nothing_is_placed_and_nothing_moves_while_a_decision_that_changes_the_picture_is_on_its_way() {
+    let (mut placed, mut moved) = (0, 0);
+    for case in 1..=40 {
+        let (mut lead, _) = random(case);
+        lead.pass(ms(100));
+        reports(&mut lead);
+        let is_choice = |command: &Command| {
+            matches!(command, Command::Assign { .. } | Command::Release { .. } | Command::Migrate { .. })
+        };
+        placed += lead.proposals().iter().filter(|command| is_choice(command)).count();
+        lead.settled = false;
+        assert!(!lead.proposals().iter().any(is_choice), "case {case}");
+        lead.settled = true;
+        for _ in 0..20 {
+            lead.obey();
+            lead.pass(ms(100));
+            reports(&mut lead);
+        }
+        let empty = lead.log.state.nodes.keys().next().unwrap().clone();
+        lead.log.must(Command::SetMaintenance { node: empty, on: true });
+        moved += lead.proposals().iter().filter(|command| is_choice(command)).count();
+        lead.settled = false;
+        assert!(!lead.proposals().iter().any(is_choice), "case {case}");
+    }
+    assert!(placed > 200 && moved > 20, "{placed} {moved}");
+}
