@@ -67,6 +67,20 @@ fn what_is_configured_somewhere_runs_there() {
 }
 
 #[test]
+fn of_two_moves_at_once_the_second_is_judged_by_what_comes_of_the_first() {
+    let apart = "[[rule]]\nkind = \"apart\"\nresources = [\"vm:101\", \"ct:102\"]\n";
+    let moves = events(&[("100s", "relocate vm:101 node3"), ("100s", "relocate ct:102 node3")]);
+    let document = run(&format!("{CLUSTER}{apart}{moves}"));
+    // Which of the two the leader hears first is the network's business.
+    let moved = (at_end(&document, "vm:101"), at_end(&document, "ct:102"));
+    let one = [(runs_on("node3"), runs_on("node2")), (runs_on("node1"), runs_on("node3"))];
+    assert!(one.contains(&moved), "{moved:?}");
+    let answers = answers(&document);
+    let refused: Vec<&str> = answers.iter().filter(|(done, _)| !done).map(|(_, answer)| *answer).collect();
+    assert!(matches!(refused[..], [why] if why.contains("apart from it")), "{answers:?}");
+}
+
+#[test]
 fn a_node_without_power_is_fenced_by_its_bmc_and_recovered_in_seconds() {
     let document = run(&format!("{CLUSTER}{}", events(&[("100s", "power-off node1")])));
     let [fenced] = &document.fenced[..] else { panic!("{:?}", document.fenced) };
@@ -343,9 +357,11 @@ fn a_live_move_that_always_fails_is_given_up_and_one_that_fails_twice_is_made() 
         let moves = |line: &&crate::output::Line| matches!(&line.what, What::Resource { resource, happened: Happened::Moves, .. } if resource == "vm:101");
         document.timeline.iter().filter(moves).count()
     };
+    let decided = |document: &Document| document.to_string().matches("vm:101 moves live from").count();
     let never = failing(100);
     assert_eq!(at_end(&never, "vm:101"), runs_on("node1"));
-    assert_eq!(tried(&never), 5);
+    // One that can't begin at once has failed as well.
+    assert_eq!(decided(&never), 5);
     let later = failing(2);
     assert_ne!(later.resources["vm:101"].node.as_deref(), Some("node1"));
     assert_eq!(tried(&later), 3);

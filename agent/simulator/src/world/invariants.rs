@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn observe(&mut self, who: Who) {
         let Some(process) = &self.machines[who].process else { return };
         let state = process.core.state();
-        let before = self.watch.committed.applied;
+        let known = self.watch.committed.applied;
         if state.applied.is_multiple_of(COMPARE_EVERY) {
             let digest = (state.applied, state.digest());
             match self.watch.digest {
@@ -116,11 +116,12 @@ impl World {
                 Some(_) | None => self.watch.digest = Some(digest),
             }
         }
-        if state.applied <= before {
+        if state.applied <= known {
             return;
         }
-        let lines: Vec<_> = state.log.iter().filter(|line| line.index > before).cloned().collect();
-        self.watch.committed = state.clone();
+        let lines: Vec<_> = state.log.iter().filter(|line| line.index > known).cloned().collect();
+        let before = std::mem::replace(&mut self.watch.committed, state.clone());
+        self.look_at_hard_rules(&before, &lines);
         for line in lines {
             self.record(None, || Record::Decided(line.clone()));
             match line.decision {

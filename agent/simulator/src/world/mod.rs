@@ -16,6 +16,7 @@ mod dice;
 mod disk;
 mod event;
 mod executor;
+mod hard_rules;
 mod invariants;
 mod join;
 mod machine;
