@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use serde::Serialize;
 use tiebreaker_pipeline::state::State;
 use tiebreaker_simulator::output::Document;
 use tiebreaker_simulator::run;
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 
 /// Runs the scenario of a file and prints what came of it.
 pub fn simulate(file: &Path, json: bool) -> Result<(), Failure> {
-    play(&Scenario::load(file).map_err(unusable)?, json)
+    play(&Scenario::load(file).map_err(unusable)?, None, json)
 }
 
 /// Plays what shall happen on a likeness of the cluster, and prints what came of it.
@@ -24,12 +25,18 @@ pub fn simulate_cluster(state: &State, doing: &[String], json: bool) -> Result<(
     let text =
         serde_json::to_string_pretty(&likeness::of(state, doing)).context("writing JSON").map_err(Failure::refused)?;
     let scenario = Scenario::parse(&text, Format::Json, "the cluster's likeness").map_err(Failure::usage)?;
-    play(&scenario, json)
+    let left_out = likeness::left_out(state);
+    if !json {
+        for what in &left_out {
+            eprintln!("tiebreaker: not carried over: {what}");
+        }
+    }
+    play(&scenario, Some(&left_out), json)
 }
 
-fn play(scenario: &Scenario, json: bool) -> Result<(), Failure> {
+fn play(scenario: &Scenario, left_out: Option<&[String]>, json: bool) -> Result<(), Failure> {
     let document = run::simulate(scenario);
-    let text = if json { serde_json::to_string(&document).context("writing JSON") } else { Ok(document.to_string()) };
+    let text = if json { written(&document, left_out) } else { Ok(document.to_string()) };
     let mut text = text.map_err(Failure::refused)?;
     text.push('\n');
     let mut out = std::io::stdout().lock();
@@ -38,6 +45,18 @@ fn play(scenario: &Scenario, json: bool) -> Result<(), Failure> {
         .context("writing to standard output")
         .map_err(Failure::refused)?;
     judge(&document, json)
+}
+
+/// The document, with what the likeness of a cluster leaves out.
+fn written(document: &Document, left_out: Option<&[String]>) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Written<'a> {
+        #[serde(flatten)]
+        document: &'a Document,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        not_carried_over: Option<&'a [String]>,
+    }
+    serde_json::to_string(&Written { document, not_carried_over: left_out }).context("writing JSON")
 }
 
 /// A broken invariant is a failure, whatever else came of it.

@@ -97,6 +97,9 @@ fn state(scenario: &Scenario) -> State {
         ShutdownPolicy::Failover => state::ShutdownPolicy::Failover,
         ShutdownPolicy::Migrate => state::ShutdownPolicy::Migrate,
     };
+    state.settings.tolerate = scenario.tolerate;
+    state.settings.moves = scenario.moves;
+    state.settings.order_delay_s = scenario.order_delay_s.iter().map(|(of, delay)| (class(*of), *delay)).collect();
     if !scenario.appliance {
         state.members.clear();
         state.voters.clear();
@@ -112,6 +115,7 @@ fn state(scenario: &Scenario) -> State {
             place.last_incarnation = 1;
             place.capacity = capacity(node);
             place.boot_ms = nanos(node.boot) / MS;
+            place.maintenance = node.maintenance;
         }
     }
     for resource in &scenario.resources {
@@ -185,8 +189,11 @@ pub(super) const fn requested(state: Requested) -> resource::Requested {
 
 /// A resource without any wishes.
 pub(super) fn usual_specification(id: &ResourceId) -> ResourceSpec {
+    live_or_not(id.kind() == ResourceKind::Machine)
+}
+
+fn live_or_not(live: bool) -> ResourceSpec {
     let argv = |verb: &str| vec!["/opt/service".to_owned(), verb.to_owned()];
-    let live = id.kind() == ResourceKind::Machine;
     let driver = Driver::Command {
         start: argv("start"),
         stop: argv("stop"),
@@ -200,14 +207,20 @@ fn specification(resource: &ResourceSetup) -> ResourceSpec {
     ResourceSpec {
         max_restart: resource.max_restart,
         max_relocate: resource.max_relocate,
-        class: match resource.class {
-            Class::Protected => resource::Class::Protected,
-            Class::BestEffort => resource::Class::BestEffort,
-            Class::Unprotected => resource::Class::Unprotected,
-        },
+        class: class(resource.class),
         order: resource.order,
         memory: resource.memory,
         failback: resource.failback,
-        ..usual_specification(&resource.id)
+        milli_cpus: resource.milli_cpus.map(u64::from),
+        only_on: resource.only_on.clone(),
+        ..live_or_not(resource.live)
+    }
+}
+
+const fn class(class: Class) -> resource::Class {
+    match class {
+        Class::Protected => resource::Class::Protected,
+        Class::BestEffort => resource::Class::BestEffort,
+        Class::Unprotected => resource::Class::Unprotected,
     }
 }

@@ -42,6 +42,12 @@ pub struct Scenario {
     pub rebalance: bool,
     /// What a planned shutdown of a node means for its resources.
     pub shutdown_policy: ShutdownPolicy,
+    /// How many node failures shall be tolerable; `None` where nobody has said.
+    pub tolerate: Option<u32>,
+    /// Planned moves under way at once; `None` for the usual number.
+    pub moves: Option<u32>,
+    /// From one order of a class to the next, in seconds.
+    pub order_delay_s: Vec<(Class, u32)>,
     /// How long it lasts.
     pub duration: Duration,
     /// The nodes, in the order of the file.
@@ -99,6 +105,8 @@ pub struct NodeSetup {
     pub reboots: bool,
     /// From power to a running agent.
     pub boot: Duration,
+    /// It is in maintenance when the scenario begins.
+    pub maintenance: bool,
 }
 
 /// A BMC, and how it behaves.
@@ -175,6 +183,12 @@ pub struct ResourceSetup {
     pub order: u32,
     /// Memory in bytes; `None` counts as nothing.
     pub memory: Option<u64>,
+    /// Processors in thousandths; `None` where nothing is declared.
+    pub milli_cpus: Option<u32>,
+    /// It can migrate live.
+    pub live: bool,
+    /// The only nodes that can run it; all, if empty.
+    pub only_on: BTreeSet<MemberName>,
     /// Restarts on the same node before it is moved.
     pub max_restart: u32,
     /// Moves after failures before it is given up.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::placement::rule::{PRIORITY_MAX, RESOURCES_MAX};
 use tiebreaker_pipeline::profile::Profile;
+use tiebreaker_pipeline::state::MOVES_MAX;
 
 use super::event;
 use super::mistake::Report;
@@ -18,21 +19,39 @@ use super::{
 };
 
 /// The keys of each table.
-pub(super) const SCENARIO: [&str; 10] = [
+pub(super) const SCENARIO: [&str; 13] = [
     "profile",
     "appliance",
     "placement",
     "rebalance",
     "shutdown_policy",
+    "tolerate",
+    "moves",
+    "order_delay",
     "duration",
     "node",
     "resource",
     "rule",
     "event",
 ];
-pub(super) const NODE: [&str; 8] = ["name", "power", "memory", "cpus", "bmc", "watchdog", "after_reset", "boot"];
-pub(super) const RESOURCE: [&str; 10] =
-    ["id", "node", "state", "class", "order", "memory", "max_restart", "max_relocate", "failback", "fails"];
+pub(super) const NODE: [&str; 9] =
+    ["name", "power", "memory", "cpus", "bmc", "watchdog", "after_reset", "boot", "maintenance"];
+pub(super) const RESOURCE: [&str; 13] = [
+    "id",
+    "node",
+    "state",
+    "class",
+    "order",
+    "memory",
+    "milli_cpus",
+    "live",
+    "only_on",
+    "max_restart",
+    "max_relocate",
+    "failback",
+    "fails",
+];
+pub(super) const ORDER_DELAY: [&str; 3] = ["protected", "best-effort", "unprotected"];
 pub(super) const FAILS: [&str; 4] = ["start", "migrate", "stop", "only_on"];
 pub(super) const RULE: [&str; 4] = ["kind", "resources", "nodes", "strict"];
 pub(super) const EVENT: [&str; 2] = ["at", "do"];
@@ -119,6 +138,9 @@ pub(super) fn shape(source: &str, tree: &Tree, report: &mut Report) -> Shape {
             placement: Placement::default(),
             rebalance: false,
             shutdown_policy: ShutdownPolicy::default(),
+            tolerate: None,
+            moves: None,
+            order_delay_s: Vec::new(),
             duration: DURATION,
             nodes: Vec::new(),
             resources: Vec::new(),
@@ -139,6 +161,11 @@ pub(super) fn shape(source: &str, tree: &Tree, report: &mut Report) -> Shape {
     scenario.rebalance = table.read("rebalance", false, report, truth);
     scenario.shutdown_policy =
         table.read("shutdown_policy", ShutdownPolicy::default(), report, word(&SHUTDOWN_POLICIES));
+    scenario.tolerate = table.optional("tolerate", report, number(0..=64));
+    scenario.moves = table.optional("moves", report, number(1..=MOVES_MAX));
+    if let Some(tree) = table.get("order_delay") {
+        scenario.order_delay_s = order_delay(tree, report);
+    }
     scenario.duration = table.read("duration", DURATION, report, span());
     if let Some(duration) = table.get("duration") {
         shape.duration_at = duration.at.clone();
@@ -170,6 +197,15 @@ pub(super) fn shape(source: &str, tree: &Tree, report: &mut Report) -> Shape {
     shape
 }
 
+fn order_delay(tree: &Tree, report: &mut Report) -> Vec<(Class, u32)> {
+    let Some(table) = Table::open(tree, "order_delay", &ORDER_DELAY, report) else { return Vec::new() };
+    let delay = |(word, class): &(&str, Class)| {
+        let span = table.optional(word, report, span())?;
+        Some((*class, u32::try_from(span.as_secs()).unwrap_or(u32::MAX)))
+    };
+    CLASSES.iter().filter_map(delay).collect()
+}
+
 fn node(tree: &Tree, report: &mut Report) -> Option<(At, NodeSetup)> {
     let table = Table::open(tree, "a node", &NODE, report)?;
     let name = table.required("name", report, text("a name", member));
@@ -180,8 +216,9 @@ fn node(tree: &Tree, report: &mut Report) -> Option<(At, NodeSetup)> {
     let watchdog = table.read("watchdog", true, report, word(&[("good", true), ("none", false)]));
     let reboots = table.read("after_reset", true, report, word(&[("reboot", true), ("off", false)]));
     let boot = table.read("boot", BOOT, report, span());
+    let maintenance = table.read("maintenance", false, report, truth);
     let (at, name) = name?;
-    Some((at.clone(), NodeSetup { name, on, memory, cpus, bmc, watchdog, reboots, boot }))
+    Some((at.clone(), NodeSetup { name, on, memory, cpus, bmc, watchdog, reboots, boot, maintenance }))
 }
 
 fn resource(tree: &Tree, report: &mut Report) -> Option<(ResourceAt, ResourceSetup)> {
@@ -192,14 +229,35 @@ fn resource(tree: &Tree, report: &mut Report) -> Option<(ResourceAt, ResourceSet
     let class = table.read("class", Class::default(), report, word(&CLASSES));
     let order = table.read("order", 0, report, number(0..=1_000_000));
     let memory = table.optional("memory", report, memory());
+    let milli_cpus = table.optional("milli_cpus", report, number(1..=65_536_000));
+    let live = table.optional("live", report, truth);
+    let mut named = names(table.list("only_on", report), "a node's name", member, report);
+    let only_on = named.iter().map(|(_, node)| node.clone()).collect();
     let max_restart = table.read("max_restart", 1, report, number(0..=100));
     let max_relocate = table.read("max_relocate", 1, report, number(0..=100));
     let failback = table.read("failback", false, report, truth);
-    let mut only_on = Vec::new();
-    let fails = table.get("fails").map_or_else(Fails::default, |tree| fails(tree, &mut only_on, report));
+    let mut failing_on = Vec::new();
+    let fails = table.get("fails").map_or_else(Fails::default, |tree| fails(tree, &mut failing_on, report));
+    named.extend(failing_on);
     let ((id_at, id), (node_at, node)) = (id?, node?);
-    let at = ResourceAt { id: id_at.clone(), node: node_at.clone(), only_on };
-    Some((at, ResourceSetup { id, node, state, class, order, memory, max_restart, max_relocate, failback, fails }))
+    let at = ResourceAt { id: id_at.clone(), node: node_at.clone(), only_on: named };
+    let live = live.unwrap_or(id.kind() == ResourceKind::Machine);
+    let setup = ResourceSetup {
+        id,
+        node,
+        state,
+        class,
+        order,
+        memory,
+        milli_cpus,
+        live,
+        only_on,
+        max_restart,
+        max_relocate,
+        failback,
+        fails,
+    };
+    Some((at, setup))
 }
 
 fn fails(tree: &Tree, only_on: &mut Vec<(At, MemberName)>, report: &mut Report) -> Fails {

@@ -50,6 +50,9 @@ fn what_is_not_written_has_its_documented_default() {
             placement: Placement::Basic,
             rebalance: false,
             shutdown_policy: ShutdownPolicy::Conditional,
+            tolerate: None,
+            moves: None,
+            order_delay_s: vec![],
             duration: Duration::from_secs(1500),
             nodes: vec![NodeSetup {
                 name: name("node1"),
@@ -60,6 +63,7 @@ fn what_is_not_written_has_its_documented_default() {
                 watchdog: true,
                 reboots: true,
                 boot: Duration::from_secs(30),
+                maintenance: false,
             }],
             resources: vec![ResourceSetup {
                 id: shape::id("ct:1").unwrap(),
@@ -68,6 +72,9 @@ fn what_is_not_written_has_its_documented_default() {
                 class: Class::Protected,
                 order: 0,
                 memory: None,
+                milli_cpus: None,
+                live: false,
+                only_on: BTreeSet::new(),
                 max_restart: 1,
                 max_relocate: 1,
                 failback: false,
@@ -86,7 +93,14 @@ fn every_key_is_read() {
     assert_eq!(scenario.nodes[0].cpus, Some(16));
     assert_eq!(scenario.nodes[2].bmc, BmcSetup::Slow(Duration::from_secs(8)));
     assert!(!scenario.nodes[2].watchdog && !scenario.nodes[2].reboots && !scenario.nodes[2].on);
+    assert_eq!((scenario.tolerate, scenario.moves), (Some(1), Some(2)));
+    assert_eq!(scenario.order_delay_s, [(Class::Protected, 5)]);
+    assert!(scenario.nodes[2].maintenance && !scenario.nodes[1].maintenance);
+    let second = &scenario.resources[1];
+    assert_eq!((second.milli_cpus, second.live), (Some(1_500), false));
+    assert_eq!(second.only_on, BTreeSet::from([name("node1"), name("node2")]));
     let fails = &scenario.resources[0].fails;
+    assert!(scenario.resources[0].live, "a virtual machine");
     assert_eq!((fails.start, fails.migrate, fails.stop), (2, 0, false));
     assert_eq!(fails.only_on, BTreeSet::from([name("node3")]));
     let RuleKind::NodeAffinity { nodes, strict } = &scenario.rules[0].kind else { panic!("{:?}", scenario.rules) };
@@ -367,7 +381,15 @@ fn files_are_read_by_their_ending() {
 #[test]
 fn every_key_word_and_event_is_documented() {
     let page = include_str!("../../../../docs/simulate.md");
-    let keys = [&shape::SCENARIO[..], &shape::NODE, &shape::RESOURCE, &shape::FAILS, &shape::RULE, &shape::EVENT];
+    let keys = [
+        &shape::SCENARIO[..],
+        &shape::NODE,
+        &shape::RESOURCE,
+        &shape::FAILS,
+        &shape::RULE,
+        &shape::EVENT,
+        &shape::ORDER_DELAY,
+    ];
     for key in keys.into_iter().flatten() {
         assert!(page.contains(&format!("`{key}`")), "the key {key} is not documented");
     }
