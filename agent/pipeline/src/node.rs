@@ -1045,7 +1045,7 @@ impl Node {
                         work.probe_at = now;
                     } else if up && tried_to_start {
                         let why = complaint.unwrap_or_else(|| "the start reported success, but it doesn't run".into());
-                        work.fails(now, why);
+                        work.start_fails(now, why);
                     } else if up && died {
                         work.fails(now, "it died".into());
                     }
@@ -1053,6 +1053,8 @@ impl Node {
                 Found::Broken { why } => {
                     if tried_to_stop {
                         work.stop_fails(now, why.clone());
+                    } else if up && tried_to_start {
+                        work.start_fails(now, why.clone());
                     } else if up {
                         work.fails(now, why.clone());
                     }

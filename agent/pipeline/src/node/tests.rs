@@ -320,6 +320,38 @@ fn a_start_that_fails_counts_and_so_does_one_that_lies() {
     }
 }
 
+/// `web` is best-effort here, and could be restarted thrice.
+fn best_effort() -> Log {
+    let mut log = Log::cluster(Rules::ALL);
+    let mut spec = spec();
+    (spec.class, spec.max_restart) = (crate::resource::Class::BestEffort, 3);
+    log.must(Command::AddResource { name: web(), spec, requested: Requested::Started, node: None });
+    log.must(log.assign("a", 1));
+    log
+}
+
+#[test]
+fn what_is_best_effort_has_one_attempt_to_start() {
+    let mut a = Machine::leased(best_effort());
+    a.keep();
+    a.started(Found::Stopped);
+    a.keep();
+    assert!(matches!(a.observed(), Observed::Failed { .. }));
+    assert_eq!(a.find(OperationKind::Start), None);
+}
+
+#[test]
+fn what_is_best_effort_and_died_has_one_attempt_too() {
+    let mut a = Machine::running(best_effort());
+    a.monitor(Found::Stopped);
+    a.keep();
+    a.started(Found::Running);
+    a.monitor(Found::Stopped);
+    a.keep();
+    assert_eq!(a.observed(), Observed::Failed { why: "it died".into() });
+    assert_eq!(a.find(OperationKind::Start), None);
+}
+
 #[test]
 fn a_probe_that_tells_nothing_doesnt_hide_that_the_start_failed() {
     let mut a = Machine::leased(placed());

@@ -188,11 +188,28 @@ impl Work {
         self.in_flight.is_some_and(|op| op.kind != OperationKind::Probe)
     }
 
+    /// It has died, or was found broken.
     pub fn fails(&mut self, now: Reading, why: String) {
         self.failures += 1;
         self.failed_at = now;
-        if self.failures > self.spec.max_restart {
+        let restarts = match self.spec.class {
+            Class::Protected | Class::Unprotected => self.spec.max_restart,
+            Class::BestEffort => self.spec.max_restart.min(1),
+        };
+        if self.failures > restarts {
             self.failed = Some(why);
+        }
+    }
+
+    /// A start of it has failed. What is best-effort has one attempt, whatever its restarts.
+    pub fn start_fails(&mut self, now: Reading, why: String) {
+        match self.spec.class {
+            Class::Protected | Class::Unprotected => self.fails(now, why),
+            Class::BestEffort => {
+                self.failures += 1;
+                self.failed_at = now;
+                self.failed = Some(why);
+            }
         }
     }
 
