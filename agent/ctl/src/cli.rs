@@ -188,6 +188,9 @@ pub enum MemberCommand {
     Remove {
         /// Whom.
         name: MemberName,
+        /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -1,6 +1,7 @@
 //! The commands that ask a cluster.
 
 mod log;
+mod memory;
 mod plan;
 mod resource;
 mod rule;
@@ -26,6 +27,7 @@ use crate::render;
 #[cfg(test)]
 pub use log::Missing;
 pub use log::{Line, Timeline, What};
+pub use memory::{Planned, Promised};
 
 /// Between two looks of `status --watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -51,9 +53,12 @@ impl Session<'_> {
             Command::Fence(args) => self.fence(args).await,
             Command::Why { resource } => self.why(resource).await,
             Command::Log { lines } => self.log(lines.into()).await,
-            Command::Member(MemberCommand::Remove { name }) => {
+            Command::Member(MemberCommand::Remove { name, force }) => {
                 let done = format!("{name} is removed: its certificate is refused from now on.");
-                self.change(Request::Remove { name }, &done).await
+                let mut connection = self.open().await?;
+                let forced_by = force.then(|| connection.by().to_owned());
+                let reply = connection.ask(Request::Remove { name, forced_by }).await?;
+                self.done(reply, &done)
             }
             Command::Operator(OperatorCommand::Remove { name }) => {
                 let done = format!("Operator {name} is removed: its certificate is refused from now on.");

@@ -403,6 +403,8 @@ impl Command {
             Self::SetMaintenance { node, on: true } => format!("{node} went into maintenance"),
             Self::RemoveMember { name, .. } => format!("{name} was removed"),
             Self::SetRule { name, .. } => format!("the rule {name} was set"),
+            Self::Release { resource, to: Some(to), .. } => format!("{resource} was relocated to {to}"),
+            Self::Migrate { resource, to, .. } => format!("{resource} was migrated to {to}"),
             _ => "the cluster was changed".to_owned(),
         }
     }

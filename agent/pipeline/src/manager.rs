@@ -34,7 +34,7 @@ pub use outlook::{Drain, DrainMove, Outlook};
 pub const BOOT_GRACE: Duration = Duration::from_secs(60);
 
 /// So many resources are given a node in one look at most: a look has to be short, since leases are renewed in between. The
-/// next one comes as soon as something of that is in the log.
+/// next one comes as soon as all of that is applied.
 const PLACED_AT_ONCE: usize = 128;
 
 /// What the manager waits for, or why it chose as it did.
@@ -56,18 +56,28 @@ pub enum Why {
         observed: Observed,
     },
     /// The owner hasn't applied the decision yet, or isn't heard.
-    #[error("waiting for {node} to report that it has applied the decision")]
+    #[error(
+        "waiting for {node} to report that it has applied the decision: its next renewal does; if none comes, `tiebreaker \
+         status` shows since when {node} is not heard and why it gets no lease"
+    )]
     WaitingForReport {
         /// Who.
         node: MemberName,
     },
     /// The owner is lost and being fenced.
-    #[error("waiting for evidence that {node} is fenced (fence {id})")]
+    #[error("waiting for proof that {node} is off (fence {id}): {}", proof(node, last_failure.as_deref(), *suffices_in_s))]
     WaitingForFence {
         /// Who.
         node: MemberName,
         /// Its fence.
         id: FenceId,
+        /// What its devices ran into last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_failure: Option<String>,
+        /// So many seconds from now lease and watchdog have run out for certain, which is proof enough; `None` where they
+        /// prove nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suffices_in_s: Option<u64>,
     },
     /// The owner is lost, and can't be fenced now.
     #[error("{node} is lost and can't be fenced now: {why}")]
@@ -78,13 +88,19 @@ pub enum Why {
         why: String,
     },
     /// A new resource must be proven stopped on every node.
-    #[error("new: waiting until {node} has said whether it runs there already")]
+    #[error(
+        "new: waiting until {node} has said whether it runs there already: bring {node} back, or `tiebreaker fence {node}`, \
+         which proves that it doesn't; one that never came up can be removed (`tiebreaker member remove {node}`)"
+    )]
     WaitingForProbe {
         /// Who.
         node: MemberName,
     },
     /// A new resource's probe told nothing on a node.
-    #[error("new: {node} can't tell whether it runs there already: {why}")]
+    #[error(
+        "new: {node} can't tell whether it runs there already: {why}; as soon as its probe there tells running or stopped it \
+         goes on by itself"
+    )]
     ProbeUnknown {
         /// Who.
         node: MemberName,
@@ -210,6 +226,19 @@ pub enum Why {
         /// What went wrong.
         why: String,
     },
+}
+
+/// What the proof of a fence is waiting for, and what else would do.
+fn proof(node: &MemberName, last_failure: Option<&str>, suffices_in_s: Option<u64>) -> String {
+    let blocks = last_failure.map_or_else(|| "no device has proven it yet".to_owned(), ToOwned::to_owned);
+    match suffices_in_s {
+        Some(0) => format!("{blocks}; the lease arithmetic suffices now"),
+        Some(left) => format!("{blocks}; in {left} s the lease arithmetic suffices"),
+        None => format!(
+            "{blocks}; its watchdog proves nothing, so only a device or your word can: once it is off for certain, \
+             `tiebreaker fence confirm {node}`"
+        ),
+    }
 }
 
 fn next_try(resource: &ResourceName, again_in_s: Option<u64>) -> String {

@@ -21,7 +21,7 @@ impl Asked {
         let (what, node): (_, Option<&MemberName>) = match request {
             Request::Fence { node, .. } => ("fence", Some(node)),
             Request::Confirm { node, .. } => ("confirm", Some(node)),
-            Request::Remove { name } => ("remove", Some(name)),
+            Request::Remove { name, .. } => ("remove", Some(name)),
             Request::Propose(Command::Set(Setting::Hold { .. })) => ("hold", None),
             Request::Propose(Command::Set(Setting::Release { .. })) => ("release", None),
             Request::Propose(_)

@@ -74,7 +74,28 @@ fn maintenance_empties_a_node_and_what_fails_back_returns() -> Result<()> {
     let back = service.latest()?;
     assert_eq!(back.machine, cluster.node(&home)?.folder());
     service.lives(&back)?;
+    a_goal_is_kept_unless_somebody_insists(&cluster, &away)?;
     nothing_was_fenced(&cluster)
+}
+
+fn a_goal_is_kept_unless_somebody_insists(cluster: &Cluster, spare: &str) -> Result<()> {
+    let operator = cluster.operator();
+    let met = cluster.operate(&["set", "tolerate", "1"])?.done()?;
+    ensure!(!met.contains("NOT MET"), "{met}");
+    let refused = cluster.operate(&["maintenance", spare, "on"])?;
+    ensure!(refused.code == Some(1), "{refused:?}");
+    let why = &refused.stderr;
+    ensure!(why.contains("service") && why.contains("--force"), "the counterexample and the way: {why}");
+    ensure!(operator.status()?.of(spare).is_some_and(|node| !node.maintenance), "it was refused");
+    cluster.operate(&["maintenance", spare, "on", "--force"])?.done()?;
+    let forced = operator.log()?.into_iter().find(|line| matches!(line.decision, Decision::Forced { .. }));
+    ensure!(forced.is_some_and(|line| line.decision.to_string().contains(spare)), "the timeline keeps it");
+    operator.until("no failure is tolerable", SOON, |status| {
+        status.outlook.as_ref().is_some_and(|outlook| outlook.tolerable == Some(0))
+    })?;
+    let short = cluster.operate(&["set", "tolerate", "1"])?.done()?;
+    ensure!(short.contains("NOT MET NOW: 1 node failure(s) shall be tolerable, 0 now"), "{short}");
+    Ok(())
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Run {
         } else if self.world.committed().life(&name).is_some() {
             Request::Fence { node: name, by: "op".into() }
         } else {
-            Request::Remove { name }
+            Request::Remove { name, forced_by: None }
         };
         self.world.ask(fate);
     }

@@ -83,7 +83,7 @@ impl Run {
                 let Some(to) = to.map(|to| world.machines()[to].name().clone()) else { return };
                 // What can't move live is stopped here and started there.
                 let (live, resource) = (live && resource.spec.live, name.clone());
-                self.ask(Request::Move { resource, to, live });
+                self.ask(Request::Move { resource, to, live, forced_by: None });
             }
             Fault::MovesFail { resource, times } => {
                 let nth = resource % world.committed().resources.len().max(1);
@@ -147,7 +147,7 @@ impl Run {
             Fault::Profile(profile) => self.ask(Request::Propose(Command::SetProfile { profile })),
             Fault::Remove { who } => {
                 let name = world.machines()[who].name().clone();
-                self.ask(Request::Remove { name });
+                self.ask(Request::Remove { name, forced_by: None });
             }
             Fault::Proven { who, proven } => {
                 let node = world.machines()[who].name().clone();

@@ -59,6 +59,9 @@ pub enum ResourceCommand {
         name: ResourceName,
         /// Where to.
         node: MemberName,
+        /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
+        #[arg(long)]
+        force: bool,
     },
     /// Stops a resource where it is and starts it on a node, and what belongs with it.
     Relocate {
@@ -66,6 +69,9 @@ pub enum ResourceCommand {
         name: ResourceName,
         /// Where to.
         node: MemberName,
+        /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
+        #[arg(long)]
+        force: bool,
     },
     /// Locks a resource: the cluster neither starts, stops nor moves it until it is unlocked.
     Lock {

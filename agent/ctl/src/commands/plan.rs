@@ -10,7 +10,7 @@ use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::state::{Arming, DisarmMode};
 
 use super::wait::{Step, emptied, returned};
-use super::{Session, failed};
+use super::{Planned, Session, failed};
 use crate::cli::{DisarmArgs, MaintenanceArgs, PlanCommand, WaitArgs};
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -65,10 +65,13 @@ impl Session<'_> {
                 let drain = self.drain(&mut connection, &node).await?;
                 self.show(&drain, render::drain)
             }
-            None => match self.status(&mut connection).await?.outlook {
-                Some(outlook) => self.show(&outlook, render::outlook),
-                None => Err(Failure::unreachable(anyhow!("only a leader can tell, and nobody leads: ask again"))),
-            },
+            None => {
+                let status = self.status(&mut connection).await?;
+                match &status.outlook {
+                    Some(outlook) => self.show(&Planned::of(&status, outlook.clone()), render::planned),
+                    None => Err(Failure::unreachable(anyhow!("only a leader can tell, and nobody leads: ask again"))),
+                }
+            }
         }
     }
 

@@ -41,8 +41,8 @@ impl Session<'_> {
                 let status = self.status(&mut self.open().await?).await?;
                 self.show(&status.resources, |resources| render::resources(resources))
             }
-            ResourceCommand::Migrate { name, node } => self.move_resource(name, node, true).await,
-            ResourceCommand::Relocate { name, node } => self.move_resource(name, node, false).await,
+            ResourceCommand::Migrate { name, node, force } => self.move_resource(name, node, true, force).await,
+            ResourceCommand::Relocate { name, node, force } => self.move_resource(name, node, false, force).await,
             ResourceCommand::Lock { name, reason } => {
                 let done = format!("{name} is locked: nothing starts, stops or moves it.");
                 self.submit(Change::SetLock { resource: name, reason: Some(reason) }, false, &done).await
@@ -54,10 +54,19 @@ impl Session<'_> {
         }
     }
 
-    async fn move_resource(&self, resource: ResourceName, to: MemberName, live: bool) -> Result<(), Failure> {
+    async fn move_resource(
+        &self,
+        resource: ResourceName,
+        to: MemberName,
+        live: bool,
+        force: bool,
+    ) -> Result<(), Failure> {
         let manner = if live { "moves live" } else { "is stopped where it is and started" };
         let done = format!("{resource} {manner} to {to}; `tiebreaker why {resource}` tells how it goes on.");
         let done = if live { done } else { done.replace("started to", "started on") };
-        self.change(Request::Move { resource, to, live }, &done).await
+        let mut connection = self.open().await?;
+        let forced_by = force.then(|| connection.by().to_owned());
+        let reply = connection.ask(Request::Move { resource, to, live, forced_by }).await?;
+        self.done(reply, &done)
     }
 }

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use tiebreaker_member::core::Request;
 use tiebreaker_pipeline::command::{Command as Change, Setting};
+use tiebreaker_pipeline::manager::Outlook;
 use tiebreaker_pipeline::state::FewerVotes;
 
 use super::Session;
@@ -30,12 +31,28 @@ impl Session<'_> {
             SetCommand::ShutdownPolicy { policy } => Setting::Shutdown(policy),
             SetCommand::Placement { mode } => Setting::Placement(mode),
             SetCommand::Rebalance { on } => Setting::Rebalance(on),
-            SetCommand::Tolerate { failures: OrNone(failures) } => Setting::Tolerate(failures),
+            SetCommand::Tolerate { failures: OrNone(failures) } => return self.tolerate(failures).await,
             SetCommand::Moves { most: OrNone(most), force } => Setting::Moves { most, force },
             SetCommand::OrderDelay { class, seconds } => Setting::OrderDelay { class, seconds },
         };
         let done = format!("Set: {setting}.");
         self.submit(Change::Set(setting), false, &done).await
+    }
+
+    /// Sets the goal, and says so if it isn't met as the cluster stands.
+    async fn tolerate(&self, failures: Option<u32>) -> Result<(), Failure> {
+        let setting = Setting::Tolerate(failures);
+        let done = format!("Set: {setting}.");
+        let mut connection = self.open().await?;
+        let index = self.submit_on(&mut connection, Change::Set(setting), false).await?;
+        // What can be tolerated doesn't depend on what shall be: the leader's last answer holds.
+        let outlook = self.status(&mut connection).await?.outlook;
+        let short = failures.zip(outlook).and_then(|(goal, outlook)| Outlook { goal: Some(goal), ..outlook }.alarm());
+        let document = serde_json::json!({ "done": { "index": index }, "not_met": short });
+        self.show(&document, |_| match short {
+            None => format!("{done}\n"),
+            Some(short) => format!("{done}\nNOT MET NOW: {short}. `tiebreaker status` alarms until it is met.\n"),
+        })
     }
 
     pub(super) async fn votes(&self, command: VotesCommand) -> Result<(), Failure> {

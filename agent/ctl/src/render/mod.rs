@@ -6,7 +6,7 @@ mod status;
 mod table;
 
 pub use log::log;
-pub use plan::{drain, outlook, rules, settings};
+pub use plan::{drain, planned, rules, settings};
 #[cfg(test)]
 pub use status::example_status;
 pub use status::{resources, status};

@@ -7,10 +7,36 @@ use tiebreaker_pipeline::resource::Class;
 use tiebreaker_pipeline::state::{MOVES, Settings};
 
 use super::Table;
+use crate::cli::show_memory;
+use crate::commands::{Planned, Promised};
+
+/// How many failures the cluster survives, why not more, and the memory that is promised.
+#[must_use]
+pub fn planned(planned: &Planned) -> String {
+    let mut table = Table::new(&["NODE", "MEMORY", "PROTECTED", "BEST-EFFORT", "UNPROTECTED", "FREE"]);
+    let mut row = |name: &str, promised: &Promised| {
+        let known = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), show_memory);
+        let of = |class: Class| show_memory(promised.by_class.get(&class).copied().unwrap_or(0));
+        let [protected, best_effort, unprotected] = Class::ALL.map(of);
+        table.row(vec![
+            name.to_owned(),
+            known(promised.has),
+            protected,
+            best_effort,
+            unprotected,
+            known(promised.free()),
+        ]);
+    };
+    for (node, promised) in &planned.memory {
+        row(node.as_str(), promised);
+    }
+    row("all", &planned.memory_in_all);
+    format!("{}\n{}", outlook(&planned.outlook), table.render())
+}
 
 /// How many failures the cluster survives, and why not more.
 #[must_use]
-pub fn outlook(outlook: &Outlook) -> String {
+fn outlook(outlook: &Outlook) -> String {
     format!("{}\nNot more: {}\n", tolerance(outlook), outlook.limit)
 }
 
@@ -85,6 +111,10 @@ fn effect(rule: &RuleStatus) -> String {
     match &rule.fault {
         _ if rule.rule.disabled_by_operator => "none: an operator has disabled it".to_owned(),
         Some(fault) => format!("NONE: {fault}"),
+        None if !rule.strangers.is_empty() => {
+            let names: Vec<&str> = rule.strangers.iter().map(|name| name.as_str()).collect();
+            format!("holds; NOT A NODE HERE: {}", names.join(", "))
+        }
         None => "holds".to_owned(),
     }
 }
@@ -159,8 +189,9 @@ mod tests {
 
     #[test]
     fn an_outlook_says_how_many_and_why_not_more() {
-        let told =
-            |tolerable, goal, exact| outlook(&Outlook { tolerable, goal, exact, limit: "n2 is too small".into() });
+        let told = |tolerable, goal, exact| {
+            outlook(&Outlook { tolerable, goal, exact, limit: "n2 is too small".into(), at_best: 1 })
+        };
         assert_eq!(told(Some(1), Some(1), true), "Tolerates 1 node failure (goal 1)\nNot more: n2 is too small\n");
         assert!(told(Some(2), None, false).starts_with("Tolerates at least 2 node failures\n"));
         assert!(told(None, Some(1), true).starts_with("Not even now"));
@@ -202,6 +233,7 @@ CONFLICT: db has nowhere to go
             name: RuleName::new(name).unwrap(),
             rule: PlacementRule { resources: [resource("a"), resource("b")].into(), kind, disabled_by_operator },
             fault: fault.map(str::to_owned),
+            strangers: vec![],
         };
         let affinity = RuleKind::NodeAffinity { nodes: [(node("n1"), 2), (node("n2"), 1)].into(), strict: true };
         let listed = rules(&[
@@ -217,6 +249,8 @@ split  apart                  a,b        NONE: it contradicts pair
 ";
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(words(&listed), words(expected));
+        let drifted = RuleStatus { strangers: vec![node("n9")], ..rule("pair", RuleKind::Together, false, None) };
+        assert!(rules(&[drifted]).contains("holds; NOT A NODE HERE: n9"));
     }
 
     #[test]

@@ -451,7 +451,8 @@ ALARM: look at it
         status.settings.arming = Arming::Disarmed { mode: tiebreaker_pipeline::state::DisarmMode::Freeze, since: 1 };
         let goal = Some(1);
         let limit = "n2 is too small".to_owned();
-        status.outlook = Some(tiebreaker_pipeline::manager::Outlook { tolerable: Some(1), goal, exact: true, limit });
+        status.outlook =
+            Some(tiebreaker_pipeline::manager::Outlook { tolerable: Some(1), goal, exact: true, limit, at_best: 1 });
         status.members[1].leaving = Some(tiebreaker_pipeline::state::Leaving {
             incarnation: 1,
             how: tiebreaker_pipeline::report::Leave::Reboot,

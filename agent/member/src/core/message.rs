@@ -118,6 +118,9 @@ pub enum Request {
     Remove {
         /// Whom.
         name: MemberName,
+        /// Who insists though it breaks the plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forced_by: Option<String>,
     },
     /// Move a resource, and what belongs with it.
     Move {
@@ -127,6 +130,9 @@ pub enum Request {
         to: MemberName,
         /// Live, or stopped here and started there.
         live: bool,
+        /// Who insists though it breaks the plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forced_by: Option<String>,
     },
     /// What emptying a node would do, without doing it.
     Drain {
@@ -192,6 +198,10 @@ impl Request {
             Self::Confirm { node, id, .. } => Self::Confirm { node, id, by },
             Self::Force { command, .. } => Self::Force { command: command.signed(&by), by },
             Self::Propose(command) => Self::Propose(command.signed(&by)),
+            Self::Remove { name, forced_by: Some(_) } => Self::Remove { name, forced_by: Some(by) },
+            Self::Move { resource, to, live, forced_by: Some(_) } => {
+                Self::Move { resource, to, live, forced_by: Some(by) }
+            }
             other @ (Self::Remove { .. }
             | Self::Move { .. }
             | Self::Drain { .. }

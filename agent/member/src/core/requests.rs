@@ -13,12 +13,18 @@ use tiebreaker_pipeline::time::Reading;
 use super::status::{self, Status};
 use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, Message, Moment, Reply, Request};
 
+/// What would break the plan, and that there is a way.
+fn or_force(breaks: &str) -> String {
+    format!("{breaks}; `--force` does it all the same, and the timeline keeps that")
+}
+
 /// A move that an operator asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct AskedMove {
     resource: ResourceName,
     to: MemberName,
     live: bool,
+    forced_by: Option<String>,
 }
 
 impl Core {
@@ -116,7 +122,9 @@ impl Core {
                 let bytes = self.state.encode();
                 self.tell(moment, asker, Reply::State { bytes });
             }
-            Request::Move { resource, to, live } => self.ask_move(moment, asker, AskedMove { resource, to, live }),
+            Request::Move { resource, to, live, forced_by } => {
+                self.ask_move(moment, asker, AskedMove { resource, to, live, forced_by });
+            }
             Request::Fence { node, by } => match self.fence_command(&node, by) {
                 Ok(command) => {
                     if let (Some(leading), Command::FenceWanted { node, incarnation, .. }) =
@@ -142,8 +150,8 @@ impl Core {
                     self.tell(moment, asker, Reply::Refused { why });
                 }
             },
-            Request::Remove { name } => match self.removal(moment, &name) {
-                Ok(command) => self.propose(moment, asker, command),
+            Request::Remove { name, forced_by } => match self.removal(moment, &name) {
+                Ok(command) => self.propose_unless_it_breaks(moment, asker, vec![command], forced_by),
                 Err(reply) => self.tell(moment, asker, reply),
             },
             Request::Status => {
@@ -201,7 +209,7 @@ impl Core {
         let Some(view) = self.view(moment) else { return Ok(()) };
         self.can_be_done(&view, command).map_err(|error| error.to_string())?;
         match view.breaks(command) {
-            Some(breaks) => Err(format!("{breaks}; `--force` does it all the same, and the timeline keeps that")),
+            Some(breaks) => Err(or_force(&breaks)),
             None => Ok(()),
         }
     }
@@ -281,17 +289,31 @@ impl Core {
             return self.tell(moment, asker, Reply::NoLeader { why });
         };
         match view.moving(&asked.resource, &asked.to, asked.live) {
-            Ok(mut commands) => {
-                let last = commands.pop();
-                for command in commands {
-                    self.propose(moment, Asker::Nobody, command);
-                }
-                if let Some(last) = last {
-                    self.propose(moment, asker, last);
-                }
-            }
+            Ok(commands) => self.propose_unless_it_breaks(moment, asker, commands, asked.forced_by.clone()),
             Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
         }
+    }
+
+    /// Proposes commands that come together, unless they break the plan and nobody insists; the answer is that of the last.
+    fn propose_unless_it_breaks(
+        &mut self,
+        moment: Moment,
+        asker: Asker,
+        mut commands: Vec<Command>,
+        forced_by: Option<String>,
+    ) {
+        if let Some(breaks) = self.view(moment).and_then(|view| view.break_together(&commands)) {
+            let Some(by) = forced_by else {
+                return self.tell(moment, asker, Reply::Refused { why: or_force(&breaks) });
+            };
+            let done = commands.iter().map(Command::describe).collect::<Vec<_>>().join(", ");
+            self.propose(moment, Asker::Nobody, Command::Forced { by, done, breaks });
+        }
+        let Some(last) = commands.pop() else { return };
+        for command in commands {
+            self.propose(moment, Asker::Nobody, command);
+        }
+        self.propose(moment, asker, last);
     }
 
     fn fence_command(&self, node: &MemberName, by: String) -> Result<Command, Void> {
@@ -428,6 +450,7 @@ impl Core {
             commit: leadership.commit,
             role: leadership.role,
             leases: self.leases(),
+            hears: &self.hears,
             plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
             outlook: self.leading.as_ref().and_then(|leading| leading.outlook.as_ref()).map(|(_, _, outlook)| outlook),
             alarms: self.alarms(moment.now),
@@ -443,6 +466,16 @@ impl Core {
         alarms.extend(self.copies.alarms(&self.state, now));
         alarms.extend(self.waiting_votes());
         alarms.extend(self.surroundings.alarms.iter().cloned());
+        if let Some(appliance) = self.state.appliance()
+            && self.leading.is_some()
+            && *appliance != self.name
+            && !self.hears.contains(appliance)
+        {
+            alarms.push(format!(
+                "the appliance {appliance} is not heard: its vote doesn't count, and nobody works the power devices; bring it \
+                 back, or look at its link"
+            ));
+        }
         if let Some(leases) = self.leases() {
             alarms.extend(leases.doubts(now, &self.state).iter().map(ToString::to_string));
         }

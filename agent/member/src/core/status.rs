@@ -1,6 +1,6 @@
 //! The cluster at a glance, as the leader sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tiebreaker_consensus::Role as RaftRole;
@@ -8,7 +8,7 @@ use tiebreaker_pipeline::fence::{Fence, FenceId};
 use tiebreaker_pipeline::leader::Leases;
 use tiebreaker_pipeline::manager::{Outlook, Plan, Why};
 use tiebreaker_pipeline::name::{ClusterName, MemberName, ResourceName, RuleName};
-use tiebreaker_pipeline::placement::rule::PlacementRule;
+use tiebreaker_pipeline::placement::rule::{PlacementRule, RuleKind};
 use tiebreaker_pipeline::profile::Profile;
 use tiebreaker_pipeline::report::{Capacity, Observed, Usage, WatchdogPromise};
 use tiebreaker_pipeline::resource::{Phase, Requested, ResourceSpec, Shown};
@@ -34,7 +34,7 @@ pub struct Status {
     pub commit: u64,
     /// The profile.
     pub profile: Profile,
-    /// Votes in service and votes expected.
+    /// Votes that are cast, as far as whoever answers hears, and votes expected.
     pub votes: (usize, usize),
     /// Members.
     pub members: Vec<MemberStatus>,
@@ -82,6 +82,9 @@ pub struct RuleStatus {
     pub rule: PlacementRule,
     /// Why it has no effect, if it has none.
     pub fault: Option<String>,
+    /// Nodes that it names and that aren't in the cluster: it holds for the others.
+    #[serde(default)]
+    pub strangers: Vec<MemberName>,
 }
 
 /// A member at a glance.
@@ -95,7 +98,8 @@ pub struct MemberStatus {
     pub raft_id: u64,
     /// It votes.
     pub voter: bool,
-    /// online, maintenance, unknown, fence, gone, or waiting for its first admission.
+    /// online, maintenance, unknown (not heard, or not back yet since it was fenced), fence, gone, or waiting for its first
+    /// admission.
     pub state: String,
     /// Since when it was last heard.
     pub heard_ms: Option<u64>,
@@ -186,10 +190,22 @@ pub(super) struct Glance<'a> {
     pub commit: u64,
     pub role: RaftRole,
     pub leases: Option<&'a Leases>,
+    /// Whom this member hears lately, by any path.
+    pub hears: &'a BTreeSet<MemberName>,
     pub plan: &'a Plan,
     pub outlook: Option<&'a Outlook>,
     pub alarms: Vec<String>,
     pub proven: &'a BTreeMap<(MemberName, String), Reading>,
+}
+
+/// The nodes that a rule names and the cluster doesn't have.
+fn strangers(state: &State, rule: &PlacementRule) -> Vec<MemberName> {
+    match &rule.kind {
+        RuleKind::NodeAffinity { nodes, .. } => {
+            nodes.keys().filter(|node| !state.nodes.contains_key(*node)).cloned().collect()
+        }
+        RuleKind::Together | RuleKind::Apart => Vec::new(),
+    }
 }
 
 fn ms(span: std::time::Duration) -> u64 {
@@ -211,7 +227,9 @@ impl Glance<'_> {
         let votes_in_service = state
             .members
             .iter()
-            .filter(|(name, member)| state.voters.contains(&member.raft_id) && state.in_service(name))
+            .filter(|(name, member)| {
+                state.voters.contains(&member.raft_id) && state.in_service(name) && self.is_heard(name)
+            })
             .count();
         let members: Vec<MemberStatus> = state.members.keys().map(|name| self.member(name)).collect();
         let resources = state
@@ -283,8 +301,19 @@ impl Glance<'_> {
                 name: name.clone(),
                 rule: rule.clone(),
                 fault: self.plan.rule_faults.get(name).cloned(),
+                strangers: strangers(state, rule),
             })
             .collect();
+        alarms.extend(rules.iter().filter(|rule| !rule.strangers.is_empty() && !rule.rule.disabled_by_operator).map(
+            |rule| {
+                let names: Vec<&str> = rule.strangers.iter().map(MemberName::as_str).collect();
+                format!(
+                    "the placement rule {} names {}, not a node of this cluster: let it join, or write the rule anew without it",
+                    rule.name,
+                    names.join(", ")
+                )
+            },
+        ));
         alarms.extend(
             self.plan
                 .rule_faults
@@ -311,6 +340,13 @@ impl Glance<'_> {
         }
     }
 
+    /// Whether whoever answers hears a member, or is it.
+    fn is_heard(&self, name: &MemberName) -> bool {
+        name == self.me
+            || self.hears.contains(name)
+            || self.leases.is_some_and(|leases| leases.is_heard(self.state, name, self.now))
+    }
+
     fn member(&self, name: &MemberName) -> MemberStatus {
         let state = self.state;
         let member = state.members.get(name);
@@ -321,9 +357,12 @@ impl Glance<'_> {
         let report = self.leases.and_then(|leases| leases.report(state, name));
         let heard = self.leases.is_some_and(|leases| leases.is_heard(state, name, self.now));
         let word = match role {
-            Role::Appliance => "online",
+            Role::Appliance if self.is_heard(name) => "online",
+            Role::Appliance => "unknown",
             Role::Node if state.open_fence(name).is_some() => "fence",
             Role::Node if life.is_none() && node.is_some_and(|node| node.leaving.is_some()) => "gone",
+            // What was fenced has been a member before: it isn't awaited for the first time.
+            Role::Node if life.is_none() && node.is_some_and(|node| node.closed_at > 0) => "unknown",
             Role::Node if life.is_none() => "waiting",
             Role::Node if heard && node.is_some_and(|node| node.maintenance) => "maintenance",
             Role::Node if heard => "online",

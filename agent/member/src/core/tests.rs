@@ -815,7 +815,7 @@ fn row_49_a_node_that_is_away_is_not_removed_before_it_was_fenced() {
     let mut net = Net::up(&["a", "b"]);
     net.cores.remove(&name("a"));
     net.pass(3_000);
-    let reply = net.ask("pi", Request::Remove { name: name("a") }, 1_000);
+    let reply = net.ask("pi", Request::Remove { name: name("a"), forced_by: None }, 1_000);
     assert!(matches!(&reply, Some(Reply::Refused { why }) if why.contains("is away and may still run")), "{reply:?}");
     assert!(net.cores[&name("pi")].state().members.contains_key(&name("a")));
 }
@@ -826,7 +826,10 @@ fn row_61_nobodys_vote_changes_while_a_fence_is_open() {
     let b = net.state.members[&name("b")].raft_id;
     assert!(net.cores[&name("pi")].state().voters.contains(&b));
     let id = fence(&mut net, "c");
-    assert!(matches!(net.ask("pi", Request::Remove { name: name("b") }, 1_000), Some(Reply::Done { .. })));
+    assert!(matches!(
+        net.ask("pi", Request::Remove { name: name("b"), forced_by: None }, 1_000),
+        Some(Reply::Done { .. })
+    ));
     net.pass(5_000);
     assert!(net.cores[&name("pi")].state().voters.contains(&b), "a fence is open");
     let alarm = format!("who votes is to change, and that waits until fence {id} of c is closed");
@@ -870,7 +873,12 @@ fn a_move_that_is_asked_before_the_last_one_is_applied_is_judged_by_both() {
     };
     let rule = Command::SetRule { name: tiebreaker_pipeline::name::RuleName::new("apart").unwrap(), rule };
     assert!(matches!(net.ask("pi", Request::Propose(rule), 1_000), Some(Reply::Done { .. })));
-    let to_c = |resource: &ResourceName| Request::Move { resource: resource.clone(), to: name("c"), live: false };
+    let to_c = |resource: &ResourceName| Request::Move {
+        resource: resource.clone(),
+        to: name("c"),
+        live: false,
+        forced_by: None,
+    };
     net.asks_pi(to_c(&one));
     net.asks_pi(to_c(&two));
     let pi = &net.cores[&name("pi")];
@@ -885,6 +893,95 @@ fn a_move_that_is_asked_before_the_last_one_is_applied_is_judged_by_both() {
     let state = &net.cores[&name("pi")].state;
     assert_eq!(state.resources[&one].phase.bound_for(), Some(&name("c")));
     assert_eq!(state.resources[&two].phase.bound_for(), None);
+}
+
+#[test]
+fn an_appliance_that_is_not_heard_is_unknown_and_its_vote_isnt_counted() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    net.cores.remove(&name("pi"));
+    net.pass(10_000);
+    net.hear();
+    let status = net.status("a");
+    let pi = status.members.iter().find(|member| member.name == name("pi")).unwrap();
+    assert_eq!((pi.state.as_str(), status.votes), ("unknown", (2, 3)));
+    assert!(status.alarms.iter().any(|alarm| alarm.contains("the appliance pi is not heard")), "{:?}", status.alarms);
+    net.start("pi");
+    net.hear();
+    net.pass(5_000);
+    let status = net.status("a");
+    assert_eq!((status.votes, status.alarms), ((3, 3), vec![]));
+}
+
+#[test]
+fn a_node_that_was_fenced_and_isnt_back_is_unknown() {
+    let mut net = Net::up(&["a", "b"]);
+    let id = fence(&mut net, "a");
+    let word = Request::Confirm { node: name("a"), id, by: "alice".into() };
+    assert!(matches!(net.ask("pi", word, 1_000), Some(Reply::Done { .. })));
+    net.pass(5_000);
+    assert!(net.cores[&name("pi")].state().open_fence(&name("a")).is_none(), "the fence is closed");
+    let status = net.status("pi");
+    let a = status.members.iter().find(|member| member.name == name("a")).unwrap();
+    assert_eq!((a.state.as_str(), status.votes), ("unknown", (2, 3)));
+}
+
+#[test]
+fn a_rule_that_names_a_node_that_isnt_there_is_told() {
+    let mut net = Net::up(&["a", "b"]);
+    let nodes = BTreeMap::from([(name("a"), 1), (name("zed"), 1)]);
+    let rule = tiebreaker_pipeline::placement::rule::PlacementRule {
+        kind: tiebreaker_pipeline::placement::rule::RuleKind::NodeAffinity { nodes, strict: false },
+        resources: BTreeSet::from([ResourceName::new("web").unwrap()]),
+        disabled_by_operator: false,
+    };
+    let rule = Command::SetRule { name: tiebreaker_pipeline::name::RuleName::new("home").unwrap(), rule };
+    assert!(matches!(net.ask("pi", Request::Propose(rule), 1_000), Some(Reply::Done { .. })));
+    net.pass(1_000);
+    let status = net.status("pi");
+    assert_eq!(status.rules[0].strangers, [name("zed")]);
+    assert!(status.alarms.iter().any(|alarm| alarm.contains("home names zed")), "{:?}", status.alarms);
+}
+
+/// What the timeline says of who insisted.
+fn forced(net: &Net) -> Vec<(String, String)> {
+    let log = net.cores[&name("pi")].state().log.iter();
+    log.filter_map(|line| match &line.decision {
+        tiebreaker_pipeline::decision::Decision::Forced { by, done, .. } => Some((by.clone(), done.clone())),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn what_breaks_the_plan_is_refused_with_the_counterexample_and_forced_under_a_name() {
+    let mut net = Net::up(&["a", "b"]);
+    let web = place(&mut net, "web", "a");
+    let goal = Command::Set(Setting::Tolerate(Some(1)));
+    assert!(matches!(net.ask("pi", Request::Propose(goal), 1_000), Some(Reply::Done { .. })));
+    let refused = |reply: Option<Reply>| match reply {
+        Some(Reply::Refused { why }) => why,
+        other => panic!("not refused: {other:?}"),
+    };
+    let empty = Command::SetMaintenance { node: name("b"), on: true };
+    let why = refused(net.ask("pi", Request::Propose(empty.clone()), 1_000));
+    assert!(
+        why.contains("while b is in maintenance") && why.contains(web.as_str()) && why.contains("--force"),
+        "{why}"
+    );
+    let remove = |by: Option<&str>| Request::Remove { name: name("b"), forced_by: by.map(str::to_owned) };
+    let why = refused(net.ask("pi", remove(None), 1_000));
+    assert!(why.contains(web.as_str()) && why.contains("--force"), "{why}");
+    assert!(net.cores[&name("pi")].state().members.contains_key(&name("b")));
+    assert_eq!(forced(&net), []);
+    let force = Request::Force { command: empty, by: "alice".into() };
+    assert!(matches!(net.ask("pi", force, 1_000), Some(Reply::Done { .. })));
+    assert_eq!(forced(&net), [("alice".to_owned(), "b went into maintenance".to_owned())]);
+    let back = Command::SetMaintenance { node: name("b"), on: false };
+    assert!(matches!(net.ask("pi", Request::Propose(back), 1_000), Some(Reply::Done { .. })));
+    assert!(matches!(net.ask("pi", remove(Some("bob")), 1_000), Some(Reply::Done { .. })));
+    assert_eq!(forced(&net)[1..], [("bob".to_owned(), "b was removed".to_owned())]);
+    assert!(!net.cores[&name("pi")].state().members.contains_key(&name("b")));
 }
 
 /// Nobody expects a's vote for a minute.

@@ -10,6 +10,7 @@ use crate::name::{MemberName, ResourceName};
 use crate::report::{Leave, Trust};
 use crate::resource::Resource;
 use crate::state::Arming;
+use crate::time::Reading;
 
 /// An agent that said that it restarts gets this long before its node counts as lost.
 pub const RESTART_GRACE: Duration = Duration::from_secs(120);
@@ -143,27 +144,36 @@ impl View<'_> {
             None
         };
         if !self.state.settings.arming.acts() {
-            return hold(format!("the cluster is {}: nobody is fenced for being lost", self.state.settings.arming));
+            let arming = self.state.settings.arming;
+            return hold(format!(
+                "the cluster is {arming}: nobody is fenced for being lost; `tiebreaker arm` ends that"
+            ));
         }
         let booting = self.now.since_at_least(self.started);
         let grace = self.boot_grace(node);
         if !view.heard_once && !self.met.contains(node) && booting < grace {
-            return hold(format!("it may still be booting ({} s of grace left)", (grace - booting).as_secs()));
+            let left = (grace - booting).as_secs();
+            return hold(format!("it may still be booting ({left} s of grace left, then it is fenced)"));
         }
         let leaving = self.state.nodes.get(node).and_then(|state| state.leaving.as_ref());
         if leaving.is_some_and(|leaving| leaving.how == Leave::AgentRestart) && silent < RESTART_GRACE {
             let left = (RESTART_GRACE - silent).as_secs();
-            return hold(format!("its agent said that it restarts ({left} s of grace left)"));
+            return hold(format!("its agent said that it restarts ({left} s of grace left, then it is fenced)"));
         }
         if !self.now.reached_on_both(view.granted_until)
             && let Some(other) = self.heard_by(node)
             && self.state.rules.others_are_asked_first()
         {
-            return hold(format!("{other} still hears it, and its lease may still run"));
+            return hold(format!(
+                "{other} still hears it, and its lease may still run: it is fenced as soon as one of the two is over"
+            ));
         }
         let (left, voters) = self.state.voters_left_without(node);
         if self.state.rules.fences_leave_a_majority() && left * 2 <= voters {
-            return hold(format!("only {left} of {voters} voters would be left in service, which is no majority"));
+            return hold(format!(
+                "only {left} of {voters} voters would be left in service, which is no majority: bring another voter back, \
+                 `tiebreaker status` shows who is away"
+            ));
         }
         let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
         Some(Command::FenceWanted {
@@ -199,6 +209,16 @@ impl View<'_> {
                 return Some(Evidence::NewBoot { boot: newest.boot.clone() });
             }
         }
+        let silent_from = self.silent_from(node)?;
+        if !self.now.reached_on_both(silent_from) {
+            return None;
+        }
+        let waited = self.now.since_at_least(view.granted_until);
+        Some(Evidence::WatchdogTime { waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) })
+    }
+
+    /// From when on lease and watchdog prove that a node is silent; `None` where its watchdog proves nothing.
+    pub(super) fn silent_from(&self, node: &MemberName) -> Option<Reading> {
         let life = self.state.life(node)?;
         if life.unbound.is_some() && self.state.rules.unbound_lives_prove_nothing() {
             return None;
@@ -207,12 +227,7 @@ impl View<'_> {
         if promise.trust == Trust::Unproven && self.state.rules.only_trusted_watchdogs_prove_silence() {
             return None;
         }
-        let silent_from = self.leases.silent_from(self.state, node, promise)?;
-        if !self.now.reached_on_both(silent_from) {
-            return None;
-        }
-        let waited = self.now.since_at_least(view.granted_until);
-        Some(Evidence::WatchdogTime { waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) })
+        self.leases.silent_from(self.state, node, promise)
     }
 
     /// The shorter times of a new profile hold once every life has applied it.

@@ -29,21 +29,30 @@ pub struct Outlook {
     pub exact: bool,
     /// Why it isn't more.
     pub limit: String,
+    /// So many failures the votes allow while everybody is there; zero also while nothing is protected.
+    #[serde(default)]
+    pub at_best: usize,
 }
 
 impl Outlook {
-    /// What to tell somebody: the goal isn't met, or nothing more may fail.
+    /// What to tell somebody: the goal isn't met; or, where nobody has set one, nothing more may fail though the votes would
+    /// allow it. A cluster that never survives a failure, because too few vote, is told so once and elsewhere.
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
-        let tolerable = self.tolerable.unwrap_or(0);
-        let goal = self.goal.and_then(|goal| usize::try_from(goal).ok())?;
-        let now = if self.tolerable.is_none() {
-            "not even now does everything protected fit".to_owned()
-        } else {
-            format!("{tolerable} now")
-        };
-        (tolerable < goal || self.tolerable.is_none())
-            .then(|| format!("{goal} node failure(s) shall be tolerable, {now}: {}", self.limit))
+        let limit = &self.limit;
+        let goal = self.goal.map(|goal| usize::try_from(goal).unwrap_or(usize::MAX));
+        match (self.tolerable, goal) {
+            (None, Some(goal)) => Some(format!(
+                "{goal} node failure(s) shall be tolerable, not even now does everything protected fit: {limit}"
+            )),
+            (None, None) => Some(format!("not even now does everything protected fit: {limit}")),
+            (Some(tolerable), Some(goal)) => (tolerable < goal)
+                .then(|| format!("{goal} node failure(s) shall be tolerable, {tolerable} now: {limit}")),
+            (Some(0), None) if self.at_best > 0 => Some(format!(
+                "no node failure is tolerable now: {limit} (`tiebreaker set tolerate 0` says that this is meant to be so)"
+            )),
+            (Some(_), None) => None,
+        }
     }
 }
 
@@ -145,14 +154,16 @@ impl View<'_> {
     #[must_use]
     pub fn outlook(&self, cluster: &Cluster, appliance_is_up: bool) -> Outlook {
         let goal = self.state.settings.tolerate;
+        let voters = self.state.voters.len();
+        let others = if cluster.resources.is_empty() { 0 } else { self.state.nodes.len().saturating_sub(1) };
+        let at_best = voters.saturating_sub(voters / 2 + 1).min(others);
         let planned = match tolerance(cluster, BUDGET) {
             Ok(planned) => planned,
             Err(error) => {
                 let limit = format!("the plan can't be made: {error}");
-                return Outlook { tolerable: None, goal, exact: false, limit };
+                return Outlook { tolerable: None, goal, exact: false, limit, at_best };
             }
         };
-        let voters = self.state.voters.len();
         let up = self.state.members.iter().filter(|(name, member)| {
             let casts = match member.role {
                 crate::state::Role::Appliance => appliance_is_up,
@@ -171,9 +182,9 @@ impl View<'_> {
                 } else {
                     format!("{voters} vote, and a majority of them has to stay: {spare} more may fail")
                 };
-                Outlook { tolerable: Some(spare), goal, exact: true, limit }
+                Outlook { tolerable: Some(spare), goal, exact: true, limit, at_best }
             }
-            failures => Outlook { tolerable: failures, goal, exact, limit: limit(&planned) },
+            failures => Outlook { tolerable: failures, goal, exact, limit: limit(&planned), at_best },
         }
     }
 
@@ -196,25 +207,42 @@ impl View<'_> {
     /// set, or where it breaks nothing.
     #[must_use]
     pub fn breaks(&self, command: &Command) -> Option<String> {
+        self.break_together(std::slice::from_ref(command))
+    }
+
+    /// The same of commands that come together, as those of one move.
+    #[must_use]
+    pub fn break_together(&self, commands: &[Command]) -> Option<String> {
         let goal = usize::try_from(self.state.settings.tolerate?).ok()?;
-        match command {
-            Command::AddResource { .. }
-            | Command::SetResource { .. }
-            | Command::SetMaintenance { on: true, .. }
-            | Command::RemoveMember { .. }
-            | Command::SetRule { .. } => {}
-            _ => return None,
+        let counts = |command: &Command| {
+            matches!(
+                command,
+                Command::AddResource { .. }
+                    | Command::SetResource { .. }
+                    | Command::SetMaintenance { on: true, .. }
+                    | Command::RemoveMember { .. }
+                    | Command::Release { .. }
+                    | Command::Migrate { .. }
+                    | Command::SetRule { .. }
+            )
+        };
+        if !commands.iter().any(counts) {
+            return None;
         }
         let mut after: State = self.state.clone();
-        let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: self.wall_ms, command: command.clone() };
-        // What is void changes nothing, and says so by itself.
-        after.apply(self.state.applied + 1, entry).ok()?;
+        for command in commands {
+            let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: self.wall_ms, command: command.clone() };
+            // What is void changes nothing, and says so by itself.
+            after.apply(after.applied + 1, entry).ok()?;
+        }
         let then = View { state: &after, ..*self };
         let (before, planned) = (self.planned(), then.planned());
         match what_if(&before, &planned, goal, BUDGET) {
-            Ok(effect) => effect.is_refusal().then(|| match too_few(command, &before, &planned, goal) {
-                Some(few) => format!("{few} ({effect})"),
-                None => effect.to_string(),
+            Ok(effect) => effect.is_refusal().then(|| {
+                match commands.iter().find_map(|command| too_few(command, &before, &planned, goal)) {
+                    Some(few) => format!("{few} ({effect})"),
+                    None => effect.to_string(),
+                }
             }),
             Err(error) => Some(error.to_string()),
         }

@@ -16,8 +16,8 @@ use crate::state::{Arming, LeavePolicy};
 
 /// Failures are forgotten after this long, in milliseconds.
 const FAILURES_AGE_MS: u64 = 3_600_000;
-/// What comes later waits so long for what comes first and of which nothing is known. Longer than any profile takes to
-/// prove a node silent.
+/// What comes later in a class waits so long for what comes first and of which nothing is known. Longer than any profile
+/// takes to prove a node silent.
 const WAITED_FOR: Duration = Duration::from_secs(120);
 /// The target of a live move gets this long to arm its watchdog.
 const ARMS_WITHIN: Duration = Duration::from_secs(30);
@@ -36,6 +36,8 @@ pub(super) struct Round<'a> {
     given: usize,
     /// Whom everything of a later order waits for.
     before: Option<((Class, u32), ResourceName)>,
+    /// A protected resource that shall run and doesn't: nothing best-effort starts meanwhile, however long that is.
+    unserved: Option<ResourceName>,
     /// Where the planner wants what has to be placed anew, where a number of failures to survive is set.
     planned: BTreeMap<ResourceName, MemberName>,
     plan: &'a mut Plan,
@@ -50,7 +52,19 @@ impl<'a> Round<'a> {
         let moves = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way);
         let planned = view.planned_places();
         let probed = view.probed();
-        Self { view, picture, rules, probed, moves, placed_at_once, given: 0, before: None, planned, plan }
+        Self {
+            view,
+            picture,
+            rules,
+            probed,
+            moves,
+            placed_at_once,
+            given: 0,
+            before: None,
+            unserved: None,
+            planned,
+            plan,
+        }
     }
 
     /// Looks at every resource, what starts first first.
@@ -60,6 +74,10 @@ impl<'a> Round<'a> {
         all.sort_by_key(|(name, resource)| (resource.spec.class, resource.spec.order, *name));
         for (name, resource) in all {
             let mut why = self.resource(name, resource);
+            let protected = resource.spec.class == Class::Protected && resource.requested == Requested::Started;
+            if protected && self.unserved.is_none() && is_still_to_run(&why) {
+                self.unserved = Some(name.clone());
+            }
             if let Some(rank) = self.keeps_waiting(name, resource, &why) {
                 if self.is_passed_over(name, resource, &why) {
                     why = Why::PassedOver { waits: Box::new(why) };
@@ -204,6 +222,9 @@ impl<'a> Round<'a> {
     fn turn(&self, resource: &Resource) -> Result<(), Why> {
         if resource.requested != Requested::Started || resource.spec.class == Class::Unprotected {
             return Ok(());
+        }
+        if let (Class::BestEffort, Some(other)) = (resource.spec.class, &self.unserved) {
+            return Err(Why::WaitingForTurn { after: other.clone() });
         }
         match &self.before {
             Some((rank, other)) if *rank < (resource.spec.class, resource.spec.order) => {
@@ -792,6 +813,36 @@ impl<'a> Round<'a> {
     }
 }
 
+/// True for what shall run and doesn't, unless the cluster has given it up or somebody holds it where it is.
+fn is_still_to_run(why: &Why) -> bool {
+    match why {
+        Why::AtWork { .. }
+        | Why::WaitingForReport { .. }
+        | Why::WaitingForFence { .. }
+        | Why::CannotFence { .. }
+        | Why::WaitingForProbe { .. }
+        | Why::ProbeUnknown { .. }
+        | Why::NoNode { .. }
+        | Why::Deciding
+        | Why::PassedOver { .. }
+        | Why::WaitingForTurn { .. }
+        | Why::WaitingForOthers { .. } => true,
+        Why::Runs
+        | Why::RunsTwice { .. }
+        | Why::Stays { .. }
+        | Why::Moving { .. }
+        | Why::MoveWaits { .. }
+        | Why::MoveFailed { .. }
+        | Why::StoppedAsAsked
+        | Why::Frozen { .. }
+        | Why::Locked { .. }
+        | Why::Ignored
+        | Why::Disarmed { .. }
+        | Why::Disarming { .. }
+        | Why::Error { .. } => false,
+    }
+}
+
 /// A move that an operator, maintenance, or a better node has asked for.
 fn is_planned_move(phase: &Phase) -> bool {
     match phase {
@@ -841,8 +892,14 @@ impl View<'_> {
 
     /// Why an owner can't be waited for: it is being fenced, or lost.
     fn absent(&self, node: &MemberName, plan: &Plan) -> Option<Why> {
-        if let Some((id, _)) = self.state.open_fence(node) {
-            return Some(Why::WaitingForFence { node: node.clone(), id });
+        if let Some((id, fence)) = self.state.open_fence(node) {
+            let left = self.silent_from(node).map(|from| self.now.left_until(from));
+            return Some(Why::WaitingForFence {
+                node: node.clone(),
+                id,
+                last_failure: fence.last_failure.clone(),
+                suffices_in_s: left.map(|left| left.as_millis().div_ceil(1_000)).and_then(|s| u64::try_from(s).ok()),
+            });
         }
         plan.unfenced.get(node).map(|why| Why::CannotFence { node: node.clone(), why: why.clone() })
     }

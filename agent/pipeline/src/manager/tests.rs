@@ -134,7 +134,58 @@ fn a_silent_owner_is_fenced_after_the_profiles_time() {
     lead.hear_that("b", Observed::Stopped);
     let lost = FenceReason::Lost { silent_ms: 2_000 };
     assert_eq!(lead.obey(), [Command::FenceWanted { node: member("a"), incarnation: 1, reason: lost }]);
-    assert_eq!(lead.why(), Why::WaitingForFence { node: member("a"), id: FenceId(1) });
+    let why = |last_failure: Option<&str>, suffices_in_s| Why::WaitingForFence {
+        node: member("a"),
+        id: FenceId(1),
+        last_failure: last_failure.map(str::to_owned),
+        suffices_in_s,
+    };
+    // What is left of the lease that it may have, and what its watchdog takes after that.
+    assert_eq!(lead.why(), why(None, Some(15)));
+    lead.log.must(Command::FenceFailed { id: FenceId(1), why: "bmc refuses the password".into() });
+    lead.pass(ms(4_000));
+    assert_eq!(lead.why(), why(Some("bmc refuses the password"), Some(11)));
+    let said = lead.why().to_string();
+    assert_eq!(
+        said,
+        "waiting for proof that a is off (fence 1): bmc refuses the password; in 11 s the lease arithmetic suffices"
+    );
+}
+
+#[test]
+fn a_fence_that_only_a_device_or_a_word_ends_says_so() {
+    let mut lead = settled();
+    lead.log.must(Command::Admit {
+        node: member("a"),
+        incarnation: 2,
+        boot: "boot-a1".into(),
+        watchdog: None,
+        machine: None,
+        closed: 0,
+        capacity: Capacity::default(),
+        booted_in_ms: 0,
+    });
+    lead.log.must(Log::fence("a", 2));
+    let said = lead.why().to_string();
+    assert!(said.contains("only a device or your word") && said.contains("`tiebreaker fence confirm a`"), "{said}");
+}
+
+#[test]
+fn a_fence_ends_though_everything_that_it_was_for_was_removed_meanwhile() {
+    let mut lead = settled();
+    lead.pass(ms(2_000));
+    lead.hear_that("b", Observed::Stopped);
+    assert!(matches!(lead.obey().as_slice(), [Command::FenceWanted { .. }]));
+    lead.log.must(Command::RemoveResource { name: web() });
+    let silent = lead.leases.silent_from(&lead.log.state, &member("a"), &promise(Trust::Drilled)).unwrap();
+    lead.now = silent;
+    lead.hear_that("b", Observed::Stopped);
+    assert!(matches!(lead.obey().as_slice(), [Command::Fenced { evidence: Evidence::WatchdogTime { .. }, .. }]));
+    lead.log.must(Log::closed(1));
+    assert!(lead.log.state.open_fence(&member("a")).is_none());
+    let applied = lead.log.state.applied;
+    lead.renew("a", renewal(2, "boot-a2", 1, report(applied, None)));
+    assert!(lead.obey().iter().any(|command| matches!(command, Command::Admit { node, .. } if *node == member("a"))));
 }
 
 #[test]
@@ -212,7 +263,10 @@ fn while_a_lease_may_run_another_members_word_keeps_its_node_up() {
     lead.hear("b", hears(&lead, Observed::Stopped, &["a", "pi"]));
     let plan = lead.plan();
     assert_eq!(plan.proposals, []);
-    assert_eq!(plan.unfenced[&member("a")], "b still hears it, and its lease may still run");
+    assert_eq!(
+        plan.unfenced[&member("a")],
+        "b still hears it, and its lease may still run: it is fenced as soon as one of the two is over"
+    );
     // Its lease is over: whatever b hears, a node without a lease serves nobody.
     lead.pass(ms(3_650));
     lead.hear("b", hears(&lead, Observed::Stopped, &["a", "pi"]));
@@ -235,7 +289,10 @@ fn the_word_of_a_rebooted_member_counts_before_it_is_admitted_again() {
     assert!(!is_granted(&lead.renew("b", renewal(2, "boot-b2", 1, word))));
     let plan = lead.plan();
     assert_eq!(plan.proposals, []);
-    assert_eq!(plan.unfenced[&member("a")], "b still hears it, and its lease may still run");
+    assert_eq!(
+        plan.unfenced[&member("a")],
+        "b still hears it, and its lease may still run: it is fenced as soon as one of the two is over"
+    );
 }
 
 #[test]
@@ -245,7 +302,11 @@ fn nobody_is_fenced_where_no_majority_would_be_left() {
     lead.pass(ms(60_000));
     let plan = lead.plan();
     assert!(plan.proposals.iter().all(|command| !matches!(command, Command::FenceWanted { .. })));
-    assert_eq!(plan.unfenced[&member("a")], "only 1 of 3 voters would be left in service, which is no majority");
+    assert_eq!(
+        plan.unfenced[&member("a")],
+        "only 1 of 3 voters would be left in service, which is no majority: bring another voter back, `tiebreaker status` shows \
+         who is away"
+    );
 }
 
 // Evidence.

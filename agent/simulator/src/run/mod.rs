@@ -205,10 +205,10 @@ impl<'a> Run<'a> {
                 // What can't move live is stopped and started.
                 let name = resource(id);
                 let live = self.world.committed().resources.get(&name).is_some_and(|resource| resource.spec.live);
-                return Some(Request::Move { resource: name, to: to.clone(), live });
+                return Some(Request::Move { resource: name, to: to.clone(), live, forced_by: None });
             }
             Do::Relocate { id, to } => {
-                return Some(Request::Move { resource: resource(id), to: to.clone(), live: false });
+                return Some(Request::Move { resource: resource(id), to: to.clone(), live: false, forced_by: None });
             }
             Do::Maintenance { node, on } => Command::SetMaintenance { node: node.clone(), on: *on },
             Do::Disarm(Disarm::Freeze) => Command::Disarm { mode: DisarmMode::Freeze },

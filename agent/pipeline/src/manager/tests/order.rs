@@ -210,3 +210,31 @@ fn a_start_is_waited_for_however_long_it_takes() {
         lead.pass(ms(1_000));
     }
 }
+
+#[test]
+fn what_is_best_effort_waits_for_what_is_protected_however_long_that_takes() {
+    let unknown = || Observed::Unknown { why: "no answer".into() };
+    let waiting = || {
+        let mut lead = booted(Class::BestEffort, 0);
+        for seq in 1..=200 {
+            tell_booted(&mut lead, seq, unknown(), Observed::Stopped);
+            assert_eq!(lead.look().why[&name("later")], Why::WaitingForTurn { after: web() }, "after {seq} s");
+            lead.pass(ms(1_000));
+        }
+        tell_booted(&mut lead, 201, unknown(), Observed::Stopped);
+        assert!(!may_go(&lead));
+        lead
+    };
+    let mut lead = waiting();
+    lead.log.must(lead.log.give_up());
+    tell_booted(&mut lead, 202, unknown(), Observed::Stopped);
+    assert!(may_go(&lead), "what was given up is waited for no longer");
+    let mut lead = waiting();
+    lead.log.must(Command::SetLock { resource: web(), reason: Some("backup".into()) });
+    tell_booted(&mut lead, 202, unknown(), Observed::Stopped);
+    assert!(may_go(&lead), "nor is what an operator holds");
+    let mut lead = waiting();
+    lead.log.must(Log::set_web(Requested::Stopped));
+    tell_booted(&mut lead, 202, unknown(), Observed::Stopped);
+    assert!(may_go(&lead), "nor what shall not run");
+}

@@ -160,3 +160,96 @@ fn without_an_appliance_the_manager_closes_fences_itself() {
     lead.log.state.apply_voters(index, BTreeSet::from([3]));
     assert!(closes(&mut lead));
 }
+
+/// A node with so much memory.
+fn admitted(log: &mut Log, node: &str, memory: u64) {
+    log.must(Log::add(node, crate::state::Role::Node));
+    let Command::Admit { node, incarnation, boot, watchdog, machine, closed, booted_in_ms, .. } =
+        Log::admit(node, 1, &format!("boot-{node}1"), 0)
+    else {
+        panic!("an admission")
+    };
+    let capacity = Capacity { memory: Some(memory), milli_cpus: None };
+    log.must(Command::Admit { node, incarnation, boot, watchdog, machine, closed, capacity, booted_in_ms });
+}
+
+/// A resource that needs so much memory, on a node.
+fn put(log: &mut Log, name: &str, memory: u64, on: &str) -> crate::name::ResourceName {
+    let name = crate::name::ResourceName::new(name).unwrap();
+    let mut spec = spec();
+    spec.memory = Some(memory);
+    log.must(Command::AddResource { name: name.clone(), spec, requested: Requested::Started, node: None });
+    let generation = log.state.resources[&name].generation;
+    log.must(Command::Assign { resource: name.clone(), generation, to: member(on), incarnation: 1 });
+    name
+}
+
+/// a and b of 4 and c of 3; `big` of 4 on a, `small` of 1 on c.
+fn packed() -> (Lead, crate::name::ResourceName, crate::name::ResourceName) {
+    let mut log = Log::new(Rules::ALL);
+    for (node, memory) in [("a", 4), ("b", 4), ("c", 3)] {
+        admitted(&mut log, node, memory);
+    }
+    let voters = wanted_voters(&log.state);
+    log.state.apply_voters(log.state.applied + 1, voters);
+    let (big, small) = (put(&mut log, "big", 4, "a"), put(&mut log, "small", 1, "c"));
+    let mut lead = Lead::new(log);
+    for (node, runs) in [("a", Some(&big)), ("b", None), ("c", Some(&small))] {
+        let seen = |name| if Some(name) == runs { Observed::Running } else { Observed::Stopped };
+        let resources = [&big, &small].map(|name| (name.clone(), seen(name))).into();
+        let applied = lead.log.state.applied;
+        lead.hear(node, crate::report::Report { resources, ..report(applied, None) });
+    }
+    (lead, big, small)
+}
+
+#[test]
+fn a_move_that_leaves_no_room_for_a_failure_is_told_apart_from_one_that_does() {
+    let (mut lead, big, small) = packed();
+    let to_b = |lead: &Lead, name| lead.view().moving(name, &member("b"), false).unwrap();
+    let commands = to_b(&lead, &small);
+    assert_eq!(lead.view().break_together(&commands), None, "without a goal nothing breaks it");
+    lead.log.must(Command::Set(Setting::Tolerate(Some(1))));
+    let breaks = lead.view().break_together(&to_b(&lead, &small)).expect("big would have nowhere to go");
+    assert!(breaks.contains("big") && breaks.contains('a'), "{breaks}");
+    assert_eq!(lead.view().break_together(&to_b(&lead, &big)), None);
+}
+
+#[test]
+fn without_a_goal_it_alarms_when_nothing_more_may_fail_and_something_could() {
+    let (lead, ..) = packed();
+    let planned = lead.view().planned();
+    assert_eq!(lead.view().outlook(&planned, true).alarm(), None);
+    let down = lead.view().outlook(&planned, false).alarm().expect("without the appliance nothing may fail");
+    assert!(down.contains("no node failure is tolerable now: the appliance is down"), "{down}");
+    let mut meant = lead.clone();
+    meant.log.must(Command::Set(Setting::Tolerate(Some(0))));
+    assert_eq!(meant.view().outlook(&planned, false).alarm(), None, "somebody said that this is meant to be so");
+    // Two nodes without an appliance have one vote and never survive a failure: there is nothing to bring back.
+    let mut log = Log::new(Rules::ALL);
+    for node in ["a", "b"] {
+        admitted(&mut log, node, 4);
+    }
+    let voters = wanted_voters(&log.state);
+    log.state.apply_voters(log.state.applied + 1, voters);
+    log.must(Command::RemoveMember { name: member("pi"), raft_id: 1 });
+    let voters = wanted_voters(&log.state);
+    log.state.apply_voters(log.state.applied + 1, voters);
+    put(&mut log, "web", 1, "a");
+    let mut lead = Lead::new(log);
+    tell(&mut lead, Observed::Running, Observed::Stopped);
+    let outlook = lead.view().outlook(&lead.view().planned(), true);
+    assert_eq!((outlook.tolerable, outlook.alarm()), (Some(0), None));
+}
+
+#[test]
+fn without_a_goal_it_alarms_when_not_even_now_everything_fits() {
+    let (mut lead, ..) = packed();
+    let name = crate::name::ResourceName::new("huge").unwrap();
+    let mut huge = spec();
+    huge.memory = Some(100);
+    lead.log.must(Command::AddResource { name, spec: huge, requested: Requested::Started, node: None });
+    let outlook = lead.view().outlook(&lead.view().planned(), true);
+    assert_eq!(outlook.tolerable, None);
+    assert!(outlook.alarm().is_some_and(|alarm| alarm.contains("not even now does everything protected fit")));
+}
