@@ -32,10 +32,9 @@ const GUARD_AGAIN: Duration = Duration::from_secs(2);
 const GUARD_TRIES: u32 = 3;
 /// A resource that ran this long without a failure has its restarts forgotten.
 const FAILURES_AGE: Duration = Duration::from_secs(3600);
-/// A live move begins within this time, or not at all: no machine is up again so soon after its power was gone.
-const SENT_WITHIN: Duration = Duration::from_secs(5);
 /// Why a live move didn't begin.
-const NOT_BEGUN: &str = "it couldn't begin at once, and whether the target still guards it is not known";
+const NOT_BEGUN: &str =
+    "its lease is newer than the word to begin, and whether the target still guards it is not known";
 
 /// Names one operation of one agent start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -727,7 +726,6 @@ impl Node {
                 }
                 Some(work) if work.generation != resource.generation => {
                     work.generation = resource.generation;
-                    work.followed = now;
                     work.take_spec(&resource.spec, matches!(resource.phase, Phase::New));
                     work.failures = 0;
                     work.failed = None;
@@ -839,8 +837,7 @@ impl Node {
                 (Seen::Running, Wish::Send(to))
                     if work.moved.is_none() && may_act && guarded && state.open_fence(to).is_none() =>
                 {
-                    let stale = state.resources.get(name).is_none_or(|resource| resource.since <= self.lease_from)
-                        || now.since_at_most(work.followed) >= SENT_WITHIN;
+                    let stale = state.resources.get(name).is_none_or(|resource| resource.since <= self.lease_from);
                     if stale && self.config.rules.moves_begin_while_the_targets_guard_is_fresh() {
                         work.moved = Some(NOT_BEGUN.to_owned());
                         None

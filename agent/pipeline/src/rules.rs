@@ -101,7 +101,7 @@ rules! {
     new_resources_are_probed = 31,
     /// A live move begins only when the target's watchdog is armed for it.
     live_moves_wait_for_the_targets_guard = 32,
-    /// It begins in the lease in which that was found, and soon: the target may be up again and unguarded later.
+    /// It begins in the lease in which that was found: by a later one the target may be up again, unguarded.
     moves_begin_while_the_targets_guard_is_fresh = 32,
     /// The target of a live move stays guarded until the move is over, with a lease and without.
     what_may_come_is_guarded = 32,

@@ -37,8 +37,6 @@ pub(super) struct InFlight {
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     pub generation: u64,
-    /// When that decision was taken over.
-    pub followed: Reading,
     /// How it is operated: by the driver that it may be running under.
     pub spec: ResourceSpec,
     /// How it is to be operated once it is stopped, where its driver was changed meanwhile.
@@ -118,7 +116,6 @@ impl Work {
     pub fn new(now: Reading, resource: &Resource) -> Self {
         Self {
             generation: resource.generation,
-            followed: now,
             spec: resource.spec.clone(),
             next_spec: None,
             seen: Seen::Unprobed("not probed yet"),
