@@ -6,7 +6,10 @@ mod devices;
 
 use serde::{Deserialize, Serialize};
 
-pub use devices::{DeviceReport, DeviceRequest, DeviceTrial, Hidden, SecretsReport, SecretsRequest};
+pub use devices::{
+    DeviceReport, DeviceRequest, DeviceTrial, DrillReport, DrillState, DrillTimes, Hidden, SecretsReport,
+    SecretsRequest,
+};
 
 use crate::core::{Reply, Request};
 
@@ -107,6 +110,8 @@ pub enum LocalReply {
     },
     /// What trying a new device showed.
     Tried(Box<DeviceTrial>),
+    /// A drill.
+    Drill(DrillReport),
     /// What is known of the secrets.
     Secrets(SecretsReport),
     /// Events, oldest first.
@@ -140,6 +145,7 @@ impl std::fmt::Debug for LocalReply {
             }
             Self::Devices { reports } => f.debug_struct("Devices").field("reports", reports).finish(),
             Self::Tried(trial) => f.debug_tuple("Tried").field(trial).finish(),
+            Self::Drill(report) => f.debug_tuple("Drill").field(report).finish(),
             Self::Secrets(report) => f.debug_tuple("Secrets").field(report).finish(),
             Self::QdeviceEvents { run, events, missed } => f
                 .debug_struct("QdeviceEvents")

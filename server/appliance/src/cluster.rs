@@ -62,7 +62,7 @@ impl Cluster {
         let (member, handle, wants) = Member::open(member, acceptor)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(member.run());
-        let devices = Devices::new(name, &config, audit.clone())?;
+        let devices = Devices::new(name, &config, audit.clone(), layout.root())?;
         tasks.spawn(forever(fence_watch::watch(handle.clone(), audit.clone(), layout.root().to_owned())));
         tasks.spawn(serve(name.clone(), handle.clone(), devices.clone(), Arc::clone(gate), wants));
         tasks.spawn(forever(devices.clone().prove(handle.clone())));

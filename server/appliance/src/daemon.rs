@@ -24,6 +24,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::desk::Hand;
 use crate::devices::Devices;
+use crate::figures::Figures;
 use crate::hardening::keep_memory_private;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
@@ -64,6 +65,8 @@ struct Daemon {
     questions: Option<Questions>,
     events: Events,
     invitations: Option<Invitations>,
+    /// What the port for figures shows of the clusters.
+    figures: Figures,
 }
 
 /// Runs until SIGTERM or SIGINT, or until no cluster is left.
@@ -83,6 +86,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     let mut votes = JoinSet::new();
     let mut questions = None;
     let events = Events::new();
+    let figures = Figures::default();
     if let Some(settings) = &config.qdevice {
         let pki = settings.folder(layout.root())?.open_or_make()?;
         if let Some(ends) = pki.ends() {
@@ -91,7 +95,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         let holders = HolderFile::in_folder(layout.root());
         let (engine, ask) = Engine::bind(settings, &pki, events.clone(), holders, arrived).await?;
         for address in &settings.metrics_listen {
-            votes.spawn(serve_metrics(*address, ask.clone(), events.clone()).await?);
+            votes.spawn(serve_metrics(*address, ask.clone(), events.clone(), figures.clone()).await?);
         }
         let clock = events.clone();
         votes.spawn(async move {
@@ -122,6 +126,7 @@ pub async fn run(layout: Layout) -> Result<()> {
         questions,
         events,
         invitations: None,
+        figures,
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -174,6 +179,7 @@ impl Daemon {
         let mut cluster =
             Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor, &self.audit)?;
         let served = Served { member: cluster.member.clone(), devices: cluster.devices.clone() };
+        self.figures.started(name, &served.member);
         self.clusters.insert(name.clone(), served);
         self.stopped.started(Instant::now(), name);
         let name = name.clone();
@@ -197,6 +203,7 @@ impl Daemon {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");
                     self.clusters.remove(&name);
+                    self.figures.stopped(&name);
                     if self.clusters.is_empty() && self.votes.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }

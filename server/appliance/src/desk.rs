@@ -2,6 +2,7 @@
 //! goes through the cluster's log, where there is a cluster that runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::audit::{Act, Audit, Event};
 use crate::devices::{Devices, Managed, explain};
+use crate::drill::Order;
 use crate::enrol::Enrolment;
 use crate::layout::Layout;
 use crate::secrets::Vault;
@@ -85,6 +87,15 @@ impl Hand {
                 let reports = ask(devices, member, &request, &self.by, &self.audit).await?;
                 Ok(LocalReply::Devices { reports })
             }
+            DeviceRequest::Drill { node, device, dark_s, force } => {
+                let member = member.context("a drill is a fence, which the daemon has to carry out: start it first")?;
+                let (node, device, dark) = (node.clone(), device.clone(), dark_s.map(Duration::from_secs));
+                let order = Order { node, device, dark, force: *force, by: self.by.clone() };
+                Ok(LocalReply::Drill(devices.drill(member, order).await?))
+            }
+            DeviceRequest::Drilled => Ok(LocalReply::Drill(
+                devices.drills.report().context("there was no drill since the daemon was started")?,
+            )),
             DeviceRequest::List { .. }
             | DeviceRequest::Look { .. }
             | DeviceRequest::Prove { .. }
@@ -118,12 +129,19 @@ pub(crate) async fn ask(
     let (act, node, device) = match request {
         DeviceRequest::List { node } => {
             let found = devices.find(node.as_deref(), None)?;
-            return Ok(found.iter().map(|managed| report(managed, member)).collect());
+            let with_drill = |managed: &Arc<Managed>| {
+                let drill = devices.drills.of(managed.recipe());
+                DeviceReport { drill, ..report(managed, member) }
+            };
+            return Ok(found.iter().map(with_drill).collect());
         }
         DeviceRequest::Look { node, device } => (Act::Look, node, device),
         DeviceRequest::Prove { node, device } => (Act::Prove, node, device),
         DeviceRequest::On { node, device } => (Act::On, node, device),
-        DeviceRequest::Password { .. } | DeviceRequest::Add { .. } => bail!("this is not asked of a device"),
+        DeviceRequest::Password { .. }
+        | DeviceRequest::Add { .. }
+        | DeviceRequest::Drill { .. }
+        | DeviceRequest::Drilled => bail!("this is not asked of a device"),
     };
     let found = devices.find(Some(node), device.as_deref())?;
     let mut asked = JoinSet::new();
@@ -203,6 +221,7 @@ pub(crate) fn report(managed: &Managed, member: Option<&MemberHandle>) -> Device
         proven: known.as_ref().map(|known| known.proven),
         unproven: known.and_then(|known| known.why),
         proven_at_ms: managed.proven_at_ms(),
+        drill: None,
         proven_ago_ms: managed
             .proven_at()
             .map(|at| u64::try_from(clock::now().since_at_most(at).as_millis()).unwrap_or(u64::MAX)),

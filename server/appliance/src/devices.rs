@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tracing::info;
 use crate::audit::{Audit, Event};
 use crate::config::ClusterConfig;
 use crate::desk::unix_ms;
+use crate::drill::Drills;
 use crate::proofs::PROVE_EVERY;
 use crate::recipe::Recipe;
 
@@ -35,6 +37,7 @@ pub struct Devices {
     devices: Arc<RwLock<BTreeMap<Key, Arc<Managed>>>>,
     pub(crate) prove_every: Duration,
     pub(crate) audit: Audit,
+    pub(crate) drills: Drills,
 }
 
 /// A device, and what the configuration says of it.
@@ -119,14 +122,15 @@ impl Devices {
     ///
     /// # Errors
     /// One can't be opened.
-    pub(crate) fn new(cluster: &ClusterName, config: &ClusterConfig, audit: Audit) -> Result<Self> {
+    pub(crate) fn new(cluster: &ClusterName, config: &ClusterConfig, audit: Audit, root: &Path) -> Result<Self> {
         let mut devices = BTreeMap::new();
         for recipe in &config.devices {
             let managed = Managed::open(recipe.clone())?;
             devices.insert((recipe.node.clone(), recipe.name.clone()), Arc::new(managed));
         }
         let prove_every = config.prove_every.unwrap_or(PROVE_EVERY);
-        Ok(Self { cluster: cluster.clone(), devices: Arc::new(RwLock::new(devices)), prove_every, audit })
+        let (devices, drills) = (Arc::new(RwLock::new(devices)), Drills::below(root));
+        Ok(Self { cluster: cluster.clone(), devices, prove_every, audit, drills })
     }
 
     /// Their cluster.
@@ -176,11 +180,12 @@ impl Devices {
 
     /// Carries out a command of the fencer and reports its result.
     pub fn command(&self, member: MemberHandle, token: u64, node: MemberName, device: String, command: DeviceCommand) {
-        let (found, audit) = (self.get(&node, &device), self.audit.clone());
+        let (found, audit, drills) = (self.get(&node, &device), self.audit.clone(), self.drills.clone());
         tokio::spawn(async move {
             let result = match found {
                 Some(found) => {
                     let (cluster, words) = (found.cluster().to_string(), words_of(command));
+                    drills.before(&member, &found, command).await;
                     audit.record(Event::Attempt {
                         cluster: cluster.clone(),
                         node: node.to_string(),
@@ -189,6 +194,7 @@ impl Devices {
                     });
                     found.wanted.notify_waiters();
                     let result = work(found.device.as_ref(), command).await;
+                    drills.after(&found, command, &result);
                     let (outcome, why) = outcome_of(&result);
                     audit.record(Event::Answer {
                         cluster,

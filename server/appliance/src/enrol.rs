@@ -180,8 +180,7 @@ impl Enrolment<'_> {
             (Some(_), Some(_)) => findings.push("its UUID is another than its node's: the drill counts".to_owned()),
             (None, _) | (_, None) if recipe.drilled => {}
             (None, _) => findings.push(
-                "it tells no UUID: the cluster takes its word once you fenced the node by hand, saw this very machine go \
-                 dark, and set drilled = true"
+                "it tells no UUID: the cluster takes its word once `tiebreaker-server device drill` has shown that it is this node's"
                     .to_owned(),
             ),
             (Some(_), None) => findings.push(format!("{} has not told its UUID yet: it is compared later", recipe.node)),
@@ -230,6 +229,7 @@ fn report_of(recipe: &Recipe) -> DeviceReport {
         unproven: None,
         proven_at_ms: None,
         proven_ago_ms: None,
+        drill: None,
         took_ms: None,
     }
 }

@@ -58,7 +58,7 @@ impl Devices {
                 // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
                 if Instant::now() >= entry.at && is_up(&member, node) {
                     let uuid = machine(&member, node);
-                    let drilled = managed.recipe().drilled;
+                    let drilled = managed.recipe().drilled || self.drills.of(managed.recipe()).is_some();
                     let proof = prove_unless_wanted(managed.device(), &managed.wanted, uuid.as_deref(), drilled).await;
                     // The node may have gone while the device was asked: then its answer proves nothing.
                     if let Some(proof) = proof
@@ -68,7 +68,7 @@ impl Devices {
                         self.take(managed, entry, proof, share);
                     }
                 }
-                nodes.entry(node.clone()).or_default().push(entry.status.clone());
+                nodes.entry(node.clone()).or_default().push(self.drills.shown(managed, &entry.status));
             }
             for (node, statuses) in nodes {
                 publish(&member, &node, statuses).await;
@@ -224,8 +224,8 @@ fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: bool) -> Re
             "it is the device of another machine: it doesn't name the UUID of this node, {machine}; mend the address"
         )),
         (None, _) | (_, None) => {
-            Err("it can't be told whose device it is (no UUID on one side): fence the node once by \
-                                      hand, see that this very machine goes dark, then set drilled = true"
+            Err("it can't be told whose device it is (no UUID on one side): `tiebreaker-server device drill NODE` shows it, or \
+                 fence the node once by hand, see that this very machine goes dark, and set drilled = true"
                 .into())
         }
     }

@@ -29,7 +29,12 @@ struct Shared {
     ends: AtomicBool,
     /// What it was told, in order.
     told: Mutex<Vec<bool>>,
+    /// What hangs on it.
+    load: Mutex<Option<Load>>,
 }
+
+/// Is told that it has power, or has none any more.
+type Load = Box<dyn Fn(bool) + Send>;
 
 impl Plug {
     /// Starts it, switched on.
@@ -39,7 +44,8 @@ impl Plug {
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { relay: true.into(), ends: false.into(), told: Mutex::default() });
+        let shared =
+            Arc::new(Shared { relay: true.into(), ends: false.into(), told: Mutex::default(), load: Mutex::default() });
         let its = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
@@ -57,6 +63,13 @@ impl Plug {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on this hangs on it: it is told of each change before the plug answers.
+    pub fn feeds(&self, load: impl Fn(bool) + Send + 'static) {
+        if let Ok(mut place) = self.shared.load.lock() {
+            *place = Some(Box::new(load));
+        }
     }
 
     /// The commands that it got: on and off.
@@ -124,6 +137,11 @@ impl Shared {
                     told.push(on);
                 }
                 self.relay.store(on, Ordering::SeqCst);
+                if let Ok(load) = self.load.lock()
+                    && let Some(load) = load.as_ref()
+                {
+                    load(on);
+                }
                 ("200 OK", json!({"was_on": relay}))
             }
             _ => ("404 Not Found", json!({"code": 404})),

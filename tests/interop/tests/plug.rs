@@ -1,9 +1,14 @@
 //! A smart plug through a whole cluster of real daemons on loopback, from its table in the configuration to the timeline.
 
-use anyhow::{Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use std::process::Command as Process;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 use tiebreaker_interop::{
-    Cluster, Operator, SOON, Workload,
+    Cluster, Look, Node, Operator, Program, SOON, Workload,
     plug::{MAC, Plug},
     until,
 };
@@ -11,12 +16,12 @@ use tiebreaker_member::core::{Reply, Request, Status};
 use tiebreaker_pipeline::{command::Command, decision::Decision, fence::Evidence, resource::Requested};
 
 /// An appliance that has a plug for `node1`, and these settings of its cluster.
-fn with_plug(plug: &Plug, settings: &str) -> Result<Cluster> {
+fn with_plug(plug: &Plug, drilled: bool, settings: &str) -> Result<Cluster> {
     let mut cluster = Cluster::appliance()?;
     cluster.appliance.stop();
     cluster.appliance.configure(&format!(
         "\n[clusters.home]\n{settings}[[clusters.home.devices]]\nnode = \"node1\"\nname = \"plug\"\nkind = \"shelly\"\naddress = \"{}\"\n\
-         mac = \"{MAC}\"\nno_password = true\ndrilled = true\n",
+         mac = \"{MAC}\"\nno_password = true\ndrilled = {drilled}\n",
         plug.address()
     ))?;
     cluster.appliance.start()?;
@@ -34,7 +39,7 @@ fn until_proven(operator: &Operator) -> Result<()> {
 fn a_node_that_hangs_is_fenced_by_its_plug_and_the_timeline_says_that_it_was_measured() -> Result<()> {
     let plug = Plug::start()?;
     // On a machine as busy as one that tests, the watchdog's time must not come before the plug.
-    let mut cluster = with_plug(&plug, "profile = \"patient\"\n")?;
+    let mut cluster = with_plug(&plug, true, "profile = \"patient\"\n")?;
     for node in ["node1", "node2"] {
         cluster.add(node)?;
     }
@@ -86,7 +91,7 @@ fn looked_at(cluster: &Cluster, least: usize) -> Result<usize> {
 #[test]
 fn nothing_is_switched_while_an_operator_holds_it_not_even_after_a_restart_of_the_appliance() -> Result<()> {
     let plug = Plug::start()?;
-    let mut cluster = with_plug(&plug, "")?;
+    let mut cluster = with_plug(&plug, true, "")?;
     // Nothing but the plug can prove this node's fence.
     cluster.add_with("node1", &["--watchdog", "simulated"])?;
     cluster.add("node2")?;
@@ -101,11 +106,7 @@ fn nothing_is_switched_while_an_operator_holds_it_not_even_after_a_restart_of_th
     let off = cluster.appliance.command(&["device", "off", "node1", "--confirm", "node1"])?.refused()?;
     ensure!(off.contains("fence release"), "{off}");
 
-    let supervisor = i32::try_from(cluster.running("node1")?.pid())?;
-    let agent = cluster.running("node1")?.agent()?;
-    for pid in [Pid::from_raw(supervisor), Some(agent)].into_iter().flatten() {
-        kill_process(pid, Signal::KILL)?;
-    }
+    cut(&cluster, "node1")?;
     let asked = cluster.operate(&["fence", "node1", "--yes"])?.done()?;
     ensure!(asked.contains("Its power is not cut, for that is held by root: new cables"), "{asked}");
     let before = looked_at(&cluster, 3)?;
@@ -129,5 +130,89 @@ fn nothing_is_switched_while_an_operator_holds_it_not_even_after_a_restart_of_th
     for word in ["\"what\":\"hold\"", "\"what\":\"release\"", "\"event\":\"held\"", "\"event\":\"released\""] {
         ensure!(audit.contains(word), "no {word} in {audit}");
     }
+    Ok(())
+}
+
+/// Kills a node as a power cut does.
+fn cut(cluster: &Cluster, node: &str) -> Result<()> {
+    kill(i32::try_from(cluster.running(node)?.pid())?, cluster.node(node)?)
+}
+
+/// The same by the number of its supervisor.
+fn kill(supervisor: i32, node: &Node) -> Result<()> {
+    kill_process(Pid::from_raw(supervisor).context("a supervisor")?, Signal::KILL)?;
+    let agent = node.reported("started")?.last().and_then(|report| report["pid"].as_i64()).context("an agent")?;
+    match kill_process(Pid::from_raw(agent.try_into()?).context("an agent")?, Signal::KILL) {
+        // It has reset itself meanwhile, for its fence, and nobody starts it again.
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn a_drill_shows_whose_device_it_is_and_whose_it_is_not() -> Result<()> {
+    let plug = Plug::start()?;
+    let mut cluster = with_plug(&plug, false, "")?;
+    for node in ["node1", "node2"] {
+        cluster.add(node)?;
+    }
+    cluster.all_online()?;
+    let operator = cluster.operator();
+    operator.until("word that nobody knows whose plug it is", SOON, |status| {
+        status.alarms.iter().any(|alarm| alarm.contains("device drill"))
+    })?;
+    let drill = ["device", "drill", "node1", "--confirm", "node1", "--dark", "8"];
+
+    // Nobody takes this node's power when the plug says off: it comes back by itself.
+    let other = cluster.appliance.command(&drill)?.refused()?;
+    ensure!(other.contains("node1/plug is not shown to be its device"), "{other}");
+    ensure!(other.contains("maintenance node1 off"), "{other}");
+    // An "off" that was taken may be carried out late, so the "on" waits for half a minute.
+    let up = operator.until("node1 after that", 2 * SOON, |status| {
+        status.fences.is_empty() && status.of("node1").is_some_and(|node| node.state == "maintenance")
+    })?;
+    ensure!(!up.of("node1").is_some_and(|node| node.devices.iter().any(|device| device.proven)), "{up:?}");
+    ensure!(plug.told() == [false, true] || plug.told().is_empty(), "{:?}", plug.told());
+    let before = plug.told().len();
+    let boot = up.of("node1").and_then(|node| node.boot.clone());
+
+    // Now it hangs on this plug.
+    let (supervisor, node) = (i32::try_from(cluster.running("node1")?.pid())?, cluster.node("node1")?.clone());
+    plug.feeds(move |on| {
+        if !on {
+            kill(supervisor, &node).expect("the node has to lose its power");
+        }
+    });
+    let data = cluster.appliance.data();
+    let server = Program::Server.path()?;
+    // Longer than a command of the tests usually has.
+    let drilling = std::thread::spawn(move || {
+        let mut command = Process::new("timeout");
+        command.arg("300").arg(server).args(drill).arg("--data").arg(data).output()
+    });
+    until("its power", 2 * SOON, || {
+        ensure!(plug.told()[before..] == [false, true], "{:?}", plug.told());
+        Ok(())
+    })?;
+    cluster.end("node1")?;
+    cluster.start_again("node1")?;
+    let drilled = drilling.join().map_err(|_| anyhow::anyhow!("the drill panicked"))??;
+    let [said, words] = [drilled.stdout, drilled.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    ensure!(drilled.status.success(), "{}: {words}", drilled.status);
+    ensure!(said.contains("node1/plug is the device of node1: off (supply-cut)"), "{said}");
+    ensure!(words.contains("its lease has ended, and plug still reads off"), "{words}");
+    let back = operator.until("the proof by the drill", SOON, |status| {
+        status.of("node1").is_some_and(|node| node.devices.iter().any(|device| device.proven))
+    })?;
+    ensure!(back.of("node1").and_then(|node| node.boot.clone()) != boot, "it booted anew");
+
+    // It is kept, and counts after a restart.
+    cluster.appliance.stop();
+    cluster.appliance.start()?;
+    let listed = cluster.appliance.command(&["device", "list", "--json"])?.done()?;
+    ensure!(listed.contains("\"grade\":\"supply-cut\"") && listed.contains("\"boot_ms\":"), "{listed}");
+    until_proven(&operator)?;
+    let audit = cluster.appliance.command(&["audit", "list", "--last", "1000", "--json"])?.done()?;
+    ensure!(audit.contains("\"passed\":false") && audit.contains("\"passed\":true"), "{audit}");
     Ok(())
 }

@@ -71,6 +71,19 @@ pub enum DeviceRequest {
         /// Which.
         device: Option<String>,
     },
+    /// Begins a drill: the cluster fences the node by this device, sees it go dark and come back, and learns the times.
+    Drill {
+        /// Whose.
+        node: String,
+        /// Which; may be left out where the node has one.
+        device: Option<String>,
+        /// How long the node stays dark, in seconds; `None`: longer than it boots.
+        dark_s: Option<u64>,
+        /// Also if that breaks the plan, or the node runs something.
+        force: bool,
+    },
+    /// How the drill stands that is under way or was last.
+    Drilled,
     /// Keeps another secret for a device.
     Password {
         /// Whose.
@@ -89,6 +102,49 @@ pub enum DeviceRequest {
         /// Keeps it also if it doesn't work.
         force: bool,
     },
+}
+
+/// What a drill has shown of a power device.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DrillTimes {
+    /// When it ended, milliseconds since 1970.
+    pub at_ms: u64,
+    /// From the command until it read off twice, in milliseconds.
+    pub off_ms: u64,
+    /// How long the node stayed without power, in milliseconds.
+    pub dark_ms: u64,
+    /// From the power until the node was admitted again, in milliseconds.
+    pub boot_ms: u64,
+    /// The grade of the evidence.
+    pub grade: String,
+}
+
+/// How a drill stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrillState {
+    /// It goes on.
+    UnderWay,
+    /// The device is this node's.
+    Passed(DrillTimes),
+    /// It has shown nothing, or that the device is another's.
+    Failed {
+        /// What happened, and what to do.
+        why: String,
+    },
+}
+
+/// A drill.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DrillReport {
+    /// Whom.
+    pub node: String,
+    /// By which device.
+    pub device: String,
+    /// What was seen so far, a sentence each.
+    pub seen: Vec<String>,
+    /// How it stands.
+    pub state: DrillState,
 }
 
 /// What is known of a power device.
@@ -119,6 +175,9 @@ pub struct DeviceReport {
     /// How long ago that is, in milliseconds, by a clock that nobody sets.
     #[serde(default)]
     pub proven_ago_ms: Option<u64>,
+    /// What a drill has shown.
+    #[serde(default)]
+    pub drill: Option<DrillTimes>,
     /// How long it took to answer just now.
     pub took_ms: Option<u64>,
 }

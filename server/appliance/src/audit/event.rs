@@ -191,6 +191,21 @@ pub(crate) enum Event {
         /// Why not.
         why: Option<String>,
     },
+    /// A drill has ended.
+    Drill {
+        /// The cluster.
+        cluster: String,
+        /// Whom.
+        node: String,
+        /// By which device.
+        device: String,
+        /// Who asked for it.
+        by: String,
+        /// The device is this node's.
+        passed: bool,
+        /// Why it has not shown that.
+        why: Option<String>,
+    },
     /// A device was added.
     DeviceAdded {
         /// The cluster.

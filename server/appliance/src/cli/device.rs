@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use tiebreaker_fence::{BoxFuture, Overseer, Progress, power_off};
-use tiebreaker_member::ask::{DeviceReport, DeviceRequest, DeviceTrial, Hidden, LocalReply, LocalRequest};
+use tiebreaker_member::ask::{
+    DeviceReport, DeviceRequest, DeviceTrial, DrillReport, DrillState, DrillTimes, Hidden, LocalReply, LocalRequest,
+};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::{LocalAccess, LocalSocket};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
@@ -88,6 +90,23 @@ pub(super) enum DeviceCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Shows that a device is its node's, and learns the times: the cluster fences the empty node by it, sees it go dark and
+    /// nothing else, gives the power back and sees a new boot. The node has to be empty; the daemon has to run.
+    Drill {
+        /// NODE, or NODE/DEVICE where it has several.
+        target: String,
+        /// How long the node stays without power, in seconds [default: longer than it was seen to boot, else 120].
+        #[arg(long = "dark", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1800))]
+        dark_s: Option<u64>,
+        /// Also if that breaks the plan. If the device is proven, also if the node runs something: that is recovered elsewhere.
+        #[arg(long)]
+        force: bool,
+        /// The node's name, instead of typing it when asked.
+        #[arg(long, value_name = "NODE")]
+        confirm: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Keeps another secret for a device, and proves it. Asks for the secret without showing it.
     Password {
         /// NODE/DEVICE.
@@ -160,6 +179,9 @@ pub(super) async fn run(command: DeviceCommand) -> Result<()> {
             common.ask_and_show(DeviceRequest::On { node, device }).await
         }
         DeviceCommand::Off { target, confirm, common } => common.off(&target, confirm).await,
+        DeviceCommand::Drill { target, dark_s, force, confirm, common } => {
+            common.drill(&target, dark_s, force, confirm).await
+        }
         DeviceCommand::Password { target, password_file, common } => {
             let (node, device) = split(&target);
             let device = device.with_context(|| format!("which device of {node}? NODE/DEVICE"))?;
@@ -211,7 +233,7 @@ impl Common {
         if let Some(alarm) = audit.alarm() {
             eprintln!("{alarm}");
         }
-        let devices = Devices::new(&cluster, &config.cluster(&cluster), audit.clone())?;
+        let devices = Devices::new(&cluster, &config.cluster(&cluster), audit.clone(), layout.root())?;
         let hand = Hand { layout, audit, by: operator() };
         let done = work(&hand, &devices).await;
         tokio::task::block_in_place(|| scribe.finish());
@@ -305,6 +327,52 @@ impl Common {
                 );
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn drill(&self, target: &str, dark_s: Option<u64>, force: bool, typed: Option<String>) -> Result<()> {
+        let (node, device) = split(target);
+        let question = format!(
+            "{node} goes into maintenance, is powered off hard and started again, to see whether {target} is its device. If it is \
+             another machine's, that one goes dark instead."
+        );
+        confirm(&node, &question, typed)?;
+        let request = DeviceRequest::Drill { node: node.clone(), device, dark_s, force };
+        let mut report = self.drilled(request).await?;
+        let mut told = 0;
+        while report.state == DrillState::UnderWay {
+            told = tell(&report, told);
+            tokio::time::sleep(LOOK_EVERY).await;
+            let next = self.drilled(DeviceRequest::Drilled).await.context("the drill goes on without being watched")?;
+            if next.node != node {
+                bail!("another drill has begun since: `tiebreaker-server audit list` has the end of this one");
+            }
+            report = next;
+        }
+        tell(&report, told);
+        if self.json {
+            println!("{}", serde_json::json!({ "drill": report }));
+        }
+        match &report.state {
+            DrillState::Passed(times) if !self.json => {
+                println!("{}/{} is the device of {}: {}", report.node, report.device, report.node, drill_words(times));
+                Ok(())
+            }
+            DrillState::Passed(_) => Ok(()),
+            DrillState::Failed { why } => {
+                bail!("{}/{} is not shown to be its device: {why}", report.node, report.device)
+            }
+            DrillState::UnderWay => bail!("the drill goes on"),
+        }
+    }
+
+    async fn drilled(&self, request: DeviceRequest) -> Result<DrillReport> {
+        let ask = LocalRequest::Devices { cluster: self.cluster.clone(), request };
+        match ask_running_daemon(&self.data, &ask, ANSWERED_WITHIN).await? {
+            Some(LocalReply::Drill(report)) => Ok(report),
+            Some(LocalReply::Refused { why }) => bail!("{why}"),
+            Some(_) => bail!("the daemon answered something else than was asked"),
+            None => bail!("a drill is a fence, which the daemon has to carry out: start it first"),
         }
     }
 
@@ -432,6 +500,25 @@ impl Add {
     }
 }
 
+/// Tells what was seen since the last time.
+fn tell(report: &DrillReport, told: usize) -> usize {
+    for words in report.seen.iter().skip(told) {
+        eprintln!("{words}");
+    }
+    report.seen.len()
+}
+
+fn drill_words(times: &DrillTimes) -> String {
+    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    format!(
+        "off ({}) {} after it was told, back {} after it got its power again, drilled {}",
+        times.grade,
+        seconds(times.off_ms),
+        seconds(times.boot_ms),
+        moment(times.at_ms)
+    )
+}
+
 /// The usual port, where none was given.
 fn with_port(address: &str, kind: &str) -> String {
     let port = match kind {
@@ -481,6 +568,9 @@ fn table(reports: &[DeviceReport]) -> String {
             (_, None) => {}
         }
         text.push('\n');
+        if let Some(times) = &report.drill {
+            text += &format!("    {}\n", drill_words(times));
+        }
         for why in [&report.fault, &report.unproven].into_iter().flatten() {
             text += &format!("    {why}\n");
         }

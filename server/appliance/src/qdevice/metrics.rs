@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tiebreaker_member::ask::{QdeviceCluster, QdeviceNode};
+use tiebreaker_pipeline::state::State;
 use tokio::net::TcpListener;
 
 use super::events::Events;
 use super::questions::Questions;
+use crate::figures::Figures;
 use crate::http::{Answer, Asked, Method, StatusCode, accept, serve as serve_http};
 
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -22,15 +25,16 @@ pub async fn serve(
     address: SocketAddr,
     questions: Questions,
     events: Events,
+    clusters: Figures,
 ) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("listening on {address} for who asks for figures: set qdevice.metrics_listen to another")
     })?;
     Ok(async move {
         let one = move |stream, _from| {
-            let (questions, events) = (questions.clone(), events.clone());
+            let (questions, events, clusters) = (questions.clone(), events.clone(), clusters.clone());
             async move {
-                let answer = |asked: Asked| answer(asked, &questions, &events);
+                let answer = |asked: Asked| answer(asked, &questions, &events, &clusters);
                 serve_http(stream, answer).await;
             }
         };
@@ -38,12 +42,14 @@ pub async fn serve(
     })
 }
 
-async fn answer(asked: Asked, questions: &Questions, events: &Events) -> Answer {
+async fn answer(asked: Asked, questions: &Questions, events: &Events, figures: &Figures) -> Answer {
     match (&asked.method, asked.path.as_str()) {
         (&Method::GET, "/metrics") => match questions.status().await {
-            Some(clusters) => {
-                Answer { status: StatusCode::OK, kind: MEDIA_TYPE, body: render(&clusters, &events.counts()) }
-            }
+            Some(clusters) => Answer {
+                status: StatusCode::OK,
+                kind: MEDIA_TYPE,
+                body: render(&clusters, &events.counts(), &figures.states()),
+            },
             None => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the QDevice service is stopping"),
         },
         _ => Answer::text(StatusCode::NOT_FOUND, "the figures are at /metrics"),
@@ -102,7 +108,7 @@ fn count(value: usize) -> f64 {
 
 /// The page.
 #[must_use]
-pub fn render(clusters: &[QdeviceCluster], events: &BTreeMap<&'static str, u64>) -> String {
+pub fn render(clusters: &[QdeviceCluster], events: &BTreeMap<&'static str, u64>, own: &[Arc<State>]) -> String {
     let mut page = Page(String::new());
     page.family("tiebreaker_qdevice_clusters", "gauge", "Corosync clusters of which a node is connected.");
     page.sample("tiebreaker_qdevice_clusters", &[], clusters.len());
@@ -126,11 +132,41 @@ pub fn render(clusters: &[QdeviceCluster], events: &BTreeMap<&'static str, u64>)
     for (event, count) in events {
         page.sample("tiebreaker_qdevice_events_total", &[("event", event)], count);
     }
+    power(&mut page, own);
     page.0
+}
+
+/// What the appliance's own clusters say of power.
+fn power(page: &mut Page, clusters: &[Arc<State>]) {
+    page.family("tiebreaker_power_held", "gauge", "Whether an operator holds the switching of power in a cluster.");
+    for state in clusters {
+        page.sample(
+            "tiebreaker_power_held",
+            &[("cluster", state.cluster.as_str())],
+            flag(state.settings.hold.is_some()),
+        );
+    }
+    page.family("tiebreaker_fences_open", "gauge", "Fences that are not over.");
+    for state in clusters {
+        let open = state.fences.values().filter(|fence| fence.is_open()).count();
+        page.sample("tiebreaker_fences_open", &[("cluster", state.cluster.as_str())], open);
+    }
+    page.family("tiebreaker_power_device_proven", "gauge", "Whether a cluster takes the word of a power device.");
+    for state in clusters {
+        for (node, device) in
+            state.nodes.iter().flat_map(|(node, it)| it.devices.iter().map(move |device| (node, device)))
+        {
+            let labels =
+                [("cluster", state.cluster.as_str()), ("node", node.as_str()), ("device", device.name.as_str())];
+            page.sample("tiebreaker_power_device_proven", &labels, flag(device.proven));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tiebreaker_pipeline::state::Hold;
+
     use super::*;
 
     fn node(number: u32, vote: Option<&str>) -> QdeviceNode {
@@ -157,7 +193,9 @@ mod tests {
             keep_active: false,
             nodes: vec![node(1, Some("ACK")), node(2, Some("NACK")), node(3, None)],
         };
-        render(&[cluster], &BTreeMap::from([("node_joined", 3)]))
+        let mut own = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
+        own.settings.hold = Some(Hold { by: "alice".into(), reason: None, at_ms: 0 });
+        render(&[cluster], &BTreeMap::from([("node_joined", 3)]), &[Arc::new(own)])
     }
 
     #[test]
@@ -182,6 +220,8 @@ mod tests {
         assert_eq!(find("tiebreaker_qdevice_node_vote_since_timestamp_seconds", Some("1")), Some(1_700_000_000.5));
         assert_eq!(find("tiebreaker_qdevice_node_members", Some("1")), Some(2.0));
         assert_eq!(find("tiebreaker_qdevice_events_total", None), Some(3.0));
+        assert_eq!(find("tiebreaker_power_held", None), Some(1.0));
+        assert_eq!(find("tiebreaker_fences_open", None), Some(0.0));
         let typed = |text: &str| scrape.docs.contains_key(text);
         assert!(typed("tiebreaker_qdevice_node_vote") && typed("tiebreaker_qdevice_events_total"));
     }

@@ -228,7 +228,8 @@ async fn prometheus_fetches_the_figures_over_http() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let events = Events::new();
     events.happened(tiebreaker_member::ask::QdeviceHappening::Started { kept: 0 });
-    let serving = tokio::spawn(serve_metrics(free, questions, events).await.unwrap());
+    let serving =
+        tokio::spawn(serve_metrics(free, questions, events, crate::figures::Figures::default()).await.unwrap());
     let said = get(free, "/metrics").await;
     let (head, body) = said.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
