@@ -131,8 +131,8 @@ fn total_memory(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Milliseconds from power-on to this agent, where it is the first of its boot; later ones learn nothing by that. A
-/// simulated boot has no time of its own.
+/// Milliseconds from the start of the kernel to this agent, where it is the first of its boot; later ones learn nothing by
+/// that, and nobody here sees how long the firmware took. A simulated boot has no time of its own.
 ///
 /// # Errors
 /// When the mark that tells the first from the others can't be made.

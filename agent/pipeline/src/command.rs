@@ -347,6 +347,17 @@ impl Command {
         }
     }
 
+    /// The feature level from which on every member can read it: below that a member that can't would make nothing of an entry
+    /// of which the others make something.
+    #[must_use]
+    pub const fn known_from(&self) -> Level {
+        match self {
+            Self::Set(Setting::Hold { .. } | Setting::Release { .. }) => Level::POWER_CAN_BE_HELD,
+            Self::Fenced { evidence, .. } => evidence.known_from(),
+            _ => Level::FIRST,
+        }
+    }
+
     /// Whether it may change what the choice of a node rests on: where resources count, what they and the nodes have, and
     /// the placement rules. `apply` looks at none of that, so nothing is chosen while such a command is on its way.
     #[must_use]

@@ -58,7 +58,14 @@ impl Devices {
                 // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
                 if Instant::now() >= entry.at && is_up(&member, node) {
                     let uuid = machine(&member, node);
-                    let drilled = managed.recipe().drilled || self.drills.of(managed.recipe()).is_some();
+                    let seen = self.drills.of(managed.recipe()).is_some();
+                    let drilled = if managed.recipe().drilled {
+                        Drilled::Said
+                    } else if seen {
+                        Drilled::Seen
+                    } else {
+                        Drilled::No
+                    };
                     let proof = prove_unless_wanted(managed.device(), &managed.wanted, uuid.as_deref(), drilled).await;
                     // The node may have gone while the device was asked: then its answer proves nothing.
                     if let Some(proof) = proof
@@ -194,7 +201,7 @@ async fn prove_unless_wanted(
     device: &dyn Device,
     wanted: &Notify,
     machine: Option<&str>,
-    drilled: bool,
+    drilled: Drilled,
 ) -> Option<Result<(), Unproven>> {
     tokio::select! {
         biased;
@@ -205,7 +212,7 @@ async fn prove_unless_wanted(
 
 /// Proves a device: it lets us in with the right to switch, reads on while its node is up, and is this machine's by its
 /// UUID or by a drill.
-async fn prove(device: &dyn Device, machine: Option<&str>, drilled: bool) -> Result<(), Unproven> {
+async fn prove(device: &dyn Device, machine: Option<&str>, drilled: Drilled) -> Result<(), Unproven> {
     let proof = device.prove(Instant::now() + COMMAND_WITHIN).await.map_err(|error| Unproven {
         why: explain(&error),
         refused: matches!(error.fault, Fault::Credentials | Fault::Privilege),
@@ -216,13 +223,24 @@ async fn prove(device: &dyn Device, machine: Option<&str>, drilled: bool) -> Res
     belongs(proof.guid, machine, drilled).map_err(Unproven::because)
 }
 
-fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: bool) -> Result<(), String> {
+/// What a fence on purpose has shown of whose device it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drilled {
+    No,
+    /// A drill saw it once. Later a board may be swapped, or the address may go to another machine: a UUID tells that.
+    Seen,
+    /// An operator says so, whatever UUID the device tells.
+    Said,
+}
+
+fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: Drilled) -> Result<(), String> {
     match (guid, machine) {
-        _ if drilled => Ok(()),
+        _ if drilled == Drilled::Said => Ok(()),
         (Some(guid), Some(machine)) if guid.matches_dmi(machine) => Ok(()),
         (Some(_), Some(machine)) => Err(format!(
             "it is the device of another machine: it doesn't name the UUID of this node, {machine}; mend the address"
         )),
+        (None, _) | (_, None) if drilled == Drilled::Seen => Ok(()),
         (None, _) | (_, None) => {
             Err("it can't be told whose device it is (no UUID on one side): `tiebreaker-server device drill NODE` shows it, or \
                  fence the node once by hand, see that this very machine goes dark, and set drilled = true"
@@ -246,11 +264,14 @@ mod tests {
         }
         let own = SystemGuid::new(bytes);
         let other = SystemGuid::new([7; 16]);
-        assert!(belongs(own, Some(uuid), false).is_ok());
-        assert!(belongs(other, Some(uuid), false).unwrap_err().contains("another machine"));
-        assert!(belongs(None, Some(uuid), false).unwrap_err().contains("drilled"));
-        assert!(belongs(own, None, false).unwrap_err().contains("drilled"));
-        assert!(belongs(None, None, true).is_ok());
+        assert!(belongs(own, Some(uuid), Drilled::No).is_ok());
+        assert!(belongs(other, Some(uuid), Drilled::No).unwrap_err().contains("another machine"));
+        assert!(belongs(None, Some(uuid), Drilled::No).unwrap_err().contains("drilled"));
+        assert!(belongs(own, None, Drilled::No).unwrap_err().contains("drilled"));
+        assert!(belongs(other, Some(uuid), Drilled::Seen).unwrap_err().contains("another machine"));
+        assert!(belongs(None, Some(uuid), Drilled::Seen).is_ok());
+        assert!(belongs(None, None, Drilled::Said).is_ok());
+        assert!(belongs(other, Some(uuid), Drilled::Said).is_ok());
     }
 
     /// A device that answers always the same.
@@ -331,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_proof_gives_way_to_a_fence() {
         let wanted = Notify::new();
-        let proof = prove_unless_wanted(&Silent, &wanted, None, false);
+        let proof = prove_unless_wanted(&Silent, &wanted, None, Drilled::No);
         let (proof, ()) = tokio::join!(proof, async { wanted.notify_waiters() });
         assert_eq!(proof, None);
     }
@@ -340,7 +361,7 @@ mod tests {
     async fn row_43_a_device_that_reads_off_while_its_node_is_up_is_never_proven() {
         let guid = SystemGuid::new([7; 16]);
         let uuid = "07070707-0707-0707-0707-070707070707";
-        for drilled in [false, true] {
+        for drilled in [Drilled::No, Drilled::Seen, Drilled::Said] {
             let on = Fixed { state: PowerState::On, guid };
             assert_eq!(prove(&on, Some(uuid), drilled).await, Ok(()));
             let off = Fixed { state: PowerState::Off, guid };

@@ -161,7 +161,7 @@ fn a_drill_shows_whose_device_it_is_and_whose_it_is_not() -> Result<()> {
     operator.until("word that nobody knows whose plug it is", SOON, |status| {
         status.alarms.iter().any(|alarm| alarm.contains("device drill"))
     })?;
-    let drill = ["device", "drill", "node1", "--confirm", "node1", "--dark", "8"];
+    let drill = ["device", "drill", "node1", "--confirm", "node1", "--dark", "20"];
 
     // Nobody takes this node's power when the plug says off: it comes back by itself.
     let other = cluster.appliance.command(&drill)?.refused()?;

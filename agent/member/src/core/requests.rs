@@ -103,7 +103,8 @@ impl Core {
     fn decide(&mut self, moment: Moment, asker: Asker, request: Request) {
         match request {
             Request::Propose(command) => {
-                match self.may_be_asked(moment, &command).and_then(|()| self.is_proof(moment, &command)) {
+                let may = self.is_known(&command).and_then(|()| self.may_be_asked(moment, &command));
+                match may.and_then(|()| self.is_proof(moment, &command)) {
                     Ok(()) => self.propose(moment, asker, command),
                     Err(why) => self.tell(moment, asker, Reply::Refused { why }),
                 }
@@ -214,6 +215,14 @@ impl Core {
         }
     }
 
+    /// Nothing goes into the log that some member can't read.
+    fn is_known(&self, command: &Command) -> Result<(), String> {
+        if command.known_from() <= self.state.level {
+            return Ok(());
+        }
+        Err("a member runs an older version, which doesn't know what that means: update all of them first".to_owned())
+    }
+
     /// A device that reads off is a proof only where the rest of what this leader hears agrees.
     fn is_proof(&mut self, moment: Moment, command: &Command) -> Result<(), String> {
         let Command::Fenced { id, evidence } = command else { return Ok(()) };
@@ -234,6 +243,9 @@ impl Core {
 
     /// Does what would break the plan, and keeps who insisted. What the cluster can't do at all isn't forced.
     fn force(&mut self, moment: Moment, asker: Asker, command: Command, by: String) {
+        if let Err(why) = self.is_known(&command) {
+            return self.tell(moment, asker, Reply::Refused { why });
+        }
         let Some(view) = self.view(moment) else {
             return self.tell(moment, asker, Reply::NoLeader { why: "this leader has just begun: try again".into() });
         };

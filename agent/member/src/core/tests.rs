@@ -1037,3 +1037,27 @@ fn row_61_nobody_is_fenced_while_who_votes_is_being_changed() {
         "what was never proposed costs no lease"
     );
 }
+
+#[test]
+fn row_34_what_an_older_member_cant_read_goes_into_no_log() {
+    let older = Level::SUPPLIES_PROVE;
+    let mut net = Net::of_level(&["a", "b"], older);
+    for member in ["pi", "a", "b"] {
+        net.start_knowing(member, older);
+    }
+    net.pass(10_000);
+    net.cores.remove(&name("pi"));
+    net.start("pi");
+    net.pass(20_000);
+    let by = || "alice".to_owned();
+    let hold = || Command::Set(Setting::Hold { by: by(), reason: None });
+    let release = || Command::Set(Setting::Release { by: by() });
+    let last = net.cores[&name("pi")].raft.last_index();
+    for command in [hold(), release()] {
+        for request in [Request::Propose(command.clone()), Request::Force { command: command.clone(), by: by() }] {
+            let reply = net.ask("pi", request, 1_000);
+            assert!(matches!(&reply, Some(Reply::Refused { why }) if why.contains("older version")), "{reply:?}");
+        }
+    }
+    assert_eq!(net.cores[&name("pi")].raft.last_index(), last);
+}

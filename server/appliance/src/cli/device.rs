@@ -95,7 +95,8 @@ pub(super) enum DeviceCommand {
     Drill {
         /// NODE, or NODE/DEVICE where it has several.
         target: String,
-        /// How long the node stays without power, in seconds [default: longer than it was seen to boot, else 120].
+        /// How long the node stays without power, in seconds: your word that it needs less from power to a running agent, firmware
+        /// included. Less proves nothing. [default: longer than it was seen to boot, and ten minutes for its firmware]
         #[arg(long = "dark", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1800))]
         dark_s: Option<u64>,
         /// Also if that breaks the plan. If the device is proven, also if the node runs something: that is recovered elsewhere.

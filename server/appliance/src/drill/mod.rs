@@ -27,10 +27,13 @@ use crate::recipe::Recipe;
 use play::Play;
 use records::Records;
 
-/// The node stays dark for so long where nobody knows how long it boots.
-const DARK: Duration = Duration::from_secs(120);
-/// And at least, at most, where that is known.
-const DARK_BETWEEN: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(900));
+/// What a machine's firmware may take before its kernel starts: no boot time that agents report contains it. Servers with much
+/// memory take minutes.
+const FIRMWARE: Duration = Duration::from_secs(600);
+/// What a kernel and an agent may take where nobody knows.
+const BOOTS: Duration = Duration::from_secs(120);
+/// The node stays dark for so long at most.
+const DARK_MOST: Duration = Duration::from_secs(1800);
 
 /// What a drill is to be.
 pub(crate) struct Order {
@@ -38,7 +41,7 @@ pub(crate) struct Order {
     pub node: String,
     /// By which device.
     pub device: Option<String>,
-    /// How long it stays dark.
+    /// How long it stays dark: somebody's word that the machine comes back sooner than that, firmware included.
     pub dark: Option<Duration>,
     /// Also if that breaks the plan, or the node runs something.
     pub force: bool,
@@ -148,6 +151,14 @@ impl Devices {
         may_be_drilled(&state, member.hears(&node), managed, order.force)?;
         self.is_ready(&state, managed).await?;
         let learnt = state.nodes.get(&node).map_or(0, |node| node.boot_ms);
+        if let Some(asked) = order.dark.filter(|asked| *asked < boots(learnt)) {
+            bail!(
+                "{} s without power show nothing of a machine that boots in {} s, besides its firmware: its own reset would look \
+                 the same",
+                asked.as_secs(),
+                boots(learnt).as_secs()
+            );
+        }
         let report =
             DrillReport { node: node.to_string(), device: name, seen: Vec::new(), state: DrillState::UnderWay };
         let marks = Arc::new(Marks { seen: watch::Sender::new(Seen::default()), power: watch::Sender::new(false) });
@@ -191,10 +202,13 @@ impl Devices {
 
 /// Longer than the node would need to come back if it still had power.
 fn dark(boot_ms: u64) -> Duration {
-    match boot_ms {
-        0 => DARK,
-        ms => (Duration::from_millis(ms) * 3 / 2 + Duration::from_secs(10)).clamp(DARK_BETWEEN.0, DARK_BETWEEN.1),
-    }
+    let boots = if boot_ms == 0 { BOOTS } else { boots(boot_ms) };
+    (boots + FIRMWARE).min(DARK_MOST)
+}
+
+/// Longer than it needs from its kernel on. Zero where nobody knows.
+fn boots(boot_ms: u64) -> Duration {
+    Duration::from_millis(boot_ms) * 3 / 2
 }
 
 /// Why a node may not be drilled now.
@@ -237,9 +251,9 @@ mod tests {
 
     #[test]
     fn a_node_is_dark_for_longer_than_it_boots() {
-        assert_eq!(dark(0), DARK);
-        assert_eq!(dark(1_000), DARK_BETWEEN.0);
-        assert_eq!(dark(60_000), Duration::from_secs(100));
-        assert_eq!(dark(u64::from(u32::MAX)), DARK_BETWEEN.1);
+        assert_eq!(dark(0), BOOTS + FIRMWARE);
+        assert_eq!(dark(60_000), Duration::from_secs(90) + FIRMWARE);
+        assert_eq!(dark(u64::from(u32::MAX)), DARK_MOST);
+        assert_eq!(boots(60_000), Duration::from_secs(90), "no word of an operator goes below that");
     }
 }

@@ -175,6 +175,10 @@ impl Play {
             ensure!(Instant::now() < until, "{node} gets no lease");
             sleep(LOOK_EVERY).await;
         }
+        // That took a while, and what the device says may be wrong.
+        if !self.force && self.member.state().borrow().owned_by(node).next().is_some() {
+            bail!("something was placed on {node} meanwhile: `tiebreaker maintenance {node} on` empties it");
+        }
         let by = format!("{}, for a drill of {name}", self.by);
         let first = self.member.state().borrow().next_fence;
         done(self.member.ask(Request::Fence { node: node.clone(), by }).await).context("fencing the node")?;
@@ -221,6 +225,12 @@ impl Play {
         self.until(BACK_WITHIN, back).await.with_context(|| format!("{node} did not come back"))?;
         let boot_ms = ms(told.elapsed());
         self.say(format!("{node} is back with a new boot, {boot_ms} ms after that"));
+        ensure!(
+            boot_ms <= dark_ms,
+            "{node} needed {boot_ms} ms to come back and was dark for {dark_ms} ms only: its own reset would look the same. Drill \
+             it again with --dark {}",
+            boot_ms / 500 + 1
+        );
         Ok(DrillTimes { at_ms: unix_ms(), off_ms, dark_ms, boot_ms, grade: evidence.grade().to_owned() })
     }
 
@@ -260,11 +270,13 @@ impl Play {
         let state = self.managed.device().state(Instant::now() + COMMAND_WITHIN).await;
         let state = state.map_err(|error| anyhow::anyhow!("{name} can't be read any more: {}", explain(&error)))?;
         ensure!(state == PowerState::Off, "{name} reads on again, and nobody told it to");
-        if let Reply::Status(status) = self.member.ask(Request::Status).await {
-            let left = status.members.iter().find(|member| member.name == *node).and_then(|member| member.lease_ms);
-            ensure!(left.unwrap_or(0) == 0, "the lease of {node} still runs: stay dark for longer, with --dark");
-            self.say(format!("its lease has ended, and {name} still reads off"));
-        }
+        let Reply::Status(status) = self.member.ask(Request::Status).await else {
+            bail!("nobody could be asked whether the lease of {node} has ended");
+        };
+        ensure!(status.leader.is_some(), "nobody leads, so nobody knows whether the lease of {node} has ended");
+        let left = status.members.iter().find(|member| member.name == *node).and_then(|member| member.lease_ms);
+        ensure!(left.unwrap_or(0) == 0, "the lease of {node} still runs: stay dark for longer, with --dark");
+        self.say(format!("its lease has ended, and {name} still reads off"));
         Ok(())
     }
 
