@@ -148,7 +148,7 @@ impl Devices {
         };
         let (node, name) = (managed.node().clone(), managed.name().to_owned());
         let state: Arc<State> = member.state().borrow().clone();
-        may_be_drilled(&state, member.hears(&node), managed, order.force)?;
+        let busy = may_be_drilled(&state, member.hears(&node), managed, order.force)?;
         self.is_ready(&state, managed).await?;
         let learnt = state.nodes.get(&node).map_or(0, |node| node.boot_ms);
         if let Some(asked) = order.dark.filter(|asked| *asked < boots(learnt)) {
@@ -176,6 +176,7 @@ impl Devices {
             marks,
             dark: order.dark.unwrap_or_else(|| dark(learnt)),
             force: order.force,
+            busy,
             by: order.by,
         };
         tokio::spawn(play.run());
@@ -211,8 +212,9 @@ fn boots(boot_ms: u64) -> Duration {
     Duration::from_millis(boot_ms) * 3 / 2
 }
 
-/// Why a node may not be drilled now.
-fn may_be_drilled(state: &State, heard: bool, managed: &Managed, force: bool) -> Result<()> {
+/// Why a node may not be drilled now; else whether it may run something meanwhile, which only a device that is proven already
+/// and somebody who insists allow.
+fn may_be_drilled(state: &State, heard: bool, managed: &Managed, force: bool) -> Result<bool> {
     let node = managed.node();
     if let Some(hold) = &state.settings.hold {
         bail!("the switching of power is {hold}: `tiebreaker fence release` ends that");
@@ -232,7 +234,7 @@ fn may_be_drilled(state: &State, heard: bool, managed: &Managed, force: bool) ->
         .get(node)
         .is_some_and(|node| node.devices.iter().any(|device| device.name == managed.name() && device.proven));
     match (runs.is_empty(), known, force) {
-        (true, ..) | (false, true, true) => Ok(()),
+        (true, ..) | (false, true, true) => Ok(known && force),
         (false, true, false) => bail!(
             "{node} is the place of {runs}: empty it first with `tiebreaker maintenance {node} on`; or force it, then they are \
              recovered elsewhere as after a failure"

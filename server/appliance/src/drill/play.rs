@@ -41,6 +41,8 @@ pub(super) struct Play {
     pub(super) marks: Arc<Marks>,
     pub(super) dark: Duration,
     pub(super) force: bool,
+    /// The node may run something.
+    pub(super) busy: bool,
     pub(super) by: String,
 }
 
@@ -137,7 +139,7 @@ impl Play {
             .context("the node is not in maintenance")?;
         }
         // It was empty, but something may have come to it meanwhile.
-        if !self.force && self.member.state().borrow().owned_by(node).next().is_some() {
+        if !self.busy && self.member.state().borrow().owned_by(node).next().is_some() {
             self.let_be_used(ours).await;
             bail!("something was placed on {node} meanwhile: `tiebreaker maintenance {node} on` empties it");
         }
@@ -176,7 +178,7 @@ impl Play {
             sleep(LOOK_EVERY).await;
         }
         // That took a while, and what the device says may be wrong.
-        if !self.force && self.member.state().borrow().owned_by(node).next().is_some() {
+        if !self.busy && self.member.state().borrow().owned_by(node).next().is_some() {
             bail!("something was placed on {node} meanwhile: `tiebreaker maintenance {node} on` empties it");
         }
         let by = format!("{}, for a drill of {name}", self.by);
