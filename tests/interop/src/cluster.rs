@@ -59,7 +59,14 @@ impl Cluster {
     /// # Errors
     /// It is refused or doesn't start.
     pub fn add_with(&mut self, name: &str, options: &[&str]) -> Result<()> {
-        let node = Node::new(self.folder.path(), name)?;
+        self.add_node(Node::new(self.folder.path(), name)?, options)
+    }
+
+    /// Joins this node with these options and starts it.
+    ///
+    /// # Errors
+    /// It is refused or doesn't start.
+    pub fn add_node(&mut self, node: Node, options: &[&str]) -> Result<()> {
         let token = self.appliance.token("home")?;
         node.join(&[], self.appliance.address(), &token, loopback(), options)?.done()?;
         self.running.push(Some(node.start()?));

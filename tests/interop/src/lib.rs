@@ -25,6 +25,7 @@ mod systemd;
 mod tool;
 mod vote_cluster;
 mod wait;
+mod wall_clock;
 mod workload;
 
 pub use appliance::Appliance;
@@ -44,4 +45,5 @@ pub use systemd::Systemd;
 pub use tool::tool;
 pub use vote_cluster::{Certificate, VoteCluster, alone_with_the_vote, alone_without, whole};
 pub use wait::until;
+pub use wall_clock::WallClock;
 pub use workload::{Run, Workload, command_spec};

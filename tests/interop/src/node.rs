@@ -23,6 +23,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 pub struct Node {
     folder: PathBuf,
     name: String,
+    environment: Vec<OsString>,
 }
 
 impl Node {
@@ -33,7 +34,13 @@ impl Node {
     pub fn new(parent: &Path, name: &str) -> Result<Self> {
         let folder = parent.join(name);
         fs::create_dir_all(&folder)?;
-        Ok(Self { folder, name: name.to_owned() })
+        Ok(Self { folder, name: name.to_owned(), environment: Vec::new() })
+    }
+
+    /// Has everything on it run with these variables, each as NAME=VALUE.
+    #[must_use]
+    pub fn with_environment(self, environment: Vec<OsString>) -> Self {
+        Self { environment, ..self }
     }
 
     /// Its name.
@@ -95,7 +102,10 @@ impl Node {
         let mut mark = OsString::from(format!("{MACHINE_VARIABLE}="));
         mark.push(&self.folder);
         let agent = Program::Agent.path()?.into_os_string();
-        Ok(vec!["env".into(), mark, agent, "supervise".into(), "--data".into(), self.data().into_os_string()])
+        let mut words = vec!["env".into(), mark];
+        words.extend(self.environment.iter().cloned());
+        words.extend([agent, "supervise".into(), "--data".into(), self.data().into_os_string()]);
+        Ok(words)
     }
 
     /// What its supervisor reported so far.
