@@ -19,7 +19,7 @@ use crate::failure::EXIT_CODES;
 
 pub use persona::{CHASSIS, Persona};
 pub use plan::{DisarmArgs, MaintenanceArgs, PlanCommand, UpdateArgs, WaitArgs};
-pub use resource::{DriverArgs, ResourceCommand, SpecArgs};
+pub use resource::{DriverArgs, MoveArgs, Moving, ResourceCommand, SpecArgs};
 pub use rule::RuleCommand;
 pub use settings::{SetCommand, VotesCommand};
 pub use units::{OrNone, show_duration, show_memory};

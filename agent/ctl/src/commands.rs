@@ -1,5 +1,6 @@
 //! The commands that ask a cluster.
 
+mod convoy;
 mod log;
 mod memory;
 mod plan;

@@ -180,6 +180,18 @@ impl Phase {
         }
     }
 
+    /// A move that an operator, maintenance, or a better node has asked for: so many may be under way at once.
+    #[must_use]
+    pub const fn is_planned_move(&self) -> bool {
+        match self {
+            Self::Releasing { why, .. } | Self::Migrating { why, .. } => match why {
+                MoveReason::Failed { .. } => false,
+                MoveReason::Asked | MoveReason::Maintenance | MoveReason::Shutdown | MoveReason::Better { .. } => true,
+            },
+            Self::New | Self::Placed { .. } | Self::Free { .. } | Self::Error { .. } | Self::Ignored => false,
+        }
+    }
+
     /// Whether a node may be running the resource by this phase.
     #[must_use]
     pub fn is_owned_by(&self, node: &MemberName) -> bool {

@@ -353,6 +353,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How many planned moves may be under way at once.
+    #[must_use]
+    pub fn moves_at_once(&self) -> usize {
+        usize::try_from(self.moves.unwrap_or(MOVES)).unwrap_or(usize::MAX)
+    }
+
     /// How long the appliance has to be well before it leads again.
     #[must_use]
     pub fn takeback(&self) -> std::time::Duration {
@@ -563,6 +569,12 @@ impl State {
     /// The resources that a node may be running by this state.
     pub fn owned_by<'a>(&'a self, node: &'a MemberName) -> impl Iterator<Item = &'a ResourceName> {
         self.resources.iter().filter(move |(_, r)| r.phase.is_owned_by(node)).map(|(name, _)| name)
+    }
+
+    /// How many planned moves are under way.
+    #[must_use]
+    pub fn moves_under_way(&self) -> usize {
+        self.resources.values().filter(|resource| resource.phase.is_planned_move()).count()
     }
 
     /// Why a node may not be given protected resources; `None` where it may.

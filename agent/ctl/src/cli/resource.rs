@@ -1,13 +1,18 @@
 //! `tiebreaker resource`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::resource::{Class, Requested};
 
-use super::units::{OrNone, parse_cpus, parse_memory, parse_seconds};
+use super::units::{OrNone, parse_cpus, parse_duration, parse_memory, parse_seconds};
 
+const USAGE_MIGRATE: &str = "tiebreaker resource migrate [OPTIONS] NAME NODE
+       tiebreaker resource migrate [OPTIONS] --from NODE --to NODE [NAME]...";
+const USAGE_RELOCATE: &str = "tiebreaker resource relocate [OPTIONS] NAME NODE
+       tiebreaker resource relocate [OPTIONS] --from NODE --to NODE [NAME]...";
 const STATES: &str = "started|stopped|disabled|ignored";
 
 /// What to do with resources.
@@ -53,26 +58,12 @@ pub enum ResourceCommand {
     },
     /// Lists the resources.
     List,
-    /// Moves a resource live to a node, and what belongs with it.
-    Migrate {
-        /// Which.
-        name: ResourceName,
-        /// Where to.
-        node: MemberName,
-        /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
-        #[arg(long)]
-        force: bool,
-    },
-    /// Stops a resource where it is and starts it on a node, and what belongs with it.
-    Relocate {
-        /// Which.
-        name: ResourceName,
-        /// Where to.
-        node: MemberName,
-        /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
-        #[arg(long)]
-        force: bool,
-    },
+    /// Moves a resource live to a node, and what belongs with it; or many, one after another.
+    #[command(override_usage = USAGE_MIGRATE)]
+    Migrate(MoveArgs),
+    /// Stops a resource where it is and starts it on a node, and what belongs with it; or many, one after another.
+    #[command(override_usage = USAGE_RELOCATE)]
+    Relocate(MoveArgs),
     /// Locks a resource: the cluster neither starts, stops nor moves it until it is unlocked.
     Lock {
         /// Which.
@@ -86,6 +77,71 @@ pub enum ResourceCommand {
         /// Which.
         name: ResourceName,
     },
+}
+
+/// What is to move, and where to.
+#[derive(Args, Debug)]
+pub struct MoveArgs {
+    /// A resource and the node that it goes to; with --from and --to, what is to move, and all that is there if nothing is
+    /// named.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Moves many away from this node: as many at once as planned moves may be under way (`tiebreaker set moves`), and tells
+    /// how it goes on until the last one is over. What has begun is finished when this command is interrupted.
+    #[arg(long, value_name = "NODE", requires = "to")]
+    pub from: Option<MemberName>,
+    /// The node that they go to.
+    #[arg(long, value_name = "NODE", requires = "from")]
+    pub to: Option<MemberName>,
+    /// So many of them at once at most, where that is fewer.
+    #[arg(long, value_name = "N", requires = "from", value_parser = clap::value_parser!(u16).range(1..))]
+    pub at_once: Option<u16>,
+    /// Begin no more after this long.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30m", requires = "from")]
+    pub within: Duration,
+    /// Also where the failures that shall be tolerable wouldn't be any more; the timeline keeps that.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What is to move.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Moving {
+    /// One resource.
+    One {
+        /// Which.
+        name: ResourceName,
+        /// Where to.
+        to: MemberName,
+    },
+    /// Many.
+    Many {
+        /// Which; all that is there, if none is named.
+        names: BTreeSet<ResourceName>,
+        /// Where from.
+        from: MemberName,
+        /// Where to.
+        to: MemberName,
+    },
+}
+
+impl MoveArgs {
+    /// What is to move.
+    pub fn moving(&self) -> Result<Moving, String> {
+        let resource = |name: &String| ResourceName::new(name).map_err(|error| error.to_string());
+        match (&self.from, &self.to, self.names.as_slice()) {
+            (Some(from), Some(to), _) if from == to => Err(format!("from {from} to {to} is no way to go")),
+            (Some(from), Some(to), names) => {
+                let names = names.iter().map(resource).collect::<Result<_, _>>()?;
+                Ok(Moving::Many { names, from: from.clone(), to: to.clone() })
+            }
+            (_, _, [name, to]) => {
+                let to = MemberName::new(to).map_err(|error| error.to_string())?;
+                Ok(Moving::One { name: resource(name)?, to })
+            }
+            (_, _, _) => Err("name one resource and the node that it goes to, or say --from NODE --to NODE".to_owned()),
+        }
+    }
 }
 
 /// How a resource is operated.
@@ -224,6 +280,37 @@ mod tests {
         assert!(parse("tiebreaker resource add r --start /a --stop /b --status /c --ocf ocf:x:y").is_err());
         assert!(parse("tiebreaker resource add r --ocf ocf:x:y --migrate /d").is_err());
         assert!(parse("tiebreaker resource add r --param a=b").is_err());
+    }
+
+    #[test]
+    fn one_resource_moves_to_a_node_and_many_from_one_to_another() {
+        let moving = |line: &str| match parse(&format!("tiebreaker resource {line}")) {
+            Ok(Cli { command: Command::Resource(ResourceCommand::Migrate(args)), .. })
+            | Ok(Cli { command: Command::Resource(ResourceCommand::Relocate(args)), .. }) => args.moving(),
+            other => Err(format!("{other:?}")),
+        };
+        let node = |name: &str| MemberName::new(name).unwrap();
+        let web = || ResourceName::new("web").unwrap();
+        assert_eq!(moving("migrate web n2"), Ok(Moving::One { name: web(), to: node("n2") }));
+        let many = |names: &[&str]| Moving::Many {
+            names: names.iter().map(|name| ResourceName::new(name).unwrap()).collect(),
+            from: node("n1"),
+            to: node("n2"),
+        };
+        assert_eq!(moving("relocate --from n1 --to n2"), Ok(many(&[])));
+        assert_eq!(moving("migrate web db --from n1 --to n2 --at-once 2 --within 5m"), Ok(many(&["web", "db"])));
+        for wrong in [
+            "migrate web",
+            "migrate web n2 n3",
+            "migrate web N2",
+            "migrate --from n1",
+            "migrate --from n1 --to n1",
+            "migrate web n2 --at-once 2",
+            "migrate --from n1 --to n2 --at-once 0",
+            "migrate 'we b' --from n1 --to n2",
+        ] {
+            assert!(moving(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

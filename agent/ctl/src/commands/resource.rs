@@ -6,7 +6,8 @@ use tiebreaker_pipeline::command::Command as Change;
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 
 use super::Session;
-use crate::cli::ResourceCommand;
+use super::convoy::Way;
+use crate::cli::{MoveArgs, Moving, ResourceCommand};
 use crate::failure::Failure;
 use crate::{render, spec};
 
@@ -41,8 +42,8 @@ impl Session<'_> {
                 let status = self.status(&mut self.open().await?).await?;
                 self.show(&status.resources, |resources| render::resources(resources))
             }
-            ResourceCommand::Migrate { name, node, force } => self.move_resource(name, node, true, force).await,
-            ResourceCommand::Relocate { name, node, force } => self.move_resource(name, node, false, force).await,
+            ResourceCommand::Migrate(args) => self.move_resources(args, true).await,
+            ResourceCommand::Relocate(args) => self.move_resources(args, false).await,
             ResourceCommand::Lock { name, reason } => {
                 let done = format!("{name} is locked: nothing starts, stops or moves it.");
                 self.submit(Change::SetLock { resource: name, reason: Some(reason) }, false, &done).await
@@ -51,6 +52,13 @@ impl Session<'_> {
                 let done = format!("{name} is not locked any more.");
                 self.submit(Change::SetLock { resource: name, reason: None }, false, &done).await
             }
+        }
+    }
+
+    async fn move_resources(&self, args: MoveArgs, live: bool) -> Result<(), Failure> {
+        match args.moving().map_err(|why| Failure::usage(anyhow!(why)))? {
+            Moving::One { name, to } => self.move_resource(name, to, live, args.force).await,
+            Moving::Many { names, from, to } => self.move_many(&args, &names, Way { from, to, live }).await,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::failure::Failure;
 
 /// Between two looks at the status.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How far it is.
 pub enum Step<T> {

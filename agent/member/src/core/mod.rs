@@ -49,6 +49,8 @@ use trouble::Troubles;
 
 /// A request that was passed on to the leader is given up after this long.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
+/// A move waits so long for its turn: less than whoever passed it on waits for the answer.
+const MOVE_WITHIN: Duration = Duration::from_secs(4);
 /// Requests under way at most.
 const ASKED_MAX: usize = 1024;
 /// Members that are not known yet, at most: all that a cluster can have. Each bears a certificate.

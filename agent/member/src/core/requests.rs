@@ -11,7 +11,7 @@ use tiebreaker_pipeline::state::Role;
 use tiebreaker_pipeline::time::Reading;
 
 use super::status::{self, Status};
-use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, Message, Moment, Reply, Request};
+use super::{ASK_WITHIN, ASKED_MAX, Action, Asked, Asker, Core, MOVE_WITHIN, Message, Moment, Reply, Request};
 
 /// What would break the plan, and that there is a way.
 fn or_force(breaks: &str) -> String {
@@ -25,6 +25,34 @@ pub(super) struct AskedMove {
     to: MemberName,
     live: bool,
     forced_by: Option<String>,
+}
+
+/// Why a move doesn't begin.
+#[derive(Debug, thiserror::Error)]
+enum NoMove {
+    #[error("the lead has changed before the move began: ask again")]
+    LeadHasChanged,
+    #[error("the move has not begun within 4 s, because other decisions were on their way: ask again")]
+    Deciding,
+    #[error(transparent)]
+    Refused(AskError),
+}
+
+impl NoMove {
+    /// True where the move only has to wait.
+    const fn ends_by_itself(&self) -> bool {
+        match self {
+            Self::Deciding | Self::Refused(AskError::NotItsTurn { .. }) => true,
+            Self::LeadHasChanged
+            | Self::Refused(
+                AskError::Move(_)
+                | AskError::NotNow { .. }
+                | AskError::NotLive { .. }
+                | AskError::NotOnline { .. }
+                | AskError::NotReady { .. },
+            ) => false,
+        }
+    }
 }
 
 impl Core {
@@ -265,7 +293,7 @@ impl Core {
             let why = "too many moves are waiting: try again".to_owned();
             return self.tell(moment, asker, Reply::Refused { why });
         }
-        self.moves_asked.push_back((asker, asked, moment.now.after(ASK_WITHIN)));
+        self.moves_asked.push_back((asker, asked, moment.now.after(MOVE_WITHIN)));
     }
 
     /// Begins the moves that were asked for and whose turn has come; true if it did something. It comes before the manager's
@@ -273,37 +301,34 @@ impl Core {
     pub(super) fn begin_moves(&mut self, moment: Moment) -> bool {
         let leads = matches!(self.raft.leadership(moment.now).role, RaftRole::Leader { .. });
         let mut busy = false;
-        while let Some((_, _, until)) = self.moves_asked.front() {
+        while let Some((_, asked, until)) = self.moves_asked.front() {
             let over = moment.now.reached_on_either(*until);
-            let waits = leads && !over && self.view(moment).is_some_and(|view| !view.settled);
-            if waits {
+            let commands = if leads { self.commands_of(moment, asked) } else { Err(NoMove::LeadHasChanged) };
+            if !over && commands.as_ref().is_err_and(NoMove::ends_by_itself) {
                 break;
             }
             let Some((asker, asked, _)) = self.moves_asked.pop_front() else { break };
             busy = true;
-            if !leads {
-                let why = "the lead has changed before the move began: ask again".to_owned();
-                self.tell(moment, asker, Reply::NoLeader { why });
-            } else if over {
-                let why = "the move has not begun within 5 s, because other decisions were on their way: ask again";
-                self.tell(moment, asker, Reply::Refused { why: why.to_owned() });
-            } else {
-                self.move_resource(moment, asker, &asked);
+            match commands {
+                // Who asked doesn't wait any more.
+                Ok(_) if over => self.tell(moment, asker, Reply::Refused { why: NoMove::Deciding.to_string() }),
+                Ok(commands) => self.propose_unless_it_breaks(moment, asker, commands, asked.forced_by),
+                Err(no @ NoMove::LeadHasChanged) => self.tell(moment, asker, Reply::NoLeader { why: no.to_string() }),
+                Err(no @ (NoMove::Deciding | NoMove::Refused(_))) => {
+                    self.tell(moment, asker, Reply::Refused { why: no.to_string() });
+                }
             }
         }
         busy
     }
 
-    /// Proposes every command of a move; the answer is that of the last.
-    fn move_resource(&mut self, moment: Moment, asker: Asker, asked: &AskedMove) {
-        let Some(view) = self.view(moment) else {
-            let why = "this leader has just begun: try again".to_owned();
-            return self.tell(moment, asker, Reply::NoLeader { why });
-        };
-        match view.moving(&asked.resource, &asked.to, asked.live) {
-            Ok(commands) => self.propose_unless_it_breaks(moment, asker, commands, asked.forced_by.clone()),
-            Err(error) => self.tell(moment, asker, Reply::Refused { why: error.to_string() }),
+    /// The commands of a move whose turn has come.
+    fn commands_of(&self, moment: Moment, asked: &AskedMove) -> Result<Vec<Command>, NoMove> {
+        let view = self.view(moment).ok_or(NoMove::LeadHasChanged)?;
+        if !view.settled {
+            return Err(NoMove::Deciding);
         }
+        view.moving(&asked.resource, &asked.to, asked.live).map_err(NoMove::Refused)
     }
 
     /// Proposes commands that come together, unless they break the plan and nobody insists; the answer is that of the last.

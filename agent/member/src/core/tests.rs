@@ -896,6 +896,38 @@ fn a_move_that_is_asked_before_the_last_one_is_applied_is_judged_by_both() {
 }
 
 #[test]
+fn a_move_waits_for_its_turn_and_is_refused_when_that_doesnt_come() {
+    let mut net = Net::up(&["a", "b", "c"]);
+    let (one, two) = (place(&mut net, "one", "a"), place(&mut net, "two", "a"));
+    let most = Setting::Moves { most: Some(1), force: false };
+    assert!(matches!(net.ask("pi", Request::Propose(Command::Set(most)), 1_000), Some(Reply::Done { .. })));
+    let to_c = |resource: &ResourceName| Request::Move {
+        resource: resource.clone(),
+        to: name("c"),
+        live: false,
+        forced_by: None,
+    };
+    assert!(matches!(net.ask("pi", to_c(&one), 1_000), Some(Reply::Done { .. })));
+    net.asks_pi(to_c(&two));
+    net.pass(5_000);
+    let replies = std::mem::take(&mut net.replies);
+    let [(_, Reply::Refused { why })] = replies.as_slice() else { panic!("{replies:?}") };
+    assert!(why.contains("1 planned move(s) are under way, 1 may be at once"), "{why}");
+    net.asks_pi(to_c(&two));
+    net.pass(1_000);
+    assert!(net.replies.is_empty(), "it is not its turn");
+    let moment = net.moment();
+    let pi = net.cores.get_mut(&name("pi")).unwrap();
+    let generation = pi.state.resources[&one].generation;
+    let incarnation = pi.state.life(&name("c")).unwrap().incarnation;
+    pi.propose(moment, Asker::Nobody, Command::Assign { resource: one, generation, to: name("c"), incarnation });
+    net.settle();
+    net.pass(1_000);
+    assert!(matches!(net.replies.as_slice(), [(_, Reply::Done { .. })]), "{:?}", net.replies);
+    assert_eq!(net.cores[&name("pi")].state().resources[&two].phase.bound_for(), Some(&name("c")));
+}
+
+#[test]
 fn an_appliance_that_is_not_heard_is_unknown_and_its_vote_isnt_counted() {
     let mut net = Net::up(&["a", "b"]);
     net.hear();

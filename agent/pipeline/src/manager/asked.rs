@@ -20,6 +20,19 @@ pub enum AskError {
         /// What is in the way.
         why: String,
     },
+    /// So many planned moves are under way that it has to wait for its turn.
+    #[error(
+        "{under_way} planned move(s) are under way, {most} may be at once, and this one takes {takes}: ask again when one is \
+         over, or allow more with `tiebreaker set moves`"
+    )]
+    NotItsTurn {
+        /// How many are under way.
+        under_way: usize,
+        /// How many may be.
+        most: usize,
+        /// How many this would be: what belongs with a resource goes along.
+        takes: usize,
+    },
     /// It can't move live.
     #[error("{resource} can't move live: {why}; `tiebreaker resource relocate` stops it here and starts it there")]
     NotLive {
@@ -45,10 +58,10 @@ pub enum AskError {
 }
 
 impl View<'_> {
-    /// The commands that move a resource, and what belongs with it, to a node.
+    /// The commands that move a resource, and what belongs with it, to a node. It waits for its turn as a drain's moves do.
     ///
     /// # Errors
-    /// What is in the way.
+    /// What is in the way; [`AskError::NotItsTurn`] ends by itself.
     pub fn moving(&self, name: &ResourceName, to: &MemberName, live: bool) -> Result<Vec<Command>, AskError> {
         let resource = self.state.resources.get(name).ok_or_else(|| Refusal::NoResource { resource: name.clone() })?;
         if !self.state.nodes.contains_key(to) {
@@ -78,6 +91,7 @@ impl View<'_> {
         }
         let (picture, rules, _) = self.picture();
         let moves = check_move(&picture, &rules, name, to)?;
+        self.has_its_turn(moves.resources.len())?;
         let commands = moves.resources.iter().filter_map(|name| {
             let resource = self.state.resources.get(name)?;
             let placed = matches!(resource.phase, Phase::Placed { .. });
@@ -90,6 +104,16 @@ impl View<'_> {
             })
         });
         Ok(commands.collect())
+    }
+
+    /// What goes together, goes alone where more belongs together than may move at once.
+    fn has_its_turn(&self, takes: usize) -> Result<(), AskError> {
+        let (under_way, most) = (self.state.moves_under_way(), self.state.settings.moves_at_once());
+        if under_way == 0 || under_way.saturating_add(takes) <= most {
+            Ok(())
+        } else {
+            Err(AskError::NotItsTurn { under_way, most, takes })
+        }
     }
 
     fn relocating(&self, name: &ResourceName, resource: &Resource, to: &MemberName) -> Command {

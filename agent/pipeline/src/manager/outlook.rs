@@ -300,7 +300,7 @@ impl View<'_> {
         }
         let empty = Command::SetMaintenance { node: node.clone(), on: true };
         conflicts.extend(self.breaks(&empty).map(|breaks| format!("the plan would break: {breaks}")));
-        let at_once = state.settings.moves.unwrap_or(crate::state::MOVES);
+        let at_once = u32::try_from(state.settings.moves_at_once()).unwrap_or(u32::MAX);
         Drain { node: node.clone(), moves, at_once, conflicts }
     }
 }

@@ -47,9 +47,7 @@ impl<'a> Round<'a> {
     pub fn new(view: &'a View<'a>, placed_at_once: usize, plan: &'a mut Plan) -> Self {
         let (picture, rules, faults) = view.picture();
         plan.rule_faults = faults.iter().map(|(name, fault)| (name.clone(), fault.to_string())).collect();
-        let under_way = view.state.resources.values().filter(|resource| is_planned_move(&resource.phase)).count();
-        let most = view.state.settings.moves.unwrap_or(crate::state::MOVES);
-        let moves = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way);
+        let moves = view.state.settings.moves_at_once().saturating_sub(view.state.moves_under_way());
         let planned = view.planned_places();
         let probed = view.probed();
         Self {
@@ -840,17 +838,6 @@ fn is_still_to_run(why: &Why) -> bool {
         | Why::Disarmed { .. }
         | Why::Disarming { .. }
         | Why::Error { .. } => false,
-    }
-}
-
-/// A move that an operator, maintenance, or a better node has asked for.
-fn is_planned_move(phase: &Phase) -> bool {
-    match phase {
-        Phase::Releasing { why, .. } | Phase::Migrating { why, .. } => match why {
-            MoveReason::Failed { .. } => false,
-            MoveReason::Asked | MoveReason::Maintenance | MoveReason::Shutdown | MoveReason::Better { .. } => true,
-        },
-        Phase::New | Phase::Placed { .. } | Phase::Free { .. } | Phase::Error { .. } | Phase::Ignored => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::command::Setting;
 use crate::fixture::web;
+use crate::placement::rule::PlacementRule;
 use crate::resource::Phase;
 use crate::state::FewerVotes;
 
@@ -213,6 +214,38 @@ fn a_move_that_leaves_no_room_for_a_failure_is_told_apart_from_one_that_does() {
     let breaks = lead.view().break_together(&to_b(&lead, &small)).expect("big would have nowhere to go");
     assert!(breaks.contains("big") && breaks.contains('a'), "{breaks}");
     assert_eq!(lead.view().break_together(&to_b(&lead, &big)), None);
+}
+
+#[test]
+fn an_operators_move_waits_for_its_turn_like_a_drains() {
+    let (mut lead, _, small) = packed();
+    let to_b = |lead: &Lead, name| lead.view().moving(name, &member("b"), false);
+    lead.log.must(Command::Set(Setting::Moves { most: Some(1), force: false }));
+    let [first] = to_b(&lead, &small).unwrap().try_into().unwrap();
+    lead.log.must(first);
+    let not_yet = AskError::NotItsTurn { under_way: 1, most: 1, takes: 1 };
+    let other = put(&mut lead.log, "other", 1, "a");
+    assert_eq!(lead.view().moving(&other, &member("c"), false), Err(not_yet));
+    lead.log.must(Command::Set(Setting::Moves { most: Some(2), force: false }));
+    assert!(lead.view().moving(&other, &member("c"), false).is_ok());
+}
+
+#[test]
+fn what_belongs_together_counts_as_many_and_still_gets_its_turn() {
+    let (mut lead, _, small) = packed();
+    let other = put(&mut lead.log, "other", 1, "c");
+    let kind = crate::placement::rule::RuleKind::Together;
+    let rule = PlacementRule { kind, resources: [small.clone(), other].into(), disabled_by_operator: false };
+    lead.log.must(Command::SetRule { name: crate::name::RuleName::new("both").unwrap(), rule });
+    lead.log.must(Command::Set(Setting::Moves { most: Some(1), force: false }));
+    let to_b = |lead: &Lead| lead.view().moving(&small, &member("b"), false);
+    assert_eq!(to_b(&lead).unwrap().len(), 2, "nothing else is under way");
+    let third = put(&mut lead.log, "third", 1, "c");
+    let generation = lead.log.state.resources[&third].generation;
+    let why = MoveReason::Asked;
+    lead.log.must(Command::Release { resource: third, generation, to: None, why });
+    lead.log.must(Command::Set(Setting::Moves { most: Some(2), force: false }));
+    assert_eq!(to_b(&lead), Err(AskError::NotItsTurn { under_way: 1, most: 2, takes: 2 }));
 }
 
 #[test]
