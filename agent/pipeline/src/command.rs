@@ -353,6 +353,7 @@ impl Command {
     pub const fn known_from(&self) -> Level {
         match self {
             Self::Set(Setting::Hold { .. } | Setting::Release { .. }) => Level::POWER_CAN_BE_HELD,
+            Self::Set(Setting::FailuresAge(_)) => Level::STARTS_ARE_LOOKED_AT,
             Self::Fenced { evidence, .. } => evidence.known_from(),
             _ => Level::FIRST,
         }
@@ -449,6 +450,8 @@ pub enum Setting {
     },
     /// Votes that aren't expected for a while; `None` ends that.
     FewerVotes(Option<FewerVotes>),
+    /// Failures are forgotten after so many seconds without one; `None` for the usual time.
+    FailuresAge(Option<u32>),
     /// From now on no power device is told to switch anything.
     Hold {
         /// Who says so.
@@ -479,6 +482,8 @@ impl std::fmt::Display for Setting {
                 let without: Vec<&str> = fewer.without.iter().map(MemberName::as_str).collect();
                 write!(f, "the votes of {} are not expected for a while", without.join(", "))
             }
+            Self::FailuresAge(Some(seconds)) => write!(f, "failures are forgotten after {seconds} s"),
+            Self::FailuresAge(None) => f.write_str("failures are forgotten after the usual time"),
             Self::FewerVotes(None) => f.write_str("all votes are expected again"),
             Self::Hold { by, reason: Some(reason) } => write!(f, "{by} holds the switching of power: {reason}"),
             Self::Hold { by, reason: None } => write!(f, "{by} holds the switching of power"),

@@ -205,6 +205,15 @@ pub enum Decision {
         /// Why it is locked; `None` when it was unlocked.
         reason: Option<String>,
     },
+    /// The life of the node that had a locked resource is over, and its lock with it: it is recovered like any other.
+    LockDropped {
+        /// Which.
+        resource: ResourceName,
+        /// On which node it was locked.
+        node: MemberName,
+        /// Why it was locked.
+        reason: String,
+    },
     /// A placement rule was set or removed.
     Rule {
         /// Which.
@@ -302,6 +311,10 @@ impl fmt::Display for Decision {
             }
             Self::Lock { resource, reason: Some(reason) } => write!(f, "{resource} was locked: {reason}"),
             Self::Lock { resource, reason: None } => write!(f, "{resource} was unlocked"),
+            Self::LockDropped { resource, node, reason } => write!(
+                f,
+                "the lock of {resource} is off, since nothing runs on {node} any more: it was locked for {reason:?}"
+            ),
             Self::Rule { name, set: true } => write!(f, "the rule {name} was set"),
             Self::Rule { name, set: false } => write!(f, "the rule {name} was removed"),
             Self::Set { setting } => write!(f, "a setting was changed: {setting}"),

@@ -25,8 +25,11 @@ impl Level {
     /// An operator can hold the switching of power: [`Settings`](crate::state::Settings) knows it, and no fencer that doesn't
     /// could be relied on.
     pub const POWER_CAN_BE_HELD: Self = Self(3);
+    /// What is set to started waits until the manager has looked whether it may start where it is placed; how long failures
+    /// count is a setting; the timeline tells of locks that a fence takes off.
+    pub const STARTS_ARE_LOOKED_AT: Self = Self(4);
     /// The highest that this program knows.
-    pub const KNOWN: Self = Self::POWER_CAN_BE_HELD;
+    pub const KNOWN: Self = Self::STARTS_ARE_LOOKED_AT;
 
     /// A level by its number.
     #[must_use]

@@ -30,8 +30,6 @@ const PROBE_AGAIN: Duration = Duration::from_secs(1);
 const GUARD_AGAIN: Duration = Duration::from_secs(2);
 /// A node whose watchdog couldn't be armed so often in a row says that it can't run what is placed on it.
 const GUARD_TRIES: u32 = 3;
-/// A resource that ran this long without a failure has its restarts forgotten.
-const FAILURES_AGE: Duration = Duration::from_secs(3600);
 /// Why a live move didn't begin.
 const NOT_BEGUN: &str =
     "its lease is newer than the word to begin, and whether the target still guards it is not known";
@@ -1017,7 +1015,7 @@ impl Node {
             let tried_to_start = matches!(after, Some(OperationKind::Start | OperationKind::Receive));
             let complaint = work.complaint.take();
             work.probe_at = now.after(Duration::from_millis(work.spec.monitor_every_ms));
-            if now.since_at_least(work.failed_at) > FAILURES_AGE {
+            if now.since_at_least(work.failed_at) > state.settings.failures_age() {
                 work.failures = 0;
             }
             match found {

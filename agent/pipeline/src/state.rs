@@ -41,6 +41,12 @@ pub const MOVES: u32 = 4;
 /// Planned moves under way at once, at most, unless it is forced: sshd drops connections from ten unauthenticated ones
 /// on, and many live migrations take all of a link.
 pub const MOVES_MAX: u32 = 8;
+/// Failures are forgotten after so many seconds without one, where nothing else is set.
+pub const FAILURES_AGE_S: u32 = 3_600;
+/// The shortest time that can be set for that: a resource that fails at every start fails within a minute.
+pub const FAILURES_AGE_MIN_S: u32 = 60;
+/// The longest.
+pub const FAILURES_AGE_MAX_S: u32 = 30 * 24 * 3_600;
 /// Boots that are remembered by their longest never count as longer than this, in milliseconds.
 pub const BOOT_MAX_MS: u64 = 30 * 60_000;
 
@@ -347,12 +353,21 @@ pub struct Settings {
     /// Votes that aren't expected for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fewer_votes: Option<FewerVotes>,
+    /// Failures are forgotten after so many seconds without one; [`FAILURES_AGE_S`] if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures_age_s: Option<u32>,
     /// No power device is told to switch anything, for as long as this stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
 }
 
 impl Settings {
+    /// Failures are forgotten after so long without one.
+    #[must_use]
+    pub fn failures_age(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.failures_age_s.unwrap_or(FAILURES_AGE_S).into())
+    }
+
     /// How many planned moves may be under way at once.
     #[must_use]
     pub fn moves_at_once(&self) -> usize {

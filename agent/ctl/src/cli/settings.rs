@@ -10,7 +10,7 @@ use tiebreaker_pipeline::resource::Class;
 use tiebreaker_pipeline::state::ShutdownPolicy;
 
 use super::resource::parse_class;
-use super::units::{OrNone, parse_count_or_none, parse_duration, parse_switch};
+use super::units::{OrNone, parse_count_or_none, parse_duration, parse_duration_or_none, parse_switch};
 
 /// What to set.
 #[derive(Subcommand, Debug)]
@@ -63,6 +63,12 @@ pub enum SetCommand {
         class: Class,
         /// How long.
         seconds: u32,
+    },
+    /// After how long without a failure a resource's failures are forgotten.
+    FailuresAge {
+        /// How long, from 1m to 720h; or none for the default.
+        #[arg(value_name = "TIME|none", value_parser = parse_duration_or_none)]
+        age: OrNone<Duration>,
     },
     /// The cluster's times.
     Profile {
@@ -125,6 +131,8 @@ mod tests {
             "set moves 12 --force",
             "set moves none",
             "set order-delay best-effort 10",
+            "set failures-age 30m",
+            "set failures-age none",
             "set profile fast",
             "set takeback 120",
             "votes expect-without n1 n2 --for 2h",
@@ -139,6 +147,7 @@ mod tests {
             "set rebalance maybe",
             "set tolerate -1",
             "set order-delay some 1",
+            "set failures-age 30",
             "votes expect-without --for 2h",
             "votes expect-without n1",
             "votes expect-without n1 --for 2",

@@ -39,6 +39,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).ok().filter(|span| !span.is_zero()).ok_or_else(bad)
 }
 
+/// A span of time, or `none`.
+pub fn parse_duration_or_none(text: &str) -> Result<OrNone<Duration>, String> {
+    or_none(text, parse_duration)
+}
+
 /// `on` or `off`.
 pub fn parse_switch(text: &str) -> Result<bool, String> {
     match text {

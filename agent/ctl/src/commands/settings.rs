@@ -33,6 +33,10 @@ impl Session<'_> {
             SetCommand::Rebalance { on } => Setting::Rebalance(on),
             SetCommand::Tolerate { failures: OrNone(failures) } => return self.tolerate(failures).await,
             SetCommand::Moves { most: OrNone(most), force } => Setting::Moves { most, force },
+            SetCommand::FailuresAge { age: OrNone(age) } => {
+                let seconds = age.map(|age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
+                Setting::FailuresAge(seconds)
+            }
             SetCommand::OrderDelay { class, seconds } => Setting::OrderDelay { class, seconds },
         };
         let done = format!("Set: {setting}.");

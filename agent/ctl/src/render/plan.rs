@@ -7,7 +7,7 @@ use tiebreaker_pipeline::resource::Class;
 use tiebreaker_pipeline::state::{MOVES, Settings};
 
 use super::Table;
-use crate::cli::show_memory;
+use crate::cli::{show_duration, show_memory};
 use crate::commands::{Planned, Promised};
 
 /// How many failures the cluster survives, why not more, and the memory that is promised.
@@ -164,6 +164,7 @@ fn all(settings: &Settings) -> Vec<(String, String, String)> {
         let delay = move |s: &Settings| format!("{} s", s.order_delay_s.get(&class).copied().unwrap_or(0));
         row(&format!("order-delay {class}"), &delay);
     }
+    row("failures-age", &|s| show_duration(s.failures_age()));
     row("takeback", &|s| format!("{} s", s.takeback().as_secs()));
     row("votes", &without);
     row("profile", &|s| s.profile.to_string());

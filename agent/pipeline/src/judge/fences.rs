@@ -69,8 +69,8 @@ impl State {
             state.life = None;
             state.leaving = None;
         }
-        self.free_all_of(&node, false, false);
-        self.say(at, Decision::Fenced { id, node, evidence });
+        self.say(at, Decision::Fenced { id, node: node.clone(), evidence });
+        self.free_all_of(at, &node, false, false);
         Ok(())
     }
 

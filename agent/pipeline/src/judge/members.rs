@@ -225,8 +225,8 @@ impl State {
         let returns = leaving.policy == LeavePolicy::Migrate;
         state.life = None;
         // What is placed there waits, for its return or until the manager gives it away.
-        self.free_all_of(&node, true, returns);
-        self.say(at, Decision::Left { node });
+        self.say(at, Decision::Left { node: node.clone() });
+        self.free_all_of(at, &node, true, returns);
         Ok(())
     }
 

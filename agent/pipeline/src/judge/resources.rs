@@ -60,6 +60,7 @@ impl State {
         if let Some(spec) = &spec {
             spec.check().map_err(|error| Void::BadSpec { why: error.to_string() })?;
         }
+        let looked_at = self.level >= Level::STARTS_ARE_LOOKED_AT;
         let Some(resource) = self.resources.get_mut(&name) else {
             return Err(Void::Unknown { name: name.to_string() });
         };
@@ -69,6 +70,7 @@ impl State {
         if let Some(spec) = spec {
             resource.spec = spec;
         }
+        let starts = resource.requested != Requested::Started && requested == Requested::Started;
         resource.requested = requested;
         if requested == Requested::Ignored && resource.phase != Phase::Ignored {
             resource.first = resource.phase.owner().cloned();
@@ -93,6 +95,11 @@ impl State {
             | Phase::Migrating { .. }
             | Phase::Free { .. }) => other,
         };
+        // While it was stopped it was nobody's neighbour: rules and memory may be against its node by now.
+        let looks = starts && looked_at && matches!(phase, Phase::Placed { .. });
+        if let Some(resource) = self.resources.get_mut(&name).filter(|_| looks) {
+            resource.held = true;
+        }
         self.decide(&name, phase);
         self.say(at, Decision::ResourceSet { resource: name, requested });
         Ok(())
@@ -433,12 +440,13 @@ impl State {
 
     /// The node's life is over and it runs nothing: what it had is free, but what waits for its return if `freeze` says
     /// so; what was stopped for its going `returns` to it.
-    pub(super) fn free_all_of(&mut self, node: &MemberName, freeze: bool, returns: bool) {
+    pub(super) fn free_all_of(&mut self, at: u64, node: &MemberName, freeze: bool, returns: bool) {
         let owned: Vec<ResourceName> = self.owned_by(node).cloned().collect();
         for name in owned {
+            let told = self.level >= Level::STARTS_ARE_LOOKED_AT;
             let Some(resource) = self.resources.get_mut(&name) else { continue };
             // Whoever held the lock there is gone, and so is whoever was to finish a move.
-            resource.locked = None;
+            let lock = resource.locked.take().filter(|_| told);
             resource.arriving = None;
             let idle = resource.requested == Requested::Disabled;
             let phase = match &resource.phase {
@@ -461,6 +469,9 @@ impl State {
                 resource.requested = Requested::Stopped;
             }
             self.decide(&name, phase);
+            if let Some(reason) = lock {
+                self.say(at, Decision::LockDropped { resource: name, node: node.clone(), reason });
+            }
         }
     }
 }

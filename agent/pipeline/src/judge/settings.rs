@@ -7,7 +7,7 @@ use crate::level::Level;
 use crate::name::RuleName;
 use crate::placement::rule::{PlacementRule, RULES_MAX};
 use crate::resource::{MoveReason, Phase, Requested};
-use crate::state::{Arming, DisarmMode, Hold, MOVES_MAX, REASON_MAX, State};
+use crate::state::{Arming, DisarmMode, FAILURES_AGE_MAX_S, FAILURES_AGE_MIN_S, Hold, MOVES_MAX, REASON_MAX, State};
 
 /// Votes can be left out for so long at most, in milliseconds: a day.
 const FEWER_VOTES_MAX_MS: u64 = 24 * 3_600_000;
@@ -50,6 +50,19 @@ impl State {
                     }
                 }
                 self.settings.fewer_votes = fewer;
+            }
+            Setting::FailuresAge(age) => {
+                if self.level < Level::STARTS_ARE_LOOKED_AT {
+                    let why =
+                        "a member runs an older version, which counts failures for an hour: update all of them first";
+                    return Err(Void::BadSpec { why: why.into() });
+                }
+                if age.is_some_and(|age| !(FAILURES_AGE_MIN_S..=FAILURES_AGE_MAX_S).contains(&age)) {
+                    let why =
+                        "failures can be forgotten after a minute at the earliest, and after 30 days at the latest";
+                    return Err(Void::BadSpec { why: why.into() });
+                }
+                self.settings.failures_age_s = age;
             }
             Setting::Hold { by, reason } => self.hold(at, by, reason)?,
             Setting::Release { .. } => {

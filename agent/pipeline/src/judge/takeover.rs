@@ -108,7 +108,7 @@ impl State {
             let _ = self.close(at_ms, id);
         }
         // Without a life it can still own what waits for it, and nobody will ever run it there again.
-        self.free_all_of(node, false, false);
+        self.free_all_of(at_ms, node, false, false);
         let left: Vec<_> = self.owned_by(node).cloned().collect();
         for name in left {
             self.decide(&name, Phase::Free { from: node.clone() });

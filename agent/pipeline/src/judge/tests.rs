@@ -731,6 +731,70 @@ fn row_34_power_is_not_held_where_the_appliance_might_not_know_of_it() {
     log.must(hold());
 }
 
+// How long failures count.
+
+#[test]
+fn failures_are_forgotten_after_the_time_that_is_set() {
+    let age = |seconds| Command::Set(Setting::FailuresAge(seconds));
+    let mut log = placed();
+    assert_eq!(log.state.settings.failures_age(), std::time::Duration::from_secs(3_600));
+    log.must(age(Some(90)));
+    assert_eq!(log.state.settings.failures_age(), std::time::Duration::from_secs(90));
+    for wrong in [0, 59, 30 * 24 * 3_600 + 1] {
+        assert!(matches!(log.void(age(Some(wrong))), Void::BadSpec { why } if why.contains("30 days")), "{wrong}");
+    }
+    log.must(age(None));
+    assert_eq!(log.state.settings.failures_age_s, None);
+    log.state.level = Level::POWER_CAN_BE_HELD;
+    assert!(matches!(log.void(age(Some(90))), Void::BadSpec { why } if why.contains("older version")));
+}
+
+// Starts, and locks that end with a life.
+
+#[test]
+fn what_is_set_to_started_is_held_until_somebody_has_looked() {
+    let mut log = placed();
+    log.must(Log::set_web(Requested::Started));
+    assert!(!log.web().held, "it was to run already");
+    log.must(Log::set_web(Requested::Stopped));
+    assert!(!log.web().held);
+    log.must(Log::set_web(Requested::Started));
+    assert!(log.web().held);
+    log.must(log.go());
+    assert!(!log.web().held);
+}
+
+#[test]
+fn row_34_a_start_is_held_and_a_dropped_lock_told_only_from_their_level_on() {
+    let told = |log: &Log| log.state.log.iter().any(|line| matches!(line.decision, Decision::LockDropped { .. }));
+    for (level, known) in [(Level::POWER_CAN_BE_HELD, false), (Level::STARTS_ARE_LOOKED_AT, true)] {
+        let mut log = placed();
+        log.state.level = level;
+        log.must(Log::set_web(Requested::Stopped));
+        log.must(Log::set_web(Requested::Started));
+        assert_eq!(log.web().held, known);
+        log.must(Command::SetLock { resource: web(), reason: Some("backup".into()) });
+        log.must(Log::fence("a", 1));
+        log.must(Log::fenced(1));
+        assert_eq!((log.web().locked.as_deref(), told(&log)), (None, known));
+    }
+}
+
+#[test]
+fn a_lock_that_ends_with_its_nodes_life_is_told_with_its_reason_and_once() {
+    let mut log = placed();
+    log.must(Command::SetLock { resource: web(), reason: Some("backup".into()) });
+    log.must(Log::fence("a", 1));
+    log.must(Log::fenced(1));
+    let said: Vec<String> = log.state.log.iter().map(|line| line.decision.to_string()).collect();
+    let last = said.last().unwrap();
+    assert_eq!(last, "the lock of web is off, since nothing runs on a any more: it was locked for \"backup\"");
+    let mut other = placed();
+    other.must(Log::fence("a", 1));
+    other.must(Log::fenced(1));
+    assert!(!other.state.log.iter().any(|line| matches!(line.decision, Decision::LockDropped { .. })));
+}
+
 #[test]
 fn who_holds_power_is_who_asks() {
     let mut signed = Command::Set(Setting::Hold { by: "somebody else".into(), reason: None }).signed("alice");

@@ -266,7 +266,7 @@ impl View<'_> {
                     && resource.requested == Requested::Started
             })
             .collect();
-        // What starts last leaves first.
+        // As the manager takes them: what starts first is soonest safe.
         all.sort_by_key(|(name, resource)| (resource.spec.class, resource.spec.order, *name));
         let failed = BTreeSet::new();
         let mut moves = Vec::new();
@@ -298,10 +298,29 @@ impl View<'_> {
             let returns = resource.spec.failback && to.is_some();
             moves.push(DrainMove { resource: name.clone(), to, live: resource.spec.live, returns, why });
         }
+        if moves.iter().any(|step| step.to.is_none()) {
+            conflicts.extend(self.by_hand(node));
+        }
         let empty = Command::SetMaintenance { node: node.clone(), on: true };
         conflicts.extend(self.breaks(&empty).map(|breaks| format!("the plan would break: {breaks}")));
         let at_once = u32::try_from(state.settings.moves_at_once()).unwrap_or(u32::MAX);
         Drain { node: node.clone(), moves, at_once, conflicts }
+    }
+}
+
+impl View<'_> {
+    /// How everything protected of a node finds room elsewhere, where the manager, which places one after another, finds
+    /// none: an operator can move it so.
+    fn by_hand(&self, node: &MemberName) -> Option<String> {
+        let found = planner::evacuate(&self.planned(), node, &[], BUDGET).ok()?;
+        if !found.stuck.is_empty() || found.moves.is_empty() {
+            return None;
+        }
+        let moves: Vec<String> = found.moves.iter().map(|(name, to)| format!("{name} to {to}")).collect();
+        Some(format!(
+            "everything protected fits elsewhere only if it is moved by hand before: {} (`tiebreaker resource migrate`)",
+            moves.join(", ")
+        ))
     }
 }
 

@@ -39,7 +39,7 @@ impl View<'_> {
                         memory: used.memory,
                     });
                 let view = ResourceView {
-                    seat: seat(resource),
+                    seat: if self.is_about_to_start(name, resource) { Seat::Nowhere } else { seat(resource) },
                     memory: resource.spec.memory,
                     cpu_milli: resource.spec.milli_cpus.and_then(|milli| u32::try_from(milli).ok()),
                     measured,

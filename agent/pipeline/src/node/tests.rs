@@ -698,6 +698,7 @@ fn nothing_starts_while_the_watchdog_is_being_disarmed() {
     a.stopped(Found::Stopped);
     assert!(a.took(&Action::Disarm));
     a.log.must(Log::set_web(Requested::Started));
+    a.log.must(a.log.go());
     a.keep();
     assert_eq!(a.find(OperationKind::Start), None);
     a.event(Event::Disarmed(Ok(())));

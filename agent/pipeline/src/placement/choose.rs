@@ -357,6 +357,43 @@ fn settle(field: Field, wish: &Wish<'_>, outcome: Outcome, why: impl Fn(&MemberN
     choice
 }
 
+/// Whether the hard rules allow a resource on a node that is to run it: where its storage is, strict rules, what it is kept
+/// apart from, where what it belongs with is, and memory.
+///
+/// # Errors
+/// Which rule is in the way.
+pub fn may_be_on(
+    picture: &Picture,
+    rules: &EffectiveRules,
+    resource: &ResourceName,
+    node: &MemberName,
+) -> Result<(), LeftOut> {
+    if !picture.has_what_it_needs(node, resource) {
+        return Err(LeftOut::NotThere);
+    }
+    picture.fits(node, &BTreeSet::from([resource])).map_err(LeftOut::TooSmall)?;
+    if !rules.speak_of(resource) {
+        return Ok(());
+    }
+    if let Some(belongs) = rules.node_rule(resource)
+        && priority(belongs, node).is_none()
+    {
+        return Err(LeftOut::NotAllowed { rule: belongs.rule.clone() });
+    }
+    let surroundings = Surroundings::of(picture, rules, resource);
+    if let Some((peer, rule)) = surroundings.apart.get(node) {
+        return Err(LeftOut::Apart { peer: (*peer).clone(), rule: (*rule).clone() });
+    }
+    // Company on nodes that take nothing waits for nobody.
+    let takers = picture.takers().cloned().collect();
+    match surroundings.majority(&takers) {
+        Some(at) if !surroundings.together.contains_key(node) => {
+            Err(LeftOut::Together { rule: rules.tie(resource).cloned(), at })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Step 2.
 fn stays_without_failback(
     picture: &Picture,

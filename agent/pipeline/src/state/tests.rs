@@ -183,6 +183,20 @@ fn the_hold_of_the_third_level_is_pinned() {
 }
 
 #[test]
+fn the_setting_and_the_line_of_the_fourth_level_are_pinned() {
+    let all = [Some(90), None].map(|age| Command::Set(Setting::FailuresAge(age)));
+    let line = Decision::LockDropped { resource: web(), node: member("a"), reason: "backup".into() };
+    let mut found = hex(&bytes(&line)) + "\n";
+    found.extend(all.iter().map(|command| hex(&bytes(command)) + "\n"));
+    let text = pinned("starts-level4.hex", &found);
+    let mut blocks = text.split("\n\n").map(unhex);
+    assert_eq!(ciborium::from_reader::<Decision, _>(&blocks.next().unwrap()[..]).unwrap(), line);
+    for (block, command) in blocks.zip(all) {
+        assert_eq!(ciborium::from_reader::<Command, _>(&block[..]).unwrap(), command);
+    }
+}
+
+#[test]
 fn a_state_from_before_levels_is_at_the_first_and_its_encoding_is_what_it_was() {
     let state = everything();
     let fields: BTreeMap<String, ciborium::Value> = ciborium::from_reader(&state.encode()[..]).unwrap();

@@ -217,6 +217,52 @@ fn a_move_that_leaves_no_room_for_a_failure_is_told_apart_from_one_that_does() {
 }
 
 #[test]
+fn a_drain_shows_the_order_in_which_the_manager_begins() {
+    let (mut lead, big, _) = packed();
+    let late = put(&mut lead.log, "late", 1, "a");
+    let mut spec = lead.log.state.resources[&big].spec.clone();
+    (spec.order, spec.memory) = (5, Some(1));
+    lead.log.must(Command::SetResource { name: big.clone(), spec: Some(spec), requested: Requested::Started });
+    let shown: Vec<_> = lead.view().drain(&member("a")).moves.into_iter().map(|step| step.resource).collect();
+    assert_eq!(shown, [late.clone(), big.clone()]);
+    lead.log.must(maintenance("a", true));
+    let resources = [&big, &late].map(|name| (name.clone(), Observed::Running)).into();
+    let applied = lead.log.state.applied;
+    lead.hear("a", crate::report::Report { resources, ..report(applied, None) });
+    for node in ["b", "c"] {
+        lead.hear(node, report(applied, None));
+    }
+    let begun: Vec<_> = lead
+        .proposals()
+        .into_iter()
+        .filter_map(|command| match command {
+            Command::Release { resource, .. } => Some(resource),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(begun, shown);
+}
+
+#[test]
+fn a_drain_that_the_manager_can_only_half_make_says_how_it_is_made_by_hand() {
+    let mut log = Log::new(Rules::ALL);
+    for (node, memory) in [("a", 8), ("b", 4), ("c", 3)] {
+        admitted(&mut log, node, memory);
+    }
+    let (first, second) = (put(&mut log, "first", 3, "a"), put(&mut log, "second", 4, "a"));
+    let mut lead = Lead::new(log);
+    let applied = lead.log.state.applied;
+    for node in ["a", "b", "c"] {
+        lead.hear(node, report(applied, None));
+    }
+    let drain = lead.view().drain(&member("a"));
+    let to: Vec<_> = drain.moves.iter().map(|step| (&step.resource, step.to.clone())).collect();
+    assert_eq!(to, [(&first, Some(member("b"))), (&second, None)]);
+    let by_hand = drain.conflicts.iter().find(|said| said.contains("by hand")).expect("both fit elsewhere");
+    assert!(by_hand.contains("second to b") && by_hand.contains("first to c"), "{by_hand}");
+}
+
+#[test]
 fn an_operators_move_waits_for_its_turn_like_a_drains() {
     let (mut lead, _, small) = packed();
     let to_b = |lead: &Lead, name| lead.view().moving(name, &member("b"), false);

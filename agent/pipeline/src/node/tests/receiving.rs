@@ -93,6 +93,7 @@ fn what_shall_stop_before_it_was_received_isnt_received_later() {
     a.stopped(Found::Stopped);
     assert_eq!(a.observed(), Observed::Stopped);
     a.log.must(Log::set_web(Requested::Started));
+    a.log.must(a.log.go());
     rearm(&mut a);
     a.begun(OperationKind::Start);
 }

@@ -1,0 +1,90 @@
+//! What is about to start where it is placed. Somebody has set it to started, and while it was stopped nobody has looked
+//! whether rules and memory allow it there: where they don't, it is placed anew. Until then it counts nowhere, like what has
+//! no node yet: nothing that runs makes room for it or follows it.
+
+use super::{Round, Why};
+use crate::command::Command;
+use crate::manager::View;
+use crate::name::{MemberName, ResourceName};
+use crate::placement::choose::{LeftOut, Preference, may_be_on};
+use crate::placement::picture::Seat;
+use crate::report::Observed;
+use crate::resource::{MoveReason, Phase, Requested, Resource};
+
+impl Round<'_> {
+    /// What becomes of it before it is let start; `None` where it may start here in its turn.
+    pub(super) fn about_to_start(
+        &mut self,
+        name: &ResourceName,
+        resource: &Resource,
+        node: &MemberName,
+        observed: &Observed,
+    ) -> Option<Why> {
+        if !self.view.is_fresh(resource) {
+            return None;
+        }
+        match observed {
+            Observed::Stopped => {}
+            // Nothing is to be chosen any more.
+            Observed::Running => {
+                self.propose(Command::Go { resource: name.clone(), generation: resource.generation });
+                return Some(Why::Deciding);
+            }
+            Observed::Sent
+            | Observed::Starting
+            | Observed::Stopping
+            | Observed::Moving
+            | Observed::Unknown { .. }
+            | Observed::Failed { .. }
+            | Observed::StopFailed { .. }
+            | Observed::MoveFailed { .. } => return None,
+        }
+        // What is on its way may take the room that is seen here.
+        if let Err(why) = self.may_choose() {
+            return Some(why);
+        }
+        match may_be_on(&self.picture, &self.rules, name, node) {
+            Ok(()) => {
+                self.seat(name, resource, Seat::On(node.clone()));
+                None
+            }
+            Err(against) => Some(self.place_anew(name, resource, node, &against)),
+        }
+    }
+
+    /// It goes to a node that may have it, or waits for one.
+    fn place_anew(&mut self, name: &ResourceName, resource: &Resource, node: &MemberName, against: &LeftOut) -> Why {
+        if let Err(why) = self.turn(resource).and_then(|()| self.may_be_given_a_node()) {
+            return why;
+        }
+        let takes = self.picture.nodes.get_mut(node).map(|seen| std::mem::replace(&mut seen.may_take, false));
+        let choice = self.choose(name, resource, Preference::BestScore, None, None);
+        if let (Some(takes), Some(seen)) = (takes, self.picture.nodes.get_mut(node)) {
+            seen.may_take = takes;
+        }
+        let Some(to) = choice.node().cloned() else {
+            let here = format!("{node}: ");
+            let others = self.view.absences(&choice).into_iter().filter(|why| !why.starts_with(&here));
+            return Why::NoNode { why: std::iter::once(format!("{node}: {against}")).chain(others).collect() };
+        };
+        self.given += 1;
+        self.release(name, resource, &to, MoveReason::Better { why: format!("it may not start on {node}: {against}") });
+        Why::Deciding
+    }
+}
+
+impl View<'_> {
+    /// True for what was set to started since the machine of its node has booted, and waits. What was placed there before had
+    /// its room all the time.
+    fn is_fresh(&self, resource: &Resource) -> bool {
+        let Phase::Placed { node } = &resource.phase else { return false };
+        let since_boot = self.state.life(node).is_some_and(|life| resource.since > life.since);
+        resource.held && resource.requested == Requested::Started && since_boot
+    }
+
+    /// The same, where it isn't found running.
+    pub(in crate::manager) fn is_about_to_start(&self, name: &ResourceName, resource: &Resource) -> bool {
+        let runs = |node| self.observed(name, resource, node).is_some_and(Observed::is_running);
+        self.is_fresh(resource) && !resource.phase.owner().is_some_and(runs)
+    }
+}
