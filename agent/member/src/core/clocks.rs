@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::name::MemberName;
 use tiebreaker_pipeline::time::Reading;
 
@@ -41,6 +42,8 @@ impl Core {
         self.clocks.own = fault;
         if let Some(fault) = fault
             && !self.stopped
+            // An older version can't read it.
+            && self.state.level >= Level::STARTS_ARE_LOOKED_AT
         {
             let others: Vec<MemberName> =
                 self.state.members.keys().filter(|name| **name != self.name).cloned().collect();

@@ -1,5 +1,6 @@
 //! What this member did and saw itself: operations, probes, its watchdog, its leases, its power devices. The log knows
-//! what was decided; only the member knows what came of it. Nothing decides by a journal, so it is kept in memory alone.
+//! what was decided; only the member knows what came of it. Nothing decides by a journal: the shell keeps it on the disk as well as
+//! that goes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -119,6 +120,11 @@ pub enum Deed {
     },
     /// Its wall clock is wrong, or has jumped.
     ClockWrong(ClockFault),
+    /// This journal can't be kept on the disk.
+    JournalNotKept {
+        /// Why.
+        why: String,
+    },
     /// It leads from now on.
     Leads {
         /// In this term.
@@ -162,6 +168,7 @@ impl fmt::Display for Deed {
                 write!(f, "power device {device} of {node} answered {}: {}", word(*command), said(result))
             }
             Self::ClockWrong(fault) => fault.fmt(f),
+            Self::JournalNotKept { why } => f.write_str(why),
             Self::Leads { term } => write!(f, "it leads, in term {term}"),
             Self::LeadsNoMore => f.write_str("it leads no more"),
         }
@@ -190,6 +197,8 @@ fn said(result: &DeviceResult) -> String {
 #[derive(Default)]
 pub(super) struct Journal {
     lines: VecDeque<JournalLine>,
+    /// So many of the last ones have not been handed out to be kept.
+    fresh: usize,
     operations: BTreeMap<OperationId, (ResourceName, OperationKind)>,
     found: BTreeMap<ResourceName, &'static str>,
     devices: BTreeMap<u64, (MemberName, String, DeviceCommand)>,
@@ -209,6 +218,21 @@ impl Journal {
             self.lines.pop_front();
         }
         self.lines.push_back(JournalLine { at_ms, deed });
+        self.fresh = (self.fresh + 1).min(self.lines.len());
+    }
+
+    /// What came since the last call, oldest first.
+    pub fn fresh(&mut self) -> Vec<JournalLine> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh == 0 { Vec::new() } else { self.last(fresh) }
+    }
+
+    /// What earlier processes of this member have left, oldest first.
+    pub fn precede(&mut self, lines: Vec<JournalLine>) {
+        let room = JOURNAL_MAX.saturating_sub(self.lines.len());
+        for line in lines.into_iter().rev().take(room) {
+            self.lines.push_front(line);
+        }
     }
 
     /// What the node's executor or watchdog has reported.
@@ -297,7 +321,7 @@ impl Journal {
                 return;
             }
         }
-        self.write(at_ms, Deed::DeviceSaid { node, device, command, result: result.clone() });
+        self.write(at_ms, Deed::DeviceSaid { node, device, command, result: brief(result) });
     }
 
     /// Whether the node has a lease, and in which term the member leads.
@@ -315,6 +339,14 @@ impl Journal {
     /// What is known of resources that are gone needn't be remembered.
     pub fn forget(&mut self, is_there: impl Fn(&ResourceName) -> bool) {
         self.found.retain(|name, _| is_there(name));
+    }
+}
+
+fn brief(result: &DeviceResult) -> DeviceResult {
+    match result {
+        DeviceResult::Refused { why } => DeviceResult::Refused { why: cut(why) },
+        DeviceResult::Unanswered { why } => DeviceResult::Unanswered { why: cut(why) },
+        DeviceResult::IsOn | DeviceResult::IsOff { .. } | DeviceResult::Taken => result.clone(),
     }
 }
 
@@ -360,6 +392,23 @@ mod tests {
         assert_eq!(journal.last(usize::MAX).len(), JOURNAL_MAX);
         assert_eq!(journal.last(1)[0].deed, Deed::Leads { term: JOURNAL_MAX as u64 });
         assert_eq!(journal.last(usize::MAX)[0].at_ms, 1);
+    }
+
+    #[test]
+    fn what_is_new_is_handed_out_once_and_what_was_before_stands_before_it() {
+        let line = |at_ms| JournalLine { at_ms, deed: Deed::Up };
+        let mut journal = Journal::default();
+        journal.write(7, Deed::Up);
+        journal.precede((0..JOURNAL_MAX as u64).map(line).collect());
+        assert_eq!(journal.last(usize::MAX).len(), JOURNAL_MAX);
+        assert_eq!(journal.last(2), [line(JOURNAL_MAX as u64 - 1), line(7)]);
+        assert_eq!(journal.last(usize::MAX)[0], line(1), "the oldest has to go");
+        assert_eq!(journal.fresh(), [line(7)]);
+        assert_eq!(journal.fresh(), []);
+        for at_ms in 0..JOURNAL_MAX as u64 + 9 {
+            journal.write(at_ms, Deed::Up);
+        }
+        assert_eq!(journal.fresh().len(), JOURNAL_MAX, "nobody has asked for long");
     }
 
     #[test]

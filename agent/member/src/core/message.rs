@@ -70,8 +70,13 @@ pub enum Message {
         /// What is wrong, and the way out, in words for an operator.
         what: String,
     },
-    /// The sender's wall clock is wrong.
+    /// The sender's wall clock is wrong. From the fourth feature level on.
     Clock(ClockFault),
+    /// The sender can't keep its journal on its disk. From the fourth feature level on.
+    JournalNotKept {
+        /// Why, and the way out, in words for an operator.
+        what: String,
+    },
 }
 
 impl Message {
@@ -87,7 +92,8 @@ impl Message {
             | Self::Recalled { .. }
             | Self::Mark { .. }
             | Self::Trouble { .. }
-            | Self::Clock(_) => None,
+            | Self::Clock(_)
+            | Self::JournalNotKept { .. } => None,
         }
     }
 }
@@ -374,6 +380,7 @@ mod tests {
             Message::Mark { index: 640, digest: 0x0123_4567_89ab_cdef },
             Message::Clock(ClockFault::NeverSet),
             Message::Clock(ClockFault::Jumped { by_s: -3_600 }),
+            Message::JournalNotKept { what: "no space".into() },
         ];
         let mut found = String::new();
         for message in messages {

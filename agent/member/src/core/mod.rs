@@ -6,10 +6,12 @@
 mod clocks;
 mod copies;
 mod journal;
+mod kept;
 mod leading;
 mod message;
 mod met;
 mod parting;
+mod powered;
 mod recall;
 mod replicas;
 mod requests;
@@ -38,9 +40,11 @@ use clocks::Clocks;
 use copies::{Copies, Stranger};
 use journal::Journal;
 pub use journal::{Deed, JOURNAL_MAX, JournalLine};
+use kept::Kept;
 use leading::{Flaps, Leading};
 pub use message::{Message, Origin, Reply, Request};
 use met::Met;
+use powered::PowerOns;
 use recall::Recall;
 use replicas::Replicas;
 use requests::AskedMove;
@@ -200,6 +204,8 @@ pub struct Core {
     copies: Copies,
     surroundings: Surroundings,
     journal: Journal,
+    kept: Kept,
+    power_ons: PowerOns,
     /// The last batch for the disk, and the last that is durable.
     last_batch: u64,
     durable: u64,
@@ -252,6 +258,8 @@ impl Core {
             copies: Copies::default(),
             surroundings: Surroundings::default(),
             journal: Journal::default(),
+            kept: Kept::default(),
+            power_ons: PowerOns::default(),
             last_batch: 0,
             durable: 0,
             goes_after: None,
@@ -354,6 +362,7 @@ impl Core {
             Message::Recalled { id, promise } => self.recalled(from, id, promise),
             Message::Trouble { what } => self.trouble(moment, from, &what),
             Message::Clock(fault) => self.clock_of(moment, from, fault),
+            Message::JournalNotKept { what } => self.journal_of(moment, from, &what),
             Message::Mark { index, digest } => self.marked(from, index, digest),
             Message::Renew(renew) => {
                 let leadership = self.raft.leadership(moment.now);
@@ -457,6 +466,7 @@ impl Core {
     /// A power device has answered.
     pub fn device_done(&mut self, moment: Moment, token: u64, result: fencer::DeviceResult) {
         self.journal.device_done(moment.wall_ms, token, &result);
+        self.power_ons.done(moment.now, token, &result);
         if let Some(fencer) = &mut self.fencer
             && self.parting.is_none()
         {
@@ -716,6 +726,8 @@ impl Core {
     fn after_change(&mut self, moment: Moment) {
         let resources = &self.state.resources;
         self.journal.forget(|name| resources.contains_key(name));
+        let members = &self.state.members;
+        self.power_ons.forget(|name| members.contains_key(name));
         let next = self.state.next_raft_id;
         self.newcomers.retain(|id, _| *id >= next);
         self.count_answers();
@@ -768,6 +780,7 @@ impl Core {
                 }
                 fencer::Action::Command { token, node, device, command, .. } => {
                     self.journal.device(moment.wall_ms, token, &node, &device, command);
+                    self.power_ons.told(token, &node, command);
                     self.actions.push_back(Action::Device { token, node, device, command });
                 }
                 fencer::Action::Propose(command) => {
@@ -822,12 +835,13 @@ impl Core {
         }
     }
 
-    fn answer(&mut self, moment: Moment, from: &MemberName, renew: Renew) -> Answer {
+    fn answer(&mut self, moment: Moment, from: &MemberName, mut renew: Renew) -> Answer {
         let leadership = self.raft.leadership(moment.now);
         let leads = matches!(leadership.role, RaftRole::Leader { .. });
         let odd = self.is_odd();
         match (&mut self.leading, leadership.role) {
             (Some(leading), RaftRole::Leader { lease_until }) if leading.leases.term() == leadership.term && !odd => {
+                self.power_ons.complete(moment.now, &mut renew, from);
                 let stranger = Stranger::of(&self.state, from, &renew);
                 let answer = leading.leases.renew(moment.now, &self.state, lease_until, leadership.commit, from, renew);
                 self.copies.answered(moment.now, &self.state, from, stranger, &answer.verdict);

@@ -499,6 +499,7 @@ impl Core {
     fn alarms(&self, now: Reading) -> Vec<String> {
         let mut alarms = self.troubles.alarms(&self.name, now);
         alarms.extend(self.clocks.alarms(&self.name, now));
+        alarms.extend(self.kept.alarms(&self.name, now));
         alarms.extend(self.replicas.alarms());
         alarms.extend(self.copies.alarms(&self.state, now));
         alarms.extend(self.waiting_votes());

@@ -4,6 +4,7 @@
 mod disk;
 #[cfg(test)]
 mod full_tests;
+mod keeper;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use crate::link::{
 };
 use crate::store::{Aside, RaftStore, StoreError};
 use disk::{Disk, Writer};
+use keeper::Keeper;
 
 /// Who was heard within this time counts as heard.
 const HEARD_WITHIN: Duration = Duration::from_millis(1200);
@@ -215,6 +217,7 @@ pub struct Member {
     incoming: mpsc::Receiver<Incoming>,
     disk: Writer,
     store: PathBuf,
+    keeper: Keeper,
     told: mpsc::Receiver<Tell>,
     wants: mpsc::Sender<Want>,
     state: watch::Sender<Arc<State>>,
@@ -259,6 +262,7 @@ impl Member {
         let raft = Raft::new(RaftConfig::new(raft_id, rank, seed, tick), stored, clock::now())?;
         let node = config.node.map(|node| node::Node::new(clock::now(), node));
         config.time.floor().raise(state.newest_ms / 1000);
+        let (keeper, kept) = Keeper::start(&config.store);
         let core = Core::new(
             moment(),
             CoreConfig {
@@ -271,7 +275,8 @@ impl Member {
                 fences: config.fences,
                 rules: Rules::ALL,
             },
-        );
+        )
+        .remembering(kept);
         let (peers, peers_rx) = watch::channel(Arc::new(peer_table(core.state())));
         let link_config = LinkConfig {
             identity: config.identity,
@@ -291,6 +296,7 @@ impl Member {
             incoming,
             disk: Writer::start(store),
             store: config.store,
+            keeper,
             told,
             wants,
             state,
@@ -359,6 +365,7 @@ impl Member {
             warn!("this machine's wall clock is wrong: {fault}");
         }
         self.core.clock_seen(moment, news, self.wall.fault(moment.now));
+        self.core.journal_kept(moment, self.keeper.fault());
     }
 
     async fn take(&mut self, incoming: Incoming) {
@@ -495,6 +502,9 @@ impl Member {
                 }
             }
         }
+        for line in self.core.fresh_lines() {
+            self.keeper.keep(line);
+        }
         Ok(())
     }
 
@@ -563,6 +573,7 @@ fn is_urgent(message: &Message) -> bool {
         | Message::Told { .. }
         | Message::Trouble { .. }
         | Message::Clock(_)
+        | Message::JournalNotKept { .. }
         | Message::Mark { .. } => false,
     }
 }

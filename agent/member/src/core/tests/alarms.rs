@@ -50,6 +50,52 @@ impl Net {
 }
 
 #[test]
+fn a_journal_that_cant_be_kept_is_an_alarm_of_the_cluster_and_a_line_of_it_and_costs_nothing_else() {
+    let mut net = Net::up(&["a", "b"]);
+    net.hear();
+    let says = |net: &mut Net, member: &str, fault: Option<&str>| {
+        let moment = net.moment();
+        net.cores.get_mut(&name(member)).unwrap().journal_kept(moment, fault.map(str::to_owned));
+        net.settle();
+    };
+    says(&mut net, "b", Some("its journal can't be kept: no space"));
+    says(&mut net, "b", Some("its journal can't be kept: no space"));
+    for asked in ["pi", "b"] {
+        assert_eq!(net.alarms_of(asked, "journal"), ["b: its journal can't be kept: no space"]);
+    }
+    let lines = net.cores.get_mut(&name("b")).unwrap().fresh_lines();
+    let said = lines.iter().filter(|line| matches!(line.deed, Deed::JournalNotKept { .. })).count();
+    assert_eq!(said, 1, "{lines:?}");
+    assert_eq!(net.status("pi").votes, (3, 3));
+    assert!(matches!(net.ask("b", change(Profile::Fast), 1_000), Some(Reply::Done { .. })));
+    net.pass(31_000);
+    assert_eq!(net.alarms_of("pi", "journal"), Vec::<String>::new(), "it is not said any more");
+    says(&mut net, "b", None);
+    assert_eq!(net.alarms_of("b", "journal"), Vec::<String>::new());
+}
+
+#[test]
+fn row_34_what_an_older_member_cant_read_is_not_sent_to_it() {
+    let mut net = Net::of_level(&["a", "b"], Level::POWER_CAN_BE_HELD);
+    for member in ["a", "b", "pi"] {
+        net.start_knowing(member, Level::POWER_CAN_BE_HELD);
+    }
+    net.pass(10_000);
+    net.hear();
+    let moment = net.moment();
+    net.cores.get_mut(&name("b")).unwrap().journal_kept(moment, Some("its journal can't be kept".into()));
+    net.settle();
+    net.sees_its_clock("b", None, Some(ClockFault::NeverSet));
+    let about = |net: &mut Net, asked| net.alarms_of(asked, "b: its ").len();
+    assert_eq!(
+        (about(&mut net, "pi"), about(&mut net, "b")),
+        (0, 0),
+        "the leader answers for both, and hasn't heard of it"
+    );
+    assert_eq!(net.cores[&name("b")].kept.alarms(&name("b"), net.moment().now).len(), 1);
+}
+
+#[test]
 fn a_wrong_clock_is_an_alarm_of_the_cluster_and_a_line_in_its_members_journal() {
     let mut net = Net::up(&["a", "b"]);
     net.hear();
