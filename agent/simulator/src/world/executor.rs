@@ -9,7 +9,7 @@ use super::dice::MS;
 use super::event::Event;
 use super::machine::{Power, Who};
 use super::watchdog::Petter;
-use super::workload::{End, Mood, Order, Target};
+use super::workload::{End, Mood, Order, Sent, Target};
 use super::{Record, World};
 
 impl World {
@@ -43,7 +43,8 @@ impl World {
                     (false, true) => Mood::GOOD,
                     (false, false) => machine.mood,
                 };
-                let order = Order { instance, id, resource: resource.clone(), kind, spec: &spec, target };
+                let order =
+                    Order { instance, id, resource: resource.clone(), kind, spec: &spec, target, now: self.now };
                 let course = machine.workloads.begin(&mut self.dice, mood, order);
                 self.after(course.effect_in, Event::Effect { who, epoch, key: course.key });
                 self.after(course.ends_in, Event::End { who, epoch, key: course.key });
@@ -91,7 +92,7 @@ impl World {
             })
             .map(|(_, machine)| Target { machine: machine.name.clone(), epoch: machine.epoch })
             .collect();
-        if let Some((resource, to)) = self.machines[who].workloads.send(key, |to| ready.contains(to))
+        if let Some(Sent { resource, to, began }) = self.machines[who].workloads.send(key, |to| ready.contains(to))
             && let Some(to) = self.who(&to)
         {
             self.machines[to].workloads.receive(resource.clone());
@@ -100,7 +101,7 @@ impl World {
             }
             self.say(who, || format!("{resource} has moved live"));
             self.look_at_running(to, &resource);
-            self.look_at_arrival(who, to, &resource);
+            self.look_at_arrival(who, to, &resource, began);
             return;
         }
         if let Some(resource) = self.machines[who].workloads.take_effect(key) {

@@ -1,17 +1,19 @@
-//! The hard rules of placement: what is kept apart, where a strict rule allows a resource, and memory. They are checked
-//! where a resource is given a node, by the state in which that was applied, and from the operator's rules themselves, not
+//! The hard rules of placement: what is kept apart, where a strict rule or a resource's storage allows it, what belongs
+//! together, and memory. They are checked where a resource is given a node, and where one that was set to started is let
+//! start, by the state in which that was applied, and from the operator's rules themselves, not
 //! from what the manager makes of them.
 
 use std::collections::BTreeSet;
 
 use tiebreaker_pipeline::decision::{Decision, LogLine};
-use tiebreaker_pipeline::name::{MemberName, ResourceName};
+use tiebreaker_pipeline::name::{MemberName, ResourceName, RuleName};
 use tiebreaker_pipeline::placement::judge::judge_rules;
 use tiebreaker_pipeline::placement::rule::RuleKind;
 use tiebreaker_pipeline::resource::{Phase, Requested, Resource};
 use tiebreaker_pipeline::state::State;
 
 use super::World;
+use super::machine::Who;
 
 /// Where a resource takes room and is in the way of others: on both ends of a move.
 fn seats(resource: &Resource) -> impl Iterator<Item = &MemberName> {
@@ -54,6 +56,10 @@ const fn moves_the_goal(decision: &Decision) -> bool {
 
 /// Which hard rule is broken by a resource on a node, in words.
 fn broken(state: &State, resource: &ResourceName, node: &MemberName) -> Option<String> {
+    let storage = &state.resources.get(resource)?.spec.only_on;
+    if !storage.is_empty() && !storage.contains(node) {
+        return Some("its storage is not there".to_owned());
+    }
     let names: BTreeSet<MemberName> = state.nodes.keys().cloned().collect();
     let (_, faults) = judge_rules(&state.placement_rules, &names);
     let holds = state.placement_rules.iter().filter(|(name, rule)| {
@@ -81,7 +87,76 @@ fn broken(state: &State, resource: &ResourceName, node: &MemberName) -> Option<S
     (brings && promised > has).then(|| format!("{promised} bytes are promised there, and it has {has}"))
 }
 
+/// The node where a resource should have gone instead, since what it belongs with is there and nowhere else. Only where no
+/// rule sends the bundle to nodes: a preferred one may take its first before the others follow.
+fn company(state: &State, resource: &ResourceName, node: &MemberName) -> Option<(RuleName, MemberName)> {
+    let names: BTreeSet<MemberName> = state.nodes.keys().cloned().collect();
+    let (rules, faults) = judge_rules(&state.placement_rules, &names);
+    let bundle = rules.bundle(resource);
+    let failed = &state.resources.get(resource)?.failed_on;
+    if bundle.iter().any(|member| rules.node_rule(member).is_some() || rules.apart_from(member).next().is_some()) {
+        return None;
+    }
+    let holds = state.placement_rules.iter().find(|(name, rule)| {
+        rule.kind == RuleKind::Together
+            && !rule.disabled_by_operator
+            && !faults.contains_key(*name)
+            && rule.resources.contains(resource)
+    });
+    let mut at = BTreeSet::new();
+    for peer in bundle.iter().filter(|peer| **peer != resource).filter_map(|peer| state.resources.get(*peer)) {
+        match (&peer.phase, peer.requested) {
+            (Phase::Placed { node }, Requested::Started) if !peer.held => {
+                at.insert(node);
+            }
+            (Phase::Placed { .. }, Requested::Stopped | Requested::Disabled) => {}
+            // Where that one will be isn't settled.
+            _ => return None,
+        }
+    }
+    let storage = &state.resources.get(resource)?.spec.only_on;
+    let mut at = at.into_iter();
+    match (at.next(), at.next()) {
+        (Some(at), None) if at != node && (storage.is_empty() || storage.contains(at)) && !failed.contains_key(at) => {
+            holds.map(|(name, _)| (name.clone(), at.clone()))
+        }
+        (Some(_) | None, _) => None,
+    }
+}
+
+/// True for a node that takes resources, as far as the log says.
+fn takes(state: &State, node: &MemberName) -> bool {
+    let known = state.nodes.get(node).is_some_and(|node| !node.maintenance && node.leaving.is_none());
+    known && state.in_service(node) && state.unprotectable(node).is_none()
+}
+
+/// The state by which something that was set to started and runs nowhere yet was let start, if it was set since its node's
+/// machine has booted and nothing has changed since by which it would be judged otherwise. What waits like it takes no
+/// room.
+fn let_start(state: &State, resource: &ResourceName, node: &MemberName) -> Option<State> {
+    let known = state.resources.get(resource)?;
+    let life = state.life(node)?.since;
+    let set = |decision: &Decision| matches!(decision, Decision::ResourceSet { resource: set, .. } if set == resource);
+    let fresh = state.log.iter().any(|line| line.index > life && set(&line.decision));
+    let moved = state.log.iter().any(|line| line.index > known.since && moves_the_goal(&line.decision));
+    if !fresh || moved || known.phase != (Phase::Placed { node: node.clone() }) {
+        return None;
+    }
+    let mut begun = state.clone();
+    begun.resources.retain(|name, other| name == resource || !other.held);
+    Some(begun)
+}
+
 impl World {
+    /// What was set to started doesn't start where a hard rule forbids it.
+    pub(super) fn look_at_fresh_start(&mut self, who: Who, resource: &ResourceName) {
+        let node = self.machines[who].name.clone();
+        let Some(state) = let_start(&self.watch.committed, resource, &node) else { return };
+        if let Some(how) = broken(&state, resource, &node) {
+            self.violated("hard rules", format!("{resource} starts on {node}: {how}"));
+        }
+    }
+
     /// Nothing is given a node where a hard rule forbids it. What runs there already is only found there.
     pub(super) fn look_at_hard_rules(&mut self, before: &State, lines: &[LogLine]) {
         let settled_after = lines.iter().filter(|line| moves_the_goal(&line.decision)).map(|line| line.index).max();
@@ -95,6 +170,14 @@ impl World {
             let lives = self.machines.iter().any(|m| m.name == *node && m.workloads.is_alive(resource));
             if let Some(how) = broken(state, resource, node).filter(|_| !lives) {
                 found.push(format!("{resource} is given {node}: {how}"));
+            }
+            let assigned = matches!(line.decision, Decision::Assigned { .. });
+            if let Some((rule, at)) = company(state, resource, node).filter(|_| assigned && !lives)
+                && takes(state, &at)
+                && takes(before, &at)
+                && self.who(&at).is_some_and(|who| self.leader_hears(who))
+            {
+                found.push(format!("{resource} is given {node}: by the rule {rule} it belongs with what is on {at}"));
             }
         }
         for what in found {
@@ -164,10 +247,78 @@ mod tests {
         assert!(says(&state(Some(strict(true))), "n1").contains("doesn't name that node"));
         assert_eq!(says(&state(Some(strict(true))), "n2"), "");
         assert_eq!(says(&state(Some(strict(false))), "n1"), "");
+        let mut elsewhere = state(None);
+        let two = elsewhere.resources.get_mut(&resource("two")).expect("it is there");
+        two.spec.only_on = [node("n2")].into();
+        assert!(says(&elsewhere, "n1").contains("its storage is not there"));
+        assert_eq!(says(&elsewhere, "n2"), "");
         let mut small = state(None);
         small.nodes.get_mut(&node("n1")).expect("it is there").capacity.memory = Some(11);
         assert!(says(&small, "n1").contains("12 bytes are promised there, and it has 11"));
         small.resources.get_mut(&resource("one")).expect("it is there").requested = Requested::Stopped;
         assert_eq!(says(&small, "n1"), "", "what is stopped takes no room");
+    }
+
+    #[test]
+    fn what_belongs_with_something_that_has_settled_is_seen_to_go_elsewhere() {
+        let goes = |state: &State, to: &str| company(state, &resource("two"), &node(to)).map(|(_, at)| at);
+        let tied = state(Some(RuleKind::Together));
+        assert_eq!(goes(&tied, "n2"), Some(node("n1")));
+        assert_eq!(goes(&tied, "n1"), None);
+        assert_eq!(goes(&state(None), "n2"), None);
+        let mut failed = state(Some(RuleKind::Together));
+        let two = failed.resources.get_mut(&resource("two")).expect("it is there");
+        two.failed_on.insert(node("n1"), 1);
+        assert_eq!(goes(&failed, "n2"), None, "it may leave where it failed");
+        let mut moving = state(Some(RuleKind::Together));
+        let one = moving.resources.get_mut(&resource("one")).expect("it is there");
+        one.phase = Phase::Releasing { node: node("n1"), to: None, why: MoveReason::Asked };
+        assert_eq!(goes(&moving, "n2"), None, "where that one will be isn't settled");
+    }
+
+    #[test]
+    fn a_start_is_judged_by_the_state_in_which_it_was_let_go() {
+        let mut state = state(Some(RuleKind::Apart));
+        let apply = |state: &mut State, index, command| {
+            let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 0, command };
+            state.apply(index, entry).expect("it can be applied");
+        };
+        let admit = Command::Admit {
+            node: node("n1"),
+            incarnation: 1,
+            boot: "boot".into(),
+            watchdog: None,
+            machine: None,
+            closed: 0,
+            capacity: tiebreaker_pipeline::report::Capacity::default(),
+            booted_in_ms: 0,
+        };
+        apply(&mut state, 2, admit);
+        let put = |state: &mut State, name: &str, held| {
+            let one = state.resources.get_mut(&resource(name)).expect("it is there");
+            (one.phase, one.held) = (Phase::Placed { node: node("n1") }, held);
+        };
+        put(&mut state, "one", false);
+        put(&mut state, "two", false);
+        for (index, requested) in [(3, Requested::Stopped), (4, Requested::Started)] {
+            apply(&mut state, index, Command::SetResource { name: resource("two"), spec: None, requested });
+        }
+        let judged = |state: &State| {
+            let begun = let_start(state, &resource("two"), &node("n1"))?;
+            broken(&begun, &resource("two"), &node("n1"))
+        };
+        let generation = state.resources[&resource("two")].generation;
+        apply(&mut state, 5, Command::Go { resource: resource("two"), generation });
+        assert!(judged(&state).is_some_and(|how| how.contains("apart from one")));
+        put(&mut state, "one", true);
+        assert_eq!(judged(&state), None, "that one waits as well");
+        put(&mut state, "one", false);
+        let rule = PlacementRule {
+            resources: [resource("one"), resource("two")].into(),
+            kind: RuleKind::Apart,
+            disabled_by_operator: false,
+        };
+        apply(&mut state, 6, Command::SetRule { name: RuleName::new("late").expect("a valid name"), rule });
+        assert_eq!(judged(&state), None, "the rule came when it had been let go");
     }
 }

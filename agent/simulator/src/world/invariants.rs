@@ -161,6 +161,18 @@ impl World {
         }
     }
 
+    /// True where the leader has heard a machine without a gap for so long that whatever it has decided lately it has
+    /// decided with that one there.
+    pub(super) fn leader_hears(&self, who: Who) -> bool {
+        let leader = (0..self.machines.len()).find(|who| {
+            self.machines[*who].process.as_ref().is_some_and(|process| matches!(process.leads, Some((_, true))))
+        });
+        leader.and_then(|leader| self.machines[leader].process.as_ref()).is_some_and(|process| {
+            let heard = process.heard[who];
+            self.now - heard.any <= HEARD_WITHIN && self.now - heard.without_gap_since > TOLD_WITHIN
+        })
+    }
+
     /// A node that counts as lost: not one whose lease may still run while another node in service hears it, both seen
     /// from the other node and from the leader for so long that every report has told it.
     fn look_at_loss(&mut self, node: &MemberName) {
@@ -243,6 +255,7 @@ impl World {
             let what = format!("{} begins to start {resource} with its watchdog not armed", machine.name);
             return self.violated("nothing runs unguarded", what);
         }
+        self.look_at_fresh_start(who, resource);
         for (other, machine) in self.machines.iter().enumerate() {
             if other != who && machine.workloads.is_alive(resource) {
                 let what = format!("{} begins to start {resource}, alive on {}", self.machines[who].name, machine.name);
@@ -262,10 +275,12 @@ impl World {
     }
 
     /// What comes live comes behind an armed watchdog, where anybody relies on that. But a machine whose host paused it
-    /// between the word to send and the sending can't know how long ago that was.
-    pub(crate) fn look_at_arrival(&mut self, from: Who, who: Who, resource: &ResourceName) {
-        let source = &self.machines[from];
-        if !self.is_protected(resource) || (source.kind.pausable && source.halts > 0) {
+    /// between the word to send and the sending can't know how long ago that was, until its lease is over by its own clock:
+    /// the next one comes with all that was decided meanwhile.
+    pub(crate) fn look_at_arrival(&mut self, from: Who, who: Who, resource: &ResourceName, began: u64) {
+        let lease = u64::try_from(self.watch.committed.longest_lease().as_nanos()).unwrap_or(u64::MAX);
+        let late = self.machines[from].paused_until.is_some_and(|end| began <= end.saturating_add(lease + SEC));
+        if !self.is_protected(resource) || late {
             return;
         }
         let machine = &self.machines[who];

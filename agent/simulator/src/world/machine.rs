@@ -165,6 +165,9 @@ pub struct Machine {
     pub(crate) epoch: u64,
     pub(crate) halted: Option<Halt>,
     pub(crate) halted_at: u64,
+    /// When its host last let a paused one go on: until its lease is over by its own clock, which stood still, it doesn't
+    /// know how late it is.
+    pub(crate) paused_until: Option<u64>,
     /// Counts halts, so that only the last one is taken back.
     pub(crate) halts: u64,
     /// What waits for the end of the halt.
@@ -222,6 +225,7 @@ impl Machine {
             epoch: 0,
             halted: None,
             halted_at: 0,
+            paused_until: None,
             halts: 0,
             frozen: VecDeque::new(),
             process: None,

@@ -167,6 +167,7 @@ impl World {
         machine.stops += 1;
         machine.held.clear();
         machine.halted = None;
+        machine.paused_until = None;
         machine.halts += 1;
         machine.frozen.clear();
         machine.disk.crash(&mut self.dice);
@@ -276,6 +277,9 @@ impl World {
             return self.reset(who, "somebody resets it");
         }
         machine.halted = None;
+        if halt == Halt::Paused {
+            machine.paused_until = Some(now);
+        }
         machine.clock.resume(now);
         machine.dog.stood_still(now - machine.halted_at);
         let frozen = std::mem::take(&mut machine.frozen);

@@ -98,6 +98,16 @@ pub(crate) struct Operation {
     found: Found,
     /// To where it moves live.
     target: Option<Target>,
+    /// When it began, in true time.
+    began: u64,
+}
+
+/// What has just moved live.
+pub(crate) struct Sent {
+    pub(crate) resource: ResourceName,
+    pub(crate) to: MemberName,
+    /// When that began, in true time.
+    pub(crate) began: u64,
 }
 
 /// The other end of a live move.
@@ -118,6 +128,8 @@ pub(crate) struct Order<'a> {
     pub(crate) spec: &'a ResourceSpec,
     /// To where it moves live.
     pub(crate) target: Option<Target>,
+    /// True time.
+    pub(crate) now: u64,
 }
 
 /// How an operation will go, in spans from now.
@@ -188,7 +200,7 @@ impl Workloads {
     }
 
     pub(crate) fn begin(&mut self, dice: &mut Dice, mood: Mood, order: Order<'_>) -> Course {
-        let Order { instance, id, resource, kind, spec, target } = order;
+        let Order { instance, id, resource, kind, spec, target, now } = order;
         let key = self.next_key;
         self.next_key += 1;
         let (timeout_ms, effect) = match kind {
@@ -227,8 +239,10 @@ impl Workloads {
                 (effect, Outcome::Done, dice.below(ends), ends)
             }
         };
-        self.operations
-            .insert(key, Operation { resource, kind, id, instance, effect, outcome, found: unknown, target });
+        self.operations.insert(
+            key,
+            Operation { resource, kind, id, instance, effect, outcome, found: unknown, target, began: now },
+        );
         Course { key, effect_in, ends_in }
     }
 
@@ -256,7 +270,7 @@ impl Workloads {
     }
 
     /// The moment of a live move has come: what moves, and to where, if it still runs here. From here on it doesn't.
-    pub(crate) fn send(&mut self, key: u64, takes: impl FnOnce(&Target) -> bool) -> Option<(ResourceName, MemberName)> {
+    pub(crate) fn send(&mut self, key: u64, takes: impl FnOnce(&Target) -> bool) -> Option<Sent> {
         let op = self.operations.get_mut(&key).filter(|op| op.effect == Effect::Sends)?;
         op.effect = Effect::Nothing;
         let to = op.target.clone()?;
@@ -265,7 +279,7 @@ impl Workloads {
             return None;
         }
         self.running.remove(&op.resource);
-        Some((op.resource.clone(), to.machine))
+        Some(Sent { resource: op.resource.clone(), to: to.machine, began: op.began })
     }
 
     /// A live move has brought a resource here.
