@@ -220,6 +220,9 @@ pub struct Resource {
     /// Its owner may adopt it, but not start it before its turn has come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Somebody has set it to started, and nobody has looked yet whether it may start where it is placed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// The node that it left for maintenance or a shutdown, and returns to if failback says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<MemberName>,

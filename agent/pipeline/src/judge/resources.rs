@@ -37,6 +37,7 @@ impl State {
             relocations: 0,
             failed_on: BTreeMap::new(),
             held: false,
+            fresh: false,
             home: None,
             first,
             locked: None,
@@ -97,8 +98,9 @@ impl State {
         };
         // While it was stopped it was nobody's neighbour: rules and memory may be against its node by now.
         let looks = starts && looked_at && matches!(phase, Phase::Placed { .. });
-        if let Some(resource) = self.resources.get_mut(&name).filter(|_| looks) {
-            resource.held = true;
+        if let Some(resource) = self.resources.get_mut(&name) {
+            resource.held |= looks;
+            resource.fresh = looks || (resource.fresh && requested == Requested::Started);
         }
         self.decide(&name, phase);
         self.say(at, Decision::ResourceSet { resource: name, requested });
@@ -120,6 +122,7 @@ impl State {
         if let Some(resource) = self.resources.get_mut(name) {
             if !matches!(phase, Phase::Placed { .. }) {
                 resource.arriving = None;
+                resource.fresh = false;
             }
             resource.phase = phase;
             resource.generation = generation;
@@ -299,6 +302,7 @@ impl State {
         };
         if resource.held {
             resource.held = false;
+            resource.fresh = false;
         } else {
             resource.arriving = None;
         }
@@ -364,6 +368,7 @@ impl State {
         let failed = failed_move(resource, &to, at).filter(|_| counted);
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.held = false;
+            resource.fresh = false;
             resource.first = None;
             resource.moves_failed.clone_from(&failed);
             if resource.home.as_ref() == Some(&to) {

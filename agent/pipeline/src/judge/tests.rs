@@ -759,9 +759,18 @@ fn what_is_set_to_started_is_held_until_somebody_has_looked() {
     log.must(Log::set_web(Requested::Stopped));
     assert!(!log.web().held);
     log.must(Log::set_web(Requested::Started));
-    assert!(log.web().held);
+    assert!(log.web().held && log.web().fresh);
+    log.must(Log::admit("a", 2, "boot-a1", 0));
+    log.must(Log::set_web(Requested::Started));
+    assert!(log.web().held && log.web().fresh, "nobody has looked yet, whatever its agent does");
     log.must(log.go());
-    assert!(!log.web().held);
+    assert!(!log.web().held && !log.web().fresh);
+    for end in [Requested::Stopped, Requested::Disabled] {
+        log.must(Log::set_web(Requested::Stopped));
+        log.must(Log::set_web(Requested::Started));
+        log.must(Log::set_web(end));
+        assert!(!log.web().fresh, "it isn't to start any more");
+    }
 }
 
 #[test]

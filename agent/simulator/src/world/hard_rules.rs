@@ -130,20 +130,27 @@ fn takes(state: &State, node: &MemberName) -> bool {
     known && state.in_service(node) && state.unprotectable(node).is_none()
 }
 
-/// The state by which something that was set to started and runs nowhere yet was let start, if it was set since its node's
-/// machine has booted and nothing has changed since by which it would be judged otherwise. What waits like it takes no
-/// room.
+/// The state by which something that was set to started was let start, if nothing has changed since by which it would be
+/// judged otherwise. What waits as well takes no room.
 fn let_start(state: &State, resource: &ResourceName, node: &MemberName) -> Option<State> {
     let known = state.resources.get(resource)?;
-    let life = state.life(node)?.since;
-    let set = |decision: &Decision| matches!(decision, Decision::ResourceSet { resource: set, .. } if set == resource);
-    let fresh = state.log.iter().any(|line| line.index > life && set(&line.decision));
+    // It was set to started after it had been set to something else: it was let go since, and neither given a node nor
+    // booted under.
+    let about = |decision: &Decision| match decision {
+        Decision::ResourceSet { resource: about, requested } => (about == resource).then_some(Some(*requested)),
+        Decision::Assigned { resource: about, .. } => (about == resource).then_some(None),
+        Decision::Admitted { node: about, .. } => (about == node).then_some(None),
+        _ => None,
+    };
+    let mut last = state.log.iter().rev().filter_map(|line| about(&line.decision));
+    let fresh = last.next() == Some(Some(Requested::Started))
+        && last.next().flatten().is_some_and(|before| before != Requested::Started);
     let moved = state.log.iter().any(|line| line.index > known.since && moves_the_goal(&line.decision));
     if !fresh || moved || known.phase != (Phase::Placed { node: node.clone() }) {
         return None;
     }
     let mut begun = state.clone();
-    begun.resources.retain(|name, other| name == resource || !other.held);
+    begun.resources.retain(|name, other| name == resource || !other.fresh);
     Some(begun)
 }
 
@@ -294,9 +301,9 @@ mod tests {
             booted_in_ms: 0,
         };
         apply(&mut state, 2, admit);
-        let put = |state: &mut State, name: &str, held| {
+        let put = |state: &mut State, name: &str, fresh| {
             let one = state.resources.get_mut(&resource(name)).expect("it is there");
-            (one.phase, one.held) = (Phase::Placed { node: node("n1") }, held);
+            (one.phase, one.fresh) = (Phase::Placed { node: node("n1") }, fresh);
         };
         put(&mut state, "one", false);
         put(&mut state, "two", false);

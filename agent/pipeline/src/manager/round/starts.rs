@@ -9,7 +9,7 @@ use crate::name::{MemberName, ResourceName};
 use crate::placement::choose::{LeftOut, Preference, may_be_on};
 use crate::placement::picture::Seat;
 use crate::report::Observed;
-use crate::resource::{MoveReason, Phase, Requested, Resource};
+use crate::resource::{MoveReason, Requested, Resource};
 
 impl Round<'_> {
     /// What becomes of it before it is let start; `None` where it may start here in its turn.
@@ -20,7 +20,7 @@ impl Round<'_> {
         node: &MemberName,
         observed: &Observed,
     ) -> Option<Why> {
-        if !self.view.is_fresh(resource) {
+        if !resource.fresh {
             return None;
         }
         match observed {
@@ -74,17 +74,10 @@ impl Round<'_> {
 }
 
 impl View<'_> {
-    /// True for what was set to started since the machine of its node has booted, and waits. What was placed there before had
-    /// its room all the time.
-    fn is_fresh(&self, resource: &Resource) -> bool {
-        let Phase::Placed { node } = &resource.phase else { return false };
-        let since_boot = self.state.life(node).is_some_and(|life| resource.since > life.since);
-        resource.held && resource.requested == Requested::Started && since_boot
-    }
-
-    /// The same, where it isn't found running.
+    /// True for what somebody has set to started, and isn't found running.
     pub(in crate::manager) fn is_about_to_start(&self, name: &ResourceName, resource: &Resource) -> bool {
         let runs = |node| self.observed(name, resource, node).is_some_and(Observed::is_running);
-        self.is_fresh(resource) && !resource.phase.owner().is_some_and(runs)
+        let waits = resource.fresh && resource.held && resource.requested == Requested::Started;
+        waits && !resource.phase.owner().is_some_and(runs)
     }
 }

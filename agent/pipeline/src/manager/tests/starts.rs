@@ -145,6 +145,26 @@ fn of_two_that_fit_alone_and_not_together_the_first_starts() {
 }
 
 #[test]
+fn a_new_start_of_the_agent_or_the_machine_lets_nothing_start_unlooked_at() {
+    for boot in ["boot-a1", "boot-a2"] {
+        let mut lead = stopped();
+        put(&mut lead, "peer", "a", Requested::Started, 2);
+        lead.log.must(Log::set_web(Requested::Started));
+        lead.log.must(Log::admit("a", 2, boot, 0));
+        let Some(node) = lead.log.state.nodes.get_mut(&member("a")) else { panic!("a is there") };
+        node.capacity.memory = Some(4);
+        hear(&mut lead, &[]);
+        let resources = [("web", Observed::Stopped), ("peer", Observed::Running)];
+        let resources = resources.map(|(name, seen)| (named(name), seen)).into();
+        let said = crate::report::Report { resources, ..report(lead.log.state.applied, None) };
+        lead.renew("a", renewal(2, boot, 9, said));
+        let of_web = |command: &Command| !matches!(command, Command::Go { resource, .. } if *resource != web());
+        let commands: Vec<Command> = lead.proposals().into_iter().filter(of_web).collect();
+        goes_to_b(&lead, &commands);
+    }
+}
+
+#[test]
 fn what_runs_already_is_not_moved_by_this() {
     let mut lead = stopped();
     put(&mut lead, "peer", "a", Requested::Started, 2);
