@@ -4,86 +4,32 @@
 //! It acts only with a valid lease and an applied index not behind the grant's commit index. At the end of its lease,
 //! not before, it cancels starts and stops everything; the watchdog is for the rest.
 
+mod going;
+mod guard;
+mod lease;
+mod operation;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::fence::{FenceId, Progress};
+use crate::fence::FenceId;
 use crate::level::Level;
 use crate::name::{MemberName, ResourceName};
-use crate::profile::{RENEW_EVERY, RENEW_RETRY};
-use crate::report::{Answer, Capacity, LeaseVerdict, Leave, Observed, Refusal, Renew, Report, Usage, WatchdogPromise};
+use crate::report::{Answer, Capacity, Leave, Refusal, Renew, Usage, WatchdogPromise};
 use crate::resource::{Class, Phase, ResourceSpec};
 use crate::rules::Rules;
-use crate::state::{LeavePolicy, Leaving, State};
+use crate::state::{LeavePolicy, State};
 use crate::time::Reading;
+use guard::{Guard, Trouble};
+pub use operation::{Found, OperationId, OperationKind, Outcome};
 use work::{InFlight, Seen, Wish, Work, rank};
 
-/// Renewals whose answers may still count.
-const SENT_MAX: usize = 32;
 /// A probe that told nothing is repeated after this long.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
-/// A watchdog that couldn't be armed or disarmed is tried again after this long.
-const GUARD_AGAIN: Duration = Duration::from_secs(2);
-/// A node whose watchdog couldn't be armed so often in a row says that it can't run what is placed on it.
-const GUARD_TRIES: u32 = 3;
 /// Why a live move didn't begin.
 const NOT_BEGUN: &str =
     "its lease is newer than the word to begin, and whether the target still guards it is not known";
-
-/// Names one operation of one agent start.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct OperationId(pub u64);
-
-/// What an operation does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OperationKind {
-    /// Starts a resource.
-    Start,
-    /// Stops it.
-    Stop,
-    /// Asks whether it runs.
-    Probe,
-    /// Moves it live to another node.
-    Migrate,
-    /// Finishes a live move at its target, once the resource is gone from its source.
-    Receive,
-}
-
-/// How a start or stop ended. None of these says what runs: only a probe does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// Its program said that it succeeded.
-    Done,
-    /// Its program failed, was killed at its deadline, or was cancelled.
-    Failed {
-        /// What happened.
-        why: String,
-    },
-}
-
-/// What a probe found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// It runs.
-    Running,
-    /// It doesn't run.
-    Stopped,
-    /// It runs, or half runs, and is broken: it must be stopped before it can be started.
-    Broken {
-        /// What is wrong.
-        why: String,
-    },
-    /// No answer that can be trusted. Counts as running.
-    Unknown {
-        /// Why.
-        why: String,
-    },
-}
 
 /// Something that happened on the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,23 +95,6 @@ pub enum Action {
     StartAnew,
     /// The cluster has agreed that this agent goes, and nothing is in its way any more.
     MayGo,
-}
-
-/// Whether the watchdog is armed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Guard {
-    Off,
-    Arming,
-    Armed,
-    Disarming,
-}
-
-/// Why the watchdog can't be armed or disarmed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Trouble {
-    why: String,
-    tries: u32,
-    again: Reading,
 }
 
 /// Nothing is left to do.
@@ -302,18 +231,6 @@ impl Node {
         self.lease_end
     }
 
-    /// True while the lease holds.
-    #[must_use]
-    pub fn has_lease(&self, now: Reading) -> bool {
-        self.lease_end.is_some_and(|end| {
-            if self.config.rules.lease_ends_on_either_clock() {
-                !now.reached_on_either(end)
-            } else {
-                now.boottime_ns < end.boottime_ns
-            }
-        })
-    }
-
     /// Why the last renewal was refused.
     #[must_use]
     pub const fn refused(&self) -> Option<&Refusal> {
@@ -324,12 +241,6 @@ impl Node {
     #[must_use]
     pub const fn leases_lost(&self) -> u64 {
         self.leases_lost
-    }
-
-    /// Why the watchdog can't be armed or disarmed, if so.
-    #[must_use]
-    pub fn guard_trouble(&self) -> Option<&str> {
-        self.guard_trouble.as_ref().map(|trouble| trouble.why.as_str())
     }
 
     /// True while the watchdog is armed, or may be.
@@ -414,25 +325,6 @@ impl Node {
         }
     }
 
-    /// True once the cluster goes on without this node, and nothing that it protected runs here.
-    #[must_use]
-    pub fn is_parted(&self) -> bool {
-        let unguarded = self.guard == Guard::Off || self.guard_trouble.is_some() || !self.knows_all;
-        let stopped = self.work.values().all(|work| work.seen == Seen::Stopped && !work.is_busy());
-        self.parted && self.ready && unguarded && stopped
-    }
-
-    /// A term that consensus has seen: grants of lower ones are void.
-    pub fn saw_term(&mut self, term: u64) {
-        self.term = self.term.max(term);
-    }
-
-    /// A renewal went to somebody who doesn't lead: ask again at once.
-    pub fn renew_now(&mut self, now: Reading) {
-        self.rest = None;
-        self.renew_at = self.renew_at.earlier_of(now);
-    }
-
     /// The next action.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -469,235 +361,6 @@ impl Node {
             ahead(work.stop_at);
         }
         Some(next)
-    }
-
-    /// What the node reports, as of the applied state.
-    #[must_use]
-    pub fn report(&self, state: &State) -> Report {
-        let rules = self.config.rules;
-        let unguarded = self.guard_trouble.as_ref().filter(|t| self.is_unguarded() && t.tries >= GUARD_TRIES);
-        let resources = state
-            .resources
-            .iter()
-            .filter(|(_, resource)| resource.phase != Phase::Ignored)
-            .map(|(name, resource)| {
-                let observed = match self.work.get(name) {
-                    None => Observed::Unknown { why: "not probed yet".into() },
-                    Some(work) => work.observed(rules),
-                };
-                // It will not be started here for want of a watchdog: whoever can run it should have it.
-                let observed = match (observed, unguarded) {
-                    (Observed::Stopped, Some(trouble)) if Wish::of(resource, &self.config.name) == Wish::Up => {
-                        Observed::Failed { why: format!("the watchdog can't be armed: {}", trouble.why) }
-                    }
-                    (observed, _) => observed,
-                };
-                (name.clone(), observed)
-            })
-            .collect();
-        Report {
-            applied: state.applied,
-            resources,
-            hears: self.hears.clone(),
-            armed: match self.guard {
-                Guard::Armed => true,
-                // Nothing ran, or nothing was bound, when that began: it may be off before this is read.
-                Guard::Disarming => !self.config.rules.armed_is_not_disarming(),
-                Guard::Off | Guard::Arming => false,
-            },
-            leases_lost: self.leases_lost,
-            leaving: self.leaving,
-            trouble: self.guard_trouble.as_ref().map(|trouble| trouble.why.clone()),
-            usage: self.used(),
-        }
-    }
-
-    /// What was measured of what runs here. Of anything else, what an operation leaves for a moment says nothing.
-    fn used(&self) -> BTreeMap<ResourceName, Usage> {
-        let runs = |name: &ResourceName| self.work.get(name).is_some_and(|work| work.seen == Seen::Running);
-        self.usage.iter().filter(|(name, _)| runs(name)).map(|(name, usage)| (name.clone(), *usage)).collect()
-    }
-
-    fn renew(&mut self, now: Reading, state: &State) {
-        if let Some((renew, at)) = self.retry.take() {
-            if now.reached_on_either(at) {
-                self.actions.push_back(Action::Renew { renew, everywhere: true });
-            } else {
-                self.retry = Some((renew, at));
-            }
-        }
-        if !now.reached_on_either(self.renew_at) {
-            return;
-        }
-        self.seq += 1;
-        let renew = Renew {
-            seq: self.seq,
-            term: self.term,
-            incarnation: self.config.incarnation,
-            boot: self.config.boot.clone(),
-            watchdog: self.config.watchdog.clone(),
-            machine: self.config.machine.clone(),
-            capacity: self.config.capacity,
-            booted_in_ms: self.config.booted_in_ms,
-            level: self.level,
-            report: self.report(state),
-        };
-        self.sent.insert(self.seq, now);
-        while self.sent.len() > SENT_MAX {
-            self.sent.pop_first();
-        }
-        self.renew_at = now.after(RENEW_EVERY);
-        self.retry = Some((renew.clone(), now.after(RENEW_RETRY)));
-        self.actions.push_back(Action::Renew { renew, everywhere: false });
-    }
-
-    fn answered(&mut self, now: Reading, answer: Answer) {
-        if answer.incarnation != self.config.incarnation || self.parted {
-            return;
-        }
-        if answer.term < self.term && self.config.rules.old_terms_are_ignored() {
-            return;
-        }
-        if let LeaseVerdict::NotLeader { .. } = answer.verdict {
-            return;
-        }
-        self.term = self.term.max(answer.term);
-        if self.retry.as_ref().is_some_and(|(renew, _)| renew.seq <= answer.seq) {
-            self.retry = None;
-        }
-        match answer.verdict {
-            LeaseVerdict::Granted { ttl_ms, commit } => {
-                let Some(sent) = self.sent.get(&answer.seq) else {
-                    return;
-                };
-                let end = sent.after(Duration::from_millis(ttl_ms));
-                if !self.has_lease(now) {
-                    self.lease_from = commit;
-                }
-                let end = self.lease_end.map_or(end, |old| old.later_of(end));
-                self.refused = None;
-                self.lease_end = Some(end);
-                self.must_apply = self.must_apply.max(commit);
-                if self.has_lease(now) {
-                    self.had_lease = true;
-                    self.actions.push_back(Action::Extend(end));
-                }
-            }
-            LeaseVerdict::Refused { why } => self.refused = Some(why),
-            LeaseVerdict::NotLeader { .. } => {}
-        }
-    }
-
-    /// The word that counted there said that this machine is off, so what runs here may be running there too: there is no
-    /// time to stop it in good order. Where nothing is known to run, it is looked at first.
-    fn part(&mut self, now: Reading, state: &State) {
-        self.lease_end = None;
-        self.retry = None;
-        self.renew_at = now.after(RENEW_EVERY);
-        if self.reset || !self.ready {
-            return;
-        }
-        self.follow(now, state);
-        let may_run = self.work.values().any(|work| match &work.seen {
-            Seen::Running | Seen::Broken(_) | Seen::Unknown(_) => true,
-            Seen::Stopped | Seen::Unprobed(_) => work.is_busy(),
-        });
-        if may_run {
-            self.reset = true;
-            self.actions.push_back(Action::ResetParted);
-            return;
-        }
-        for (name, work) in &mut self.work {
-            if work.in_flight.is_some() || work.seen == Seen::Stopped {
-                continue;
-            }
-            let id = OperationId(self.next_operation);
-            self.next_operation += 1;
-            work.in_flight = Some(InFlight { id, kind: OperationKind::Probe, cancelled: false, stale: false });
-            let (resource, spec) = (name.clone(), work.spec.clone());
-            self.actions.push_back(Action::Begin { id, resource, kind: OperationKind::Probe, spec, target: None });
-        }
-        let stopped = self.work.values().all(|work| work.seen == Seen::Stopped);
-        // What an earlier agent of this boot knew may be more than this one does: then the watchdog is for that.
-        if stopped && self.knows_all && self.guard == Guard::Armed && self.guard_trouble.is_none() {
-            self.guard = Guard::Disarming;
-            self.actions.push_back(Action::Disarm);
-        }
-    }
-
-    /// A life that learns of its own fence resets itself at once; so does a later agent on the same boot. One that learns
-    /// only afterwards that it has ended makes way for a new start of the agent.
-    fn mind_own_fence(&mut self, state: &State) {
-        if self.reset {
-            return;
-        }
-        if let Some((id, fence)) = state.open_fence(&self.config.name)
-            && fence.boot == self.config.boot
-            && matches!(fence.progress, Progress::Wanted)
-        {
-            self.reset = true;
-            self.actions.push_back(Action::ResetSelf(id));
-            return;
-        }
-        let ended = state.nodes.get(&self.config.name).is_some_and(|node| {
-            let mine = node.life.as_ref().is_some_and(|life| life.incarnation == self.config.incarnation);
-            node.last_incarnation >= self.config.incarnation && !mine
-        });
-        if ended && !self.has_left(state) {
-            self.reset = true;
-            self.actions.push_back(Action::StartAnew);
-        }
-    }
-
-    /// How this very agent goes, as the cluster has agreed to it.
-    fn agreed<'a>(&self, state: &'a State) -> Option<&'a Leaving> {
-        let leaving = state.nodes.get(&self.config.name)?.leaving.as_ref()?;
-        (leaving.incarnation == self.config.incarnation).then_some(leaving)
-    }
-
-    /// True once this life is over because its agent goes.
-    fn has_left(&self, state: &State) -> bool {
-        self.agreed(state).is_some() && state.life(&self.config.name).is_none()
-    }
-
-    /// True while this node is bound by its lease. It is not where the cluster has disarmed, nor where the agent alone
-    /// restarts: nothing of it is started elsewhere then but on better evidence than its watchdog's time.
-    fn is_bound(&self, now: Reading, state: &State) -> bool {
-        let restarts = self.agreed(state).is_some_and(|leaving| leaving.how == Leave::AgentRestart);
-        // An earlier agent of this boot went in good order, and this one isn't admitted yet; or this one has neither a
-        // lease nor an armed watchdog that it could have told of: nobody believes its promise then.
-        let told = match self.guard {
-            Guard::Arming | Guard::Armed => true,
-            Guard::Off | Guard::Disarming => self.has_lease(now),
-        };
-        let suspended = state.life(&self.config.name).is_some_and(|life| {
-            let earlier = life.incarnation < self.config.incarnation;
-            let this = life.incarnation == self.config.incarnation && !told;
-            life.boot == self.config.boot && life.unbound.is_some() && (earlier || this)
-        });
-        state.settings.arming.binds() && !restarts && !suspended
-    }
-
-    /// Says once that the agent may go.
-    fn mind_the_going(&mut self, state: &State) {
-        if self.may_go {
-            return;
-        }
-        let unguarded = self.config.watchdog.is_none() || self.guard == Guard::Off;
-        let may_go = match self.agreed(state).map(|leaving| leaving.how) {
-            Some(Leave::AgentRestart) => unguarded && !self.work.values().any(Work::is_busy),
-            // A cluster that is disarmed stops nothing, so its machines go down as any other does. Nothing of this one is
-            // started elsewhere: its life goes on in the log, and the cluster can't be armed before it is heard again.
-            Some(Leave::Reboot | Leave::PowerOff) if !state.settings.arming.binds() => {
-                unguarded && !self.work.values().any(Work::is_busy)
-            }
-            Some(Leave::Reboot | Leave::PowerOff) => self.has_left(state) && unguarded,
-            None => false,
-        };
-        if may_go {
-            self.may_go = true;
-            self.actions.push_back(Action::MayGo);
-        }
     }
 
     /// True where every resource of the state is known under its last decision, and no other: both go by name.
@@ -762,20 +425,6 @@ impl Node {
     fn is_adopting(&self, now: Reading) -> bool {
         let guarded = self.config.watchdog.is_none() || matches!(self.guard, Guard::Armed);
         self.lease_end.is_none() && guarded && !now.reached_on_either(self.adopt_until)
-    }
-
-    /// True while a watchdog is promised that couldn't be armed.
-    fn is_unguarded(&self) -> bool {
-        let off = match self.guard {
-            Guard::Off | Guard::Arming => true,
-            Guard::Armed | Guard::Disarming => false,
-        };
-        self.config.watchdog.is_some() && off && self.guard_trouble.is_some()
-    }
-
-    fn trouble(&mut self, now: Reading, why: String) {
-        let tries = self.guard_trouble.as_ref().map_or(0, |trouble| trouble.tries) + 1;
-        self.guard_trouble = Some(Trouble { why, tries, again: now.after(GUARD_AGAIN) });
     }
 
     fn close_the_difference(&mut self, now: Reading, state: &State) {
@@ -909,59 +558,6 @@ impl Node {
         Some(up.map(|work| rank(&work.spec)).max().unwrap_or((Class::Unprotected, u32::MAX)))
     }
 
-    /// Armed before anything protected may run, disarmed as soon as nothing does. What this agent has applied may be less
-    /// than what an earlier one of this boot had, so a watchdog that was found armed stays armed until this agent has acted
-    /// on a grant once: else what the earlier one had reported could run on unguarded, and unknown.
-    fn mind_the_guard(&mut self, now: Reading, state: &State) {
-        if self.config.watchdog.is_none() || !self.ready {
-            return;
-        }
-        let me = &self.config.name;
-        let may_act = self.may_act(now, state);
-        self.knows_all |= may_act;
-        // What was found running is guarded too, whoever started it: it may be about to be placed here.
-        // So is what can't be told, once a probe has come back with nothing; not while one is just looking.
-        let runs = || {
-            self.work.values().any(|work| match work.seen {
-                Seen::Running | Seen::Broken(_) => true,
-                Seen::Unknown(_) => work.in_flight.is_none_or(|op| op.kind != OperationKind::Probe),
-                Seen::Stopped | Seen::Unprobed(_) => false,
-            })
-        };
-        let placed = || {
-            state.resources.values().any(|resource| match Wish::of(resource, me) {
-                Wish::Up | Wish::Send(_) | Wish::Receive => true,
-                Wish::Down | Wish::Leave => false,
-            })
-        };
-        // What comes here live comes whether or not this node may act at the moment.
-        let comes = || {
-            self.config.rules.what_may_come_is_guarded()
-                && state.resources.values().any(|resource| Wish::of(resource, me) == Wish::Receive)
-        };
-        let bound = self.is_bound(now, state);
-        let wanted = bound && may_act && (runs() || placed());
-        // What once was in the way is nobody's business while nobody relies on the watchdog: it is tried anew.
-        if !bound && self.guard == Guard::Off {
-            self.guard_trouble = None;
-        }
-        let try_now = self.guard_trouble.as_ref().is_none_or(|trouble| now.reached_on_either(trouble.again));
-        let busy = || bound && (self.work.values().any(|work| work.seen != Seen::Stopped || work.is_busy()) || comes());
-        // Whoever is about to hear more of the log may be about to start something.
-        let behind = self.has_lease(now) && state.applied < self.must_apply;
-        match self.guard {
-            Guard::Off if wanted && try_now => {
-                self.guard = Guard::Arming;
-                self.actions.push_back(Action::Arm);
-            }
-            Guard::Armed if !wanted && !behind && !busy() && try_now && self.knows_all => {
-                self.guard = Guard::Disarming;
-                self.actions.push_back(Action::Disarm);
-            }
-            Guard::Off | Guard::Armed | Guard::Arming | Guard::Disarming => {}
-        }
-    }
-
     fn ended(&mut self, now: Reading, id: OperationId, outcome: Outcome) {
         let probes_count = self.config.rules.stopped_is_what_a_probe_says();
         let sent_is_probed = self.config.rules.what_was_sent_is_probed();
@@ -1066,20 +662,6 @@ impl Node {
                     work.probe_at = now.after(PROBE_AGAIN);
                 }
             }
-        }
-    }
-}
-
-impl OperationKind {
-    /// The operation as a word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Probe => "probe",
-            Self::Migrate => "migrate",
-            Self::Receive => "receive",
         }
     }
 }

@@ -4,11 +4,13 @@ mod moves;
 mod receiving;
 mod usage;
 
+use super::guard::GUARD_TRIES;
+use super::lease::SENT_MAX;
 use super::*;
 use crate::command::Command;
 use crate::fixture::{Log, Machine, driver, member, ms, promise, spec, web};
 use crate::profile::Profile;
-use crate::report::Trust;
+use crate::report::{LeaseVerdict, Observed, Trust};
 use crate::resource::{MoveReason, Requested};
 use crate::state::DisarmMode;
 
