@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Action, ClientId, Clusters, Config, Event, PeerNames, Server, TlsMode,
+    Action, ClientId, Clusters, Config, Ending, Event, PeerNames, Server, TlsMode,
     wire::{
         Algorithm, Fields, Heuristics, Inbox, ListKind, MAX_MESSAGE, Message, MessageKind, NodeId, NodeInfo, Opt,
         RingId, Taken, TieBreaker, options,
@@ -134,7 +134,7 @@ impl Talk {
 
     fn close(&mut self, slot: u8) {
         if let Some(client) = self.open.remove(&slot) {
-            self.event(Event::Gone { client: ClientId(client) });
+            self.event(Event::Gone { client: ClientId(client), how: Ending::Farewell });
         }
     }
 

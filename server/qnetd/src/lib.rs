@@ -31,7 +31,7 @@ pub mod wire;
 pub use config::{Clusters, Config, Limits, TlsMode};
 pub use holder::{Holder, Remembered};
 pub use id::{ClientId, ClusterName};
-pub use notice::{CloseReason, Notice};
+pub use notice::{CloseReason, Ending, Notice};
 pub use reason::{ChosenBy, Reason, Unsettled};
 pub use server::{Action, Event, PeerNames, Saved, Server, Unfit};
 pub use view::{ClusterView, MemberView};

@@ -8,12 +8,27 @@ use crate::{
     wire::{ErrorCode, NodeId, Vote},
 };
 
+/// What the end of a connection tells of the peer. A stock client lets go of its vote before it takes its leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Ending {
+    /// It took its leave; in plain text, its system closed the connection, which may mean that, too.
+    #[error("the connection ended")]
+    Farewell,
+    /// Its system closed the connection without a farewell: its process was killed, and is soon started again if it runs
+    /// under a service manager. Its Corosync counts the last vote meanwhile.
+    #[error("the connection ended without a farewell")]
+    Killed,
+    /// The network broke it: the peer may know of nothing.
+    #[error("the network broke the connection")]
+    Broken,
+}
+
 /// Why the server closes a connection, or lost it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CloseReason {
-    /// The peer closed it, or the network did.
-    #[error("the connection ended")]
-    Gone,
+    /// It ended, in this way.
+    #[error("{0}")]
+    Gone(Ending),
     /// No message for so long that the peer counts as dead.
     #[error("no message in the dead-peer time")]
     Dead,

@@ -46,6 +46,11 @@ pub enum Reason {
         /// Those of them who have not come back; nobody knows who they are if there are none.
         nodes: Vec<NodeId>,
     },
+    /// Others had the vote and were lost without a farewell: they may cast it until they have missed the server.
+    LostHolder {
+        /// Those of them who have not come back.
+        nodes: Vec<NodeId>,
+    },
     /// All connected nodes see each other: Corosync itself decides.
     OnePartition,
     /// Both nodes of two see each other.
@@ -137,6 +142,9 @@ impl fmt::Display for Reason {
             }
             Self::FormerHolder { nodes } => {
                 write!(f, "{} had the vote before the server's last start and may still cast it", List(nodes))
+            }
+            Self::LostHolder { nodes } => {
+                write!(f, "{} had the vote, was lost without a farewell and may still cast it", List(nodes))
             }
             Self::OnePartition => f.write_str("all connected nodes see each other"),
             Self::BothMembers => f.write_str("both nodes see each other"),

@@ -1,6 +1,9 @@
 //! One connection: what it has said of itself, and what it may say next.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::{Config, TlsMode},
@@ -37,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) stage: Stage,
     pub(crate) tls: Tls,
     pub(crate) heartbeat: Duration,
+    /// When its last message came.
+    pub(crate) heard: Instant,
     /// Messages under way to it.
     pub(crate) queued: usize,
     /// Whether messages wait in the inbox because too many answers do.
@@ -46,13 +51,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(address: SocketAddr, config: &Config) -> Self {
+    pub(crate) fn new(address: SocketAddr, config: &Config, now: Instant) -> Self {
         Self {
             address,
             inbox: Inbox::default(),
             stage: Stage::New,
             tls: Tls::Plain,
             heartbeat: config.heartbeat_max,
+            heard: now,
             queued: 0,
             paused: false,
             asked: SIGN_OF_LIFE,

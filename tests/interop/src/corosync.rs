@@ -249,6 +249,17 @@ impl CorosyncNode {
         Ok(())
     }
 
+    /// Kills the QDevice client alone.
+    ///
+    /// # Errors
+    /// It doesn't run.
+    pub fn kill_qdevice(&mut self) -> Result<()> {
+        let mut child = self.qdevice.take().context("it runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     /// What Corosync thinks of its quorum.
     ///
     /// # Errors

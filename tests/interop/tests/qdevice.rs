@@ -5,9 +5,17 @@
 //! fail.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
-use tiebreaker_interop::{VoteCluster, alone_with_the_vote, alone_without, whole};
+use anyhow::ensure;
+use tiebreaker_interop::{VoteCluster, alone_with_the_vote, alone_without, until, whole};
+
+/// Anything that has to come has come by then.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Corosync's timers are the measure, and the machine has few cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -74,4 +82,66 @@ fn a_new_start_of_the_server_gives_the_vote_back() {
     cluster.both("two nodes without the device", |quorum| quorum.quorate && quorum.votes == 2).unwrap();
     cluster.appliance.start().unwrap();
     cluster.both("the vote on both again", whole).unwrap();
+}
+
+#[test]
+fn nobody_gets_the_vote_while_its_holder_casts_it_cut_off_from_everybody() {
+    let _turn = one_at_a_time();
+    // All mostly wait.
+    thread::scope(|scope| {
+        for algorithm in ["ffsplit", "lms"] {
+            scope.spawn(move || the_winner_of_a_split_is_cut_off(algorithm));
+        }
+        scope.spawn(the_winners_client_is_killed_and_started_again);
+    });
+}
+
+/// Node 1 has the vote, node 2 has not, and neither sees the other.
+fn split(algorithm: &str) -> VoteCluster {
+    let cluster = VoteCluster::formed(algorithm).unwrap();
+    cluster.network.cut("node1", "node2").unwrap();
+    cluster.until(0, "quorum of the preferred half", alone_with_the_vote).unwrap();
+    cluster.until(1, "loss of quorum in the other half", alone_without).unwrap();
+    cluster
+}
+
+fn the_winner_of_a_split_is_cut_off(algorithm: &str) {
+    let cluster = split(algorithm);
+    let mut holder = cluster.nodes[0].watch_quorum().unwrap();
+    let mut other = cluster.nodes[1].watch_quorum().unwrap();
+    let cut = Instant::now();
+    cluster.network.cut("node1", "pi").unwrap();
+    until("the other waits", SOON, || {
+        let status = cluster.appliance.command(&["qdevice", "status"])?.done()?;
+        ensure!(status.contains("node 1 had the vote, was lost without a farewell and may still cast it"), "{status}");
+        Ok(())
+    })
+    .unwrap();
+    let lost = holder.first(SOON, |quorum| !quorum.quorate).unwrap().expect("an echo is missed in the end");
+    let gained = other.first(SOON, |quorum| quorum.quorate).unwrap().expect("the wait ends");
+    println!(
+        "{algorithm}: cut off, the holder has cast its vote for {:?}, the other got it after {:?}",
+        lost - cut,
+        gained - cut
+    );
+    assert!(lost < gained, "both had quorum: {}", cluster.appliance.log());
+}
+
+fn the_winners_client_is_killed_and_started_again() {
+    let mut cluster = split("ffsplit");
+    let mut other = cluster.nodes[1].watch_quorum().unwrap();
+    cluster.nodes[0].kill_qdevice().unwrap();
+    let quorum = cluster.nodes[0].quorum().unwrap();
+    assert!(alone_with_the_vote(&quorum), "Corosync counts the vote of a dead client: {quorum:?}");
+    // As a service manager does.
+    cluster.nodes[0].start_qdevice().unwrap();
+    until("it is there again", SOON, || {
+        let status = cluster.appliance.command(&["qdevice", "status"])?.done()?;
+        ensure!(status.contains("node 1 from") && status.matches("ACK for").count() == 1, "{status}");
+        Ok(())
+    })
+    .unwrap();
+    let both = other.first(Duration::from_secs(8), |quorum| quorum.quorate).unwrap();
+    assert!(both.is_none(), "both had quorum: {}", cluster.appliance.log());
+    cluster.until(0, "the vote where it was", alone_with_the_vote).unwrap();
 }

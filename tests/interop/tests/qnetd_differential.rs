@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tiebreaker_interop::{Original, Peer};
 use tiebreaker_qnetd::{
-    Action, ClientId, Clusters, Config, Event, MemberView, Server, TlsMode,
+    Action, ClientId, Clusters, Config, Ending, Event, MemberView, Server, TlsMode,
     wire::{Heuristics, ListKind, Message, MessageKind, NodeId, NodeInfo, NodeState, Opt, RingId, TieBreaker},
 };
 
@@ -111,7 +111,7 @@ impl<'o> Pair<'o> {
     fn close(&mut self, number: u64) -> Result<()> {
         self.log.push(format!("{number} closes"));
         self.links.remove(&number);
-        self.ours.handle(self.now, Event::Gone { client: ClientId(number) });
+        self.ours.handle(self.now, Event::Gone { client: ClientId(number), how: Ending::Farewell });
         // Not before the departure was dealt with: an answer must not be mistaken for one to the next step.
         self.watch.barrier()?;
         self.compare()

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
-use tiebreaker_qnetd::{ClientId, PeerNames};
+use tiebreaker_qnetd::{ClientId, Ending, PeerNames};
 
 use super::handover::KeptConnection;
 use super::tls::{TlsError, TlsServer, TlsStream};
@@ -36,9 +36,15 @@ pub enum Heard {
 /// What ends a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Over {
-    /// By the peer.
+    /// By the peer, in plain text.
     #[error("the peer closed it")]
     Closed,
+    /// By the peer's system: under TLS the peer itself says that it is over.
+    #[error("the peer's system closed it, without a word of the peer's")]
+    Killed,
+    /// By the network, as far as the system tells.
+    #[error("the network broke it")]
+    Broken,
     /// By the system.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -51,6 +57,17 @@ pub enum Over {
     /// It wanted TLS, and was too slow.
     #[error("no TLS handshake in {HANDSHAKE_WITHIN:?}")]
     NoHandshake,
+}
+
+impl Over {
+    /// What it tells of the peer.
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Closed | Self::Tls(TlsError::Farewell) => Ending::Farewell,
+            Self::Killed => Ending::Killed,
+            Self::Broken | Self::Io(_) | Self::Tls(_) | Self::Stuck | Self::NoHandshake => Ending::Broken,
+        }
+    }
 }
 
 /// Encryption of a connection that has it.
@@ -164,6 +181,7 @@ impl Connection {
             return Ok(Heard::Nothing);
         }
         let count = match self.socket.read(buffer) {
+            Ok(0) if self.secure.is_some() => return Err(Over::Killed),
             Ok(0) => return Err(Over::Closed),
             Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -279,7 +297,7 @@ impl Connection {
                 break Ok(());
             }
             match self.socket.write(rest) {
-                Ok(0) => break Err(Over::Closed),
+                Ok(0) => break Err(Over::Broken),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

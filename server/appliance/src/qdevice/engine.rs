@@ -271,7 +271,7 @@ impl Engine {
             let heard = watched.connection.read(buffer);
             self.heard(client, heard);
         } else if broken {
-            self.over(client, &Over::Closed);
+            self.over(client, &Over::Broken);
         }
         self.settle();
     }
@@ -419,7 +419,7 @@ impl Engine {
         }
         if self.forget(client) {
             debug!(%client, "a QDevice connection is over: {over}");
-            self.server.handle(Instant::now(), Event::Gone { client });
+            self.server.handle(Instant::now(), Event::Gone { client, how: over.ending() });
         }
     }
 

@@ -43,10 +43,24 @@ pub enum TlsError {
     Peer(#[source] rustls_next::Error),
     /// A connection that was handed over can't go on.
     #[error(transparent)]
-    Record(#[from] RecordError),
+    Record(RecordError),
+    /// It is over, by the peer's word.
+    #[error("the peer took its leave")]
+    Farewell,
     /// The peer sends what never becomes a record.
     #[error("the peer's TLS messages are too long")]
     TooLong,
+}
+
+impl From<RecordError> for TlsError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Closed => Self::Farewell,
+            RecordError::Forged | RecordError::Unexpected | RecordError::UsedUp | RecordError::Keys => {
+                Self::Record(error)
+            }
+        }
+    }
 }
 
 /// The wall clock, but never a date before this software was written: a Pi without a clock starts anywhere, and would refuse
@@ -152,9 +166,13 @@ impl TlsStream {
                 let result = connection.read_tls(&mut input, out).handle_all(plain);
                 let used = input.into_used();
                 self.unread.drain(..used.min(self.unread.len()));
-                result.map(drop).map_err(TlsError::Peer)
+                match result {
+                    Ok(state) if state.peer_has_closed() => Err(TlsError::Farewell),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(TlsError::Peer(error)),
+                }
             }
-            Layer::Kept(records) => records.receive(&mut self.unread, plain).map_err(TlsError::Record),
+            Layer::Kept(records) => records.receive(&mut self.unread, plain).map_err(TlsError::from),
         };
         if self.unread.is_empty() {
             self.unread = Vec::new();

@@ -78,8 +78,12 @@ impl Cluster {
         }
         let choice = self.choose(subject);
         if let Some((node, _)) = choice
-            && let Some(reason) = self.former_holder_against(now, node)
+            && let Some(reason) = self.unheard_against(now, node)
         {
+            let partition = self.members.get(&node).map(|member| member.membership.clone()).unwrap_or_default();
+            for (_, member) in self.members.iter_mut().filter(|(node, _)| partition.contains(**node)) {
+                member.waiting = Some(reason.clone());
+            }
             return (Vote::WaitForReply, Some(reason));
         }
         let (chosen, by) = match choice {

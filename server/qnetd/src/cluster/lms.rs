@@ -118,7 +118,7 @@ impl Cluster {
                 continue;
             }
             let has = member.holds == Holds::Ack && member.waiting.is_none();
-            if !has && let Some(reason) = self.former_holder_against(now, node) {
+            if !has && let Some(reason) = self.unheard_against(now, node) {
                 if asks {
                     answer = (Vote::WaitForReply, Some(reason));
                 } else if let Some(member) = self.members.get_mut(&node) {

@@ -41,13 +41,13 @@ impl Cluster {
         }
     }
 
-    /// After a crash not even the original's lms may give a vote away that somebody else still casts. The client is judged
+    /// Not even the original's lms may give a vote away that somebody still casts who can't be told. The client is judged
     /// again as whenever it waits.
     pub(super) fn lms_original_held_up(&mut self, now: Instant, node: NodeId, answer: Answer) -> Answer {
         if answer.0 != Vote::Ack {
             return answer;
         }
-        let Some(reason) = self.former_holder_against(now, node) else { return answer };
+        let Some(reason) = self.unheard_against(now, node) else { return answer };
         if let Some(member) = self.members.get_mut(&node) {
             member.last_result = LastResult::Wait;
         }

@@ -1,20 +1,20 @@
 //! The connected nodes of one cluster, and who of them has the vote.
 
 mod ffsplit;
-mod former;
 mod lms;
 mod lms_original;
 mod member;
 mod two_node;
+mod unheard;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-pub(crate) use former::{Former, FormerHolder};
 pub(crate) use member::{Member, NodeList};
 use serde::{Deserialize, Serialize};
+pub(crate) use unheard::{SavedUnheard, Unheard};
 
 use self::member::{Holds, LastResult};
 use crate::{
@@ -65,19 +65,19 @@ pub(crate) struct Cluster {
     /// Who was given the vote last, as it is kept.
     holder: Option<Holder>,
     #[serde(skip)]
-    pub(crate) former: Option<Former>,
+    pub(crate) unheard: Option<Box<Unheard>>,
     #[serde(skip)]
     outputs: Vec<Output>,
 }
 
 impl Cluster {
-    /// `holder` is who has the vote according to what is kept, and `former` who may still cast it.
+    /// `holder` is who has the vote according to what is kept, and `unheard` who may cast it without being connected.
     pub(crate) fn new(
         algorithm: Algorithm,
         tie_breaker: TieBreaker,
         lms_as_original: bool,
         holder: Option<Holder>,
-        former: Option<Former>,
+        unheard: Option<Box<Unheard>>,
     ) -> Self {
         Self {
             algorithm,
@@ -87,7 +87,7 @@ impl Cluster {
             chosen: NodeList::default(),
             phase: Phase::Idle,
             holder,
-            former,
+            unheard,
             outputs: Vec::new(),
         }
     }
@@ -294,14 +294,18 @@ impl Cluster {
         }
     }
 
-    /// A client is gone; with `decide`, the others' votes follow from it.
-    pub(crate) fn leave(&mut self, now: Instant, node: NodeId, decide: bool) {
+    /// A client is gone, and the others' votes follow from it. `casts_until` is when a vote that it had has ended for it,
+    /// if it may not know that it is gone.
+    pub(crate) fn leave(&mut self, now: Instant, node: NodeId, casts_until: Option<Instant>) {
+        if let Some(until) = casts_until {
+            self.goes_unheard(node, until);
+        }
         // ffsplit counts the leaving client among the connected ones once more: so does the original.
-        if decide && self.algorithm == Algorithm::FfSplit {
+        if self.algorithm == Algorithm::FfSplit {
             self.ffsplit_leave(now, node);
         }
         self.members.remove(&node);
-        if decide && self.algorithm == Algorithm::Lms && !self.lms_as_original {
+        if self.algorithm == Algorithm::Lms && !self.lms_as_original {
             self.lms_settle(now, None);
         }
     }

@@ -19,7 +19,7 @@ impl Cluster {
             return (Vote::Nack, Some(Reason::Newcomer { holder }));
         }
         let (wins, reason) = self.two_node_verdict(node, heuristics);
-        let held_up = if wins { self.former_holder_against(now, node) } else { None };
+        let held_up = if wins { self.unheard_against(now, node) } else { None };
         let Some(member) = self.members.get_mut(&node) else { return (Vote::NoChange, None) };
         if let Some(reason) = held_up {
             member.last_result = LastResult::Wait;
@@ -29,7 +29,7 @@ impl Cluster {
         (if wins { Vote::Ack } else { Vote::Nack }, Some(reason))
     }
 
-    /// The time of a former holder is over: whoever waited for that is judged again.
+    /// The time of a holder that isn't there is over: whoever waited for that is judged again.
     pub(super) fn two_node_timer(&mut self, now: Instant, node: NodeId) {
         let Some(member) = self.members.get(&node) else { return };
         if member.last_result != LastResult::Wait {

@@ -116,8 +116,9 @@ impl Server {
             let (algorithm, tie_breaker) = (who.algorithm, who.tie_breaker);
             let cluster = self.clusters.entry(name.clone()).or_insert_with(|| {
                 let holder = self.holders.get(&name);
-                let former = self.past.former(now, &name, holder.is_some());
-                Cluster::new(algorithm, tie_breaker, self.config.lms_as_original, holder.cloned(), former)
+                let former = || self.past.former(now, &name, holder.is_some()).map(Box::new);
+                let unheard = self.unheard.remove(&name).or_else(former);
+                Cluster::new(algorithm, tie_breaker, self.config.lms_as_original, holder.cloned(), unheard)
             });
             cluster.check(who.node, algorithm, tie_breaker)?;
             let keep = self.config.keep_active;

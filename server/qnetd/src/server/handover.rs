@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{FromAddress, GRACE, Server};
 use crate::{
-    cluster::{Cluster, Former, FormerHolder},
+    cluster::{Cluster, SavedUnheard, Unheard},
     config::{Config, TlsMode},
     holder::Remembered,
     id::{ClientId, ClusterName},
-    notice::CloseReason,
+    notice::{CloseReason, Ending},
     reason::Reason,
     session::{Session, Stage, Tls},
     timers::Timer,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Raised with every change of what the fields mean; what another version wrote is not taken.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The state, to be written and read by any serde format that knows field names.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ pub struct Saved {
 struct SavedCluster {
     name: Vec<u8>,
     cluster: Cluster,
-    /// Who may still cast a vote that was given before a crash, and for how long.
-    former: Option<(FormerHolder, Duration)>,
+    /// Who may cast a vote without being connected, and for how long.
+    unheard: Option<SavedUnheard>,
     members: Vec<SavedMember>,
 }
 
@@ -114,11 +114,10 @@ impl Server {
                     algorithm: left(Timer::Algorithm),
                 })
             });
-            let left = |former: &Former| (former.holder.clone(), former.until.saturating_duration_since(now));
             SavedCluster {
                 name: name.as_bytes().to_vec(),
                 cluster: cluster.clone(),
-                former: cluster.former.as_ref().map(left),
+                unheard: cluster.unheard.as_ref().map(|unheard| unheard.save(now)),
                 members: members.collect(),
             }
         });
@@ -152,7 +151,7 @@ impl Server {
             return Err(Unfit::Format);
         }
         let mut server = Self::after(config, remembered, now);
-        for SavedCluster { name, mut cluster, former, members } in saved.clusters {
+        for SavedCluster { name, mut cluster, unheard, members } in saved.clusters {
             let name = ClusterName::new(&name);
             if cluster.lms_as_original() != server.config.lms_as_original {
                 return Err(Unfit::LmsAsOriginal);
@@ -160,7 +159,7 @@ impl Server {
             if members.len() != cluster.members.len() || server.clusters.contains_key(&name) {
                 return Err(Unfit::Contradiction);
             }
-            cluster.former = former.map(|(holder, left)| Former { holder, until: now + left });
+            cluster.unheard = unheard.map(|unheard| Box::new(Unheard::restore(unheard, now)));
             for saved in members {
                 server.take_over(now, &name, &mut cluster, saved, came)?;
             }
@@ -198,7 +197,7 @@ impl Server {
         let mode = served.unwrap_or_default();
         let tls = saved.tls.map_or(Tls::Plain, |verified| Tls::Up { verified });
         let doom = match (served, tls) {
-            _ if !came.contains(&client) => Some(CloseReason::Gone),
+            _ if !came.contains(&client) => Some(CloseReason::Gone(Ending::Broken)),
             (None, _) => Some(CloseReason::UnknownCluster(name.clone())),
             (Some(TlsMode::Off), Tls::Up { .. }) => Some(CloseReason::NoTlsHere),
             (Some(TlsMode::Required), Tls::Plain | Tls::Starting) => Some(CloseReason::PlainText(name.clone())),
@@ -207,7 +206,7 @@ impl Server {
             }
             (Some(_), _) => None,
         };
-        let mut session = Session::new(saved.address, &self.config);
+        let mut session = Session::new(saved.address, &self.config, now);
         session.stage = Stage::Joined { cluster: name.clone(), mode, node: saved.node };
         session.tls = tls;
         session.heartbeat = saved.heartbeat;

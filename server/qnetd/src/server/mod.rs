@@ -15,11 +15,11 @@ use std::{
 pub use self::handover::{Saved, Unfit};
 use self::past::Past;
 use crate::{
-    cluster::{Cluster, Output},
+    cluster::{Cluster, Output, Unheard},
     config::Config,
-    holder::{Holder, Remembered},
+    holder::{Holder, Remembered, believes},
     id::{ClientId, ClusterName},
-    notice::{CloseReason, Notice},
+    notice::{CloseReason, Ending, Notice},
     session::{SIGN_OF_LIFE, Session, Stage, Tls},
     timers::{Timer, Timers},
     view::ClusterView,
@@ -78,6 +78,8 @@ pub enum Event {
     Gone {
         /// Whose.
         client: ClientId,
+        /// What that tells of the peer.
+        how: Ending,
     },
     /// What [`Action::Remember`] asked for is done, up to this number.
     Remembered {
@@ -155,6 +157,8 @@ pub struct Server {
     /// Who has the vote, of clusters without clients too.
     holders: BTreeMap<ClusterName, Holder>,
     past: Past,
+    /// Who may cast the vote of a cluster without clients.
+    unheard: BTreeMap<ClusterName, Box<Unheard>>,
     /// The number of the last [`Action::Remember`], and what waits for it.
     remembers: u64,
     held: BTreeMap<ClusterName, Held>,
@@ -176,6 +180,7 @@ impl Server {
             clusters: BTreeMap::new(),
             holders: BTreeMap::new(),
             past: Past::default(),
+            unheard: BTreeMap::new(),
             remembers: 0,
             held: BTreeMap::new(),
             timers: Timers::default(),
@@ -220,7 +225,7 @@ impl Server {
                     }
                 }
             }
-            Event::Gone { client } => self.doom(client, CloseReason::Gone),
+            Event::Gone { client, how } => self.doom(client, CloseReason::Gone(how)),
             Event::Remembered { number } => self.release(number),
             Event::Tick => {}
         }
@@ -283,7 +288,7 @@ impl Server {
         let from_there = FromAddress { clients: from_there.clients + 1, strangers: from_there.strangers + 1 };
         self.addresses.insert(address.ip(), from_there);
         self.strangers += 1;
-        self.sessions.insert(client, Box::new(Session::new(address, &self.config)));
+        self.sessions.insert(client, Box::new(Session::new(address, &self.config, now)));
         self.restart_dead(now, client);
         if let Some(within) = self.config.join_within {
             self.timers.set(client, Timer::Join, now + within);
@@ -355,7 +360,8 @@ impl Server {
     }
 
     fn restart_dead(&mut self, now: Instant, client: ClientId) {
-        let Some(session) = self.sessions.get(&client) else { return };
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        session.heard = now;
         if let Some(after) = self.config.dead_after(session.heartbeat) {
             self.timers.set(client, Timer::Dead, now + after);
         }
@@ -391,23 +397,54 @@ impl Server {
                 self.addresses.remove(&ip);
             }
         }
-        if why != CloseReason::Gone {
+        let ours = !matches!(why, CloseReason::Gone(_));
+        if ours {
             self.actions.push_back(Action::Close { client, why: why.clone() });
         }
         let Some((name, node)) = session.member() else {
             self.no_stranger(ip);
-            if why != CloseReason::Gone {
+            if ours {
                 self.actions.push_back(Action::Tell(Notice::TurnedAway { address: session.address, why }));
             }
             return;
         };
+        let casts_until = match why {
+            CloseReason::Gone(Ending::Farewell) => None,
+            CloseReason::Gone(Ending::Killed) => Some(now + KILLED_COMES_BACK),
+            // Who is cut off hears of nothing that is done here.
+            CloseReason::Gone(Ending::Broken)
+            | CloseReason::Dead
+            | CloseReason::Silent
+            | CloseReason::SlowReader
+            | CloseReason::TooManyClients
+            | CloseReason::TooManyFromAddress
+            | CloseReason::TooManyStrangers
+            | CloseReason::NeverJoined
+            | CloseReason::UnknownCluster(_)
+            | CloseReason::WrongCertificate(_)
+            | CloseReason::NoTlsHere
+            | CloseReason::PlainText(_)
+            | CloseReason::SecondIntroduction => Some(session.heard + believes(session.heartbeat)),
+        };
         self.actions.push_back(Action::Tell(Notice::Left { cluster: name.clone(), node, why }));
         let Some(cluster) = self.clusters.get_mut(&name) else { return };
-        cluster.leave(now, node, true);
+        cluster.leave(now, node, casts_until);
         self.carry_out(now, &name);
-        if self.clusters.get(&name).is_some_and(Cluster::is_empty) {
-            self.clusters.remove(&name);
+        if self.clusters.get(&name).is_some_and(Cluster::is_empty)
+            && let Some(Cluster { unheard: Some(unheard), .. }) = self.clusters.remove(&name)
+        {
+            self.keep_unheard(now, name, unheard);
         }
+    }
+
+    /// Of a cluster without clients nothing else is kept.
+    fn keep_unheard(&mut self, now: Instant, name: ClusterName, unheard: Box<Unheard>) {
+        self.unheard.retain(|_, unheard| unheard.until().is_some_and(|until| until > now));
+        if self.unheard.len() >= self.config.limits.clients {
+            // Each was a cluster with a vote, some minutes ago at most: there are fewer.
+            self.unheard.pop_first();
+        }
+        self.unheard.insert(name, unheard);
     }
 
     /// One fewer that has not joined a cluster.
@@ -495,6 +532,11 @@ const LATE: Duration = Duration::from_millis(250);
 
 /// How long such a peer has once more.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// A client that was killed is started again by its service manager within a tenth of a second, and joins at once. Until
+/// it does, the node's Corosync counts its last vote, up to ten seconds long; a node that died whole isn't waited for as
+/// long as that.
+const KILLED_COMES_BACK: Duration = Duration::from_secs(5);
 
 /// With so many answers under way a client's further messages wait: half of what may be queued, so that votes which
 /// nobody asked for find room.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    cluster::Former,
+    cluster::Unheard,
     holder::{Remembered, believes},
     id::ClusterName,
 };
@@ -35,13 +35,13 @@ impl Past {
     }
 
     /// Who may still cast a cluster's vote; `held` tells whether it is known of this process or another who has it.
-    pub(super) fn former(&mut self, now: Instant, name: &ClusterName, held: bool) -> Option<Former> {
+    pub(super) fn former(&mut self, now: Instant, name: &ClusterName, held: bool) -> Option<Unheard> {
         self.forget(now);
         let Self::Recent { remembered, since, .. } = self else { return None };
         match remembered.holders.get(name) {
-            Some(holder) => Some(Former::known(holder, *since)),
+            Some(holder) => Some(Unheard::known(holder, *since)),
             None if remembered.whole || held => None,
-            None => Some(Former::unknown(*since)),
+            None => Some(Unheard::unknown(*since)),
         }
     }
 

@@ -3,6 +3,7 @@
 mod bounds;
 mod crash;
 mod handover;
+mod lost;
 mod safety;
 mod scenarios;
 mod tls;
@@ -159,7 +160,7 @@ impl Script {
     fn leaves(&mut self, client: u64) {
         let _ = writeln!(self.text, "{:>5} {client} is gone", self.millis());
         self.unconfirmed.retain(|(to, _)| *to != client);
-        self.event(Event::Gone { client: ClientId(client) });
+        self.event(Event::Gone { client: ClientId(client), how: Ending::Farewell });
     }
 
     fn passes(&mut self, time: Duration) {

@@ -112,7 +112,18 @@ fn a_connection_goes_on_in_another_process_and_in_the_one_after() {
     }
     peer.0.send_close_notify();
     let closed = stream.receive(&peer.out(), &mut Vec::new(), &mut Vec::new());
-    assert!(matches!(closed, Err(TlsError::Record(RecordError::Closed))), "{closed:?}");
+    assert!(matches!(closed, Err(TlsError::Farewell)), "{closed:?}");
+}
+
+#[test]
+fn a_peer_that_takes_its_leave_is_told_from_one_that_is_cut_short() {
+    for version in [&TLS13, &TLS12] {
+        let (mut stream, mut peer) = shaken_hands(version);
+        exchange(&mut stream, &mut peer);
+        peer.0.send_close_notify();
+        let closed = stream.receive(&peer.out(), &mut Vec::new(), &mut Vec::new());
+        assert!(matches!(closed, Err(TlsError::Farewell)), "{closed:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The one property that must never break: nobody gets the vote while somebody outside of its partition may cast it.
 //!
 //! A client may cast its vote from the ACK on, until it has confirmed a NACK or is gone. What it was merely told to wait
-//! for counts as nothing.
+//! for counts as nothing. Who is cut off from the server casts until it has missed an echo, whatever the server thinks of
+//! it meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,10 @@ enum Step {
     Sees(u8),
     /// It confirms the oldest vote that it was told.
     Confirms,
-    /// Its connection is cut, and the server knows.
+    /// It takes its leave.
     Gone,
+    /// It and the server don't hear each other any more, and neither knows. Its next membership ends that.
+    CutOff,
     /// Its checks have a result.
     Checks(bool),
     /// Another process takes over, and may lose its connection.
@@ -39,6 +42,21 @@ struct Client {
     /// What it was told last makes it cast its vote.
     casts: bool,
     seq: u32,
+    /// When its next echo is due; `None`: it is not connected yet.
+    echo: Option<Instant>,
+    /// If it is cut off: when it has missed an echo.
+    cut_until: Option<Instant>,
+}
+
+impl Client {
+    /// When it finds out that nobody answers, if that is so from now on.
+    fn misses(&self, now: Instant) -> Instant {
+        self.cut_until.unwrap_or_else(|| self.echo.unwrap_or(now) + HEARTBEAT)
+    }
+
+    fn casts_at(&self, now: Instant) -> bool {
+        self.may_cast && self.cut_until.is_none_or(|until| now < until)
+    }
 }
 
 /// Clients and server, together cloneable, so that every order of steps can be tried.
@@ -51,7 +69,7 @@ struct World {
     /// All clients want a tie to go to the side that had the vote before.
     keep_active: bool,
     clients: BTreeMap<u32, Client>,
-    /// Who casts a vote of a server that is no more, for which membership, and until when.
+    /// Who casts a vote of a connection that the server knows nothing of, for which membership, and until when.
     unaware: BTreeMap<u32, (Vec<u32>, Instant)>,
     /// What is on the server's disk.
     kept: Remembered,
@@ -80,23 +98,33 @@ impl World {
 
     fn step(&mut self, node: u32, step: Step) {
         self.story.push((node, step));
-        self.now += Duration::from_millis(1);
+        self.passes(Duration::from_millis(1));
         match step {
             Step::Sees(side) => {
+                self.hears_again(node);
                 if !self.clients.contains_key(&node) {
                     self.join(node);
                 }
                 self.sees(node, side);
             }
+            Step::CutOff => {
+                let now = self.now;
+                if let Some(client) = self.clients.get_mut(&node) {
+                    client.cut_until = Some(client.misses(now));
+                }
+            }
             Step::Confirms => self.confirms(node),
             Step::Gone => {
+                if self.is_cut_off(node) {
+                    return;
+                }
                 if let Some(client) = self.clients.remove(&node) {
-                    self.event(Event::Gone { client: ClientId(client.connection) });
+                    self.event(Event::Gone { client: ClientId(client.connection), how: Ending::Farewell });
                 }
             }
             Step::HandsOver(lost) => {
-                if lost {
-                    self.clients.remove(&node);
+                if lost && let Some(client) = self.clients.remove(&node) {
+                    self.closed(node, client);
                 }
                 let came = self.clients.values().map(|client| ClientId(client.connection)).collect();
                 let saved = self.server.save(self.now);
@@ -105,26 +133,68 @@ impl World {
                 self.event(Event::Tick);
             }
             Step::Crashes => {
-                for (other, client) in std::mem::take(&mut self.clients) {
-                    if other == node && client.may_cast {
-                        self.unaware.insert(node, (client.holds_for, self.now + MISSES_AN_ECHO));
+                for (other, mut client) in std::mem::take(&mut self.clients) {
+                    if other == node {
+                        client.cut_until = Some(client.misses(self.now));
                     }
+                    self.closed(other, client);
                 }
                 let config = Config::new(Clusters::Any(TlsMode::Off));
                 self.server = Server::after(config, self.kept.clone(), self.now);
             }
-            Step::Waits => {
-                let end = self.now + Duration::from_secs(6);
-                while let Some(at) = self.server.poll_timeout().filter(|at| *at <= end) {
-                    self.now = self.now.max(at);
-                    self.event(Event::Tick);
-                }
-                self.now = end;
-            }
+            Step::Waits => self.passes(Duration::from_secs(6)),
             Step::Checks(good) => {
                 let result = if good { Heuristics::Pass } else { Heuristics::Fail };
                 self.say(node, MessageKind::HeuristicsChange, vec![Opt::Heuristics(result)]);
             }
+        }
+    }
+
+    /// Time passes, with the echoes of those that are not cut off.
+    fn passes(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let connected = self.clients.iter().filter(|(_, client)| client.cut_until.is_none());
+            let echo = connected.filter_map(|(node, client)| Some((client.echo?, Some(*node)))).min();
+            let tick = self.server.poll_timeout().map(|at| (at, None));
+            let next = echo.into_iter().chain(tick).min_by_key(|(at, _)| *at);
+            let Some((at, who)) = next.filter(|(at, _)| *at <= end) else { break };
+            self.now = self.now.max(at);
+            match who {
+                Some(node) => {
+                    if let Some(client) = self.clients.get_mut(&node) {
+                        client.echo = Some(at + HEARTBEAT);
+                    }
+                    self.say(node, MessageKind::EchoRequest, vec![]);
+                }
+                None => self.event(Event::Tick),
+            }
+        }
+        self.now = end;
+    }
+
+    fn is_cut_off(&self, node: u32) -> bool {
+        self.clients.get(&node).is_some_and(|client| client.cut_until.is_some())
+    }
+
+    /// A connection ends without a word of the client's: who is cut off doesn't hear that, all others let go.
+    fn closed(&mut self, node: u32, client: Client) {
+        if let Some(until) = client.cut_until.filter(|_| client.may_cast) {
+            self.unaware.insert(node, (client.holds_for, until));
+        }
+    }
+
+    /// Its way to the server is open again. The connection lives on if it has not missed an echo.
+    fn hears_again(&mut self, node: u32) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(&node) else { return };
+        let Some(until) = client.cut_until else { return };
+        if now < until {
+            client.cut_until = None;
+        } else {
+            let client = ClientId(client.connection);
+            self.clients.remove(&node);
+            self.event(Event::Gone { client, how: Ending::Farewell });
         }
     }
 
@@ -149,12 +219,16 @@ impl World {
         let mut config = vec![Opt::NodeListType(ListKind::InitialConfig)];
         config.extend((1..=self.nodes).map(|node| Opt::NodeInfo(NodeInfo::new(NodeId(node)))));
         self.say(node, MessageKind::NodeList, config);
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.echo = Some(self.now + HEARTBEAT);
+        }
     }
 
     fn sees(&mut self, node: u32, side: u8) {
         let mut nodes: Vec<u32> = (1..=self.nodes).filter(|other| side & (1 << other) != 0).collect();
         if !nodes.contains(&node) {
             nodes.push(node);
+            nodes.sort_unstable();
         }
         if let Some(client) = self.clients.get_mut(&node) {
             client.membership.clone_from(&nodes);
@@ -168,7 +242,7 @@ impl World {
 
     fn confirms(&mut self, node: u32) {
         let Some(client) = self.clients.get_mut(&node) else { return };
-        if client.told.is_empty() {
+        if client.told.is_empty() || client.cut_until.is_some() {
             return;
         }
         let (seq, vote) = client.told.remove(0);
@@ -180,6 +254,9 @@ impl World {
 
     fn say(&mut self, node: u32, kind: MessageKind, mut options: Vec<Opt>) {
         let Some(client) = self.clients.get_mut(&node) else { return };
+        if client.cut_until.is_some() {
+            return;
+        }
         if kind != MessageKind::VoteInfoReply {
             client.seq += 1;
             options.push(Opt::Seq(client.seq));
@@ -199,7 +276,13 @@ impl World {
                     }
                     self.server.handle(self.now, Event::Sent { client, messages: 1 });
                 }
-                Action::Close { client, .. } => self.clients.retain(|_, other| other.connection != client.0),
+                Action::Close { client, .. } => {
+                    let mut clients = self.clients.iter();
+                    let node = clients.find(|(_, other)| other.connection == client.0).map(|(node, _)| *node);
+                    if let Some((node, client)) = node.and_then(|node| self.clients.remove_entry(&node)) {
+                        self.closed(node, client);
+                    }
+                }
                 Action::Remember { number } => {
                     self.kept = self.server.remembered();
                     self.server.handle(self.now, Event::Remembered { number });
@@ -217,7 +300,7 @@ impl World {
             let partition = self.clients[&node].membership.clone();
             for (other, client) in self.clients.iter().filter(|(other, _)| **other != node) {
                 assert!(
-                    !client.may_cast || partition.contains(other),
+                    !client.casts_at(self.now) || partition.contains(other),
                     "node {node} of {partition:?} got the vote while node {other} may cast it: {:?}",
                     self.story
                 );
@@ -226,10 +309,11 @@ impl World {
         if vote == Vote::Ack {
             let (now, partition) = (self.now, &self.clients[&node].membership);
             // A membership one node of which has moved on has ended, for the others too.
-            self.unaware.retain(|_, (nodes, _)| !nodes.iter().any(|node| partition.contains(node)));
+            self.unaware
+                .retain(|_, (nodes, _)| nodes == partition || !nodes.iter().any(|node| partition.contains(node)));
             for (other, (nodes, until)) in &self.unaware {
                 assert!(
-                    *until <= now,
+                    *until <= now || partition.contains(other),
                     "node {node} of {partition:?} got the vote while node {other} of {nodes:?}, cut off, casts it: {:?}",
                     self.story
                 );
@@ -282,10 +366,24 @@ const MORE: [Step; 9] = [
 const DEPTH_OF_CRASHES: usize = 4;
 
 /// An echo that is not answered is missed when the next one is due.
-const MISSES_AN_ECHO: Duration = Duration::from_secs(16);
+const HEARTBEAT: Duration = Duration::from_secs(8);
 
 const CRASHES: [Step; 7] =
     [Step::Sees(0b110), Step::Sees(0), Step::Sees(1), Step::Confirms, Step::Gone, Step::Crashes, Step::Waits];
+
+/// And this deep with nodes that are cut off from a server that runs, beginning with a split.
+const DEPTH_OF_CUTS: usize = 4;
+
+const CUTS: [Step; 8] = [
+    Step::Sees(0b110),
+    Step::Sees(0),
+    Step::Sees(1),
+    Step::Confirms,
+    Step::Gone,
+    Step::CutOff,
+    Step::HandsOver(false),
+    Step::Waits,
+];
 
 fn every_order(world: &World, steps: &[Step], depth: usize, worlds: &mut usize) {
     *worlds += 1;
@@ -353,12 +451,36 @@ fn nor_after_crashes_of_the_server_of_which_the_holder_does_not_hear() {
     }
 }
 
+#[test]
+fn nor_while_a_holder_that_the_server_has_given_up_has_not_given_up_the_server() {
+    for algorithm in [Algorithm::FfSplit, Algorithm::Lms] {
+        let mut world = settled(algorithm, false);
+        for step in [Step::Sees(0), Step::Confirms, Step::Confirms] {
+            world.step(1, step);
+            world.step(2, step);
+        }
+        assert!(world.clients[&1].casts && !world.clients[&2].casts, "{algorithm:?}: {world:?}");
+        let mut worlds = 0;
+        every_order(&world, &CUTS, DEPTH_OF_CUTS, &mut worlds);
+        assert!(worlds > 60_000);
+        // The longest way there is: 12 s until it is given up, and the rest of what it believes.
+        world.step(1, Step::CutOff);
+        for _ in 0..2 {
+            world.step(2, Step::Waits);
+        }
+        every_order(&world, &CUTS, DEPTH_OF_CUTS - 1, &mut worlds);
+        world.step(2, Step::Waits);
+        assert!(world.clients[&2].casts, "{algorithm:?}, it is over for node 1: {world:?}");
+    }
+}
+
 fn steps(nodes: u32) -> impl Strategy<Value = Vec<(u32, Step)>> {
     let sides = 0..(2_u8 << nodes);
     let step = prop_oneof![
         4 => sides.prop_map(Step::Sees),
         5 => Just(Step::Confirms),
         1 => Just(Step::Gone),
+        1 => Just(Step::CutOff),
         1 => any::<bool>().prop_map(Step::Checks),
         1 => any::<bool>().prop_map(Step::HandsOver),
         1 => Just(Step::Crashes),
@@ -383,7 +505,7 @@ proptest! {
             world.step(node, step);
         }
         // Who believes in a server that is no more finds that out.
-        for _ in 0..3 {
+        for _ in 0..4 {
             world.step(1, Step::Waits);
         }
         // And once all see each other and confirm what they are told, all have it, whatever came before.
