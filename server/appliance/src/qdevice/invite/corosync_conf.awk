@@ -77,6 +77,9 @@ END {
     refuse("quorum.expected_votes is set, and would hide the device's votes: remove the line, they are counted by themselves")
   if (algorithm == "ffsplit" && nodes % 2)
     refuse(nodes " nodes are no even number: ffsplit is for even ones; make the invitation with --algorithm lms")
+  if (algorithm == "lms" && once("quorum.wait_for_all") == "1")
+    refuse("quorum.wait_for_all is 1: with lms a node that has quorum and is cut off from the QDevice server then casts " \
+      "its vote without end, while the server gives it to others. Set it to 0, or make the invitation with --algorithm ffsplit")
   votes = algorithm == "lms" ? nodes - 1 : 1
   if (!votes) refuse("a cluster of one node needs no QDevice")
   if (bump) {

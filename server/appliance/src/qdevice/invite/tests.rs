@@ -229,4 +229,7 @@ fn what_is_not_understood_is_refused() {
     }
     let (code, out, _) = configure(&three, "pi.lan", "lms", true);
     assert!(code == Some(0) && out.contains("    votes: 2\n"), "{out}");
+    let waits = three.replace("  provider", "  wait_for_all: 1\n  provider");
+    let (code, out, said) = configure(&waits, "pi.lan", "lms", true);
+    assert!(code == Some(1) && out.is_empty() && said.contains("wait_for_all is 1"), "{said}");
 }
