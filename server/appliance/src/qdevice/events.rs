@@ -23,6 +23,30 @@ const ONE_MORE_AFTER: Duration = Duration::from_secs(3);
 /// A certificate that ends in less than this is told.
 const ENDS_SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// So many clusters have counters of their own; what happens to others is counted with all.
+const CLUSTERS_COUNTED: usize = 10_000;
+
+/// How often each kind of event happened since the daemon was started; suppressed ones count, too.
+#[derive(Clone, Default, Debug)]
+pub struct Counts {
+    /// In all.
+    pub all: BTreeMap<&'static str, u64>,
+    /// By cluster, of those that name one which is served.
+    pub by_cluster: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl Counts {
+    fn count(&mut self, kind: &'static str, what: &QdeviceHappening) {
+        *self.all.entry(kind).or_default() += 1;
+        let Some(cluster) = served_cluster(what) else { return };
+        if let Some(counts) = self.by_cluster.get_mut(cluster) {
+            *counts.entry(kind).or_default() += 1;
+        } else if self.by_cluster.len() < CLUSTERS_COUNTED {
+            self.by_cluster.insert(cluster.to_owned(), BTreeMap::from([(kind, 1)]));
+        }
+    }
+}
+
 /// The events of this run of the daemon. Clones are the same.
 #[derive(Clone)]
 pub struct Events {
@@ -34,7 +58,7 @@ struct History {
     run: u64,
     kept: KeptEvents,
     last: u64,
-    counts: BTreeMap<&'static str, u64>,
+    counts: Counts,
     strangers: Allowance,
 }
 
@@ -66,7 +90,7 @@ impl Events {
         // Numbers begin anew with each run: who follows must see that it is another.
         let run = u64::try_from(unix().as_micros()).unwrap_or_default();
         let strangers = Allowance { left: STRANGERS_AT_ONCE, since: Instant::now() };
-        let history = History { run, kept: KeptEvents::default(), last: 0, counts: BTreeMap::new(), strangers };
+        let history = History { run, kept: KeptEvents::default(), last: 0, counts: Counts::default(), strangers };
         Self { history: Arc::new(Mutex::new(history)), newest: Arc::new(watch::Sender::new(0)) }
     }
 
@@ -74,7 +98,7 @@ impl Events {
     pub fn happened(&self, what: QdeviceHappening) {
         let (kind, warning, text) = told(&what);
         let mut history = self.history();
-        *history.counts.entry(kind).or_default() += 1;
+        history.counts.count(kind, &what);
         if by_stranger(&what) && !history.strangers.take(Instant::now()) {
             return;
         }
@@ -106,9 +130,9 @@ impl Events {
         }
     }
 
-    /// How often each kind happened, suppressed ones counted too.
+    /// How often each kind happened.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+    pub fn counts(&self) -> Counts {
         self.history().counts.clone()
     }
 
@@ -159,6 +183,26 @@ fn by_stranger(what: &QdeviceHappening) -> bool {
             | QdeviceHappening::TurnedAway { .. }
             | QdeviceHappening::Refused { .. }
     )
+}
+
+/// The cluster that it is about, unless a stranger has only named it.
+fn served_cluster(what: &QdeviceHappening) -> Option<&str> {
+    match what {
+        QdeviceHappening::NodeJoined { cluster, .. }
+        | QdeviceHappening::NodeLeft { cluster, .. }
+        | QdeviceHappening::VoteMoved { cluster, .. }
+        | QdeviceHappening::PartitionChosen { cluster, .. }
+        | QdeviceHappening::TieBroken { cluster, .. }
+        | QdeviceHappening::Invited { cluster, .. } => Some(cluster),
+        QdeviceHappening::CertificateEnds { cluster, .. } => cluster.as_deref(),
+        QdeviceHappening::Started { .. }
+        | QdeviceHappening::HoldersUnknown { .. }
+        | QdeviceHappening::HoldersNotKept { .. }
+        | QdeviceHappening::UnknownCluster { .. }
+        | QdeviceHappening::TurnedAway { .. }
+        | QdeviceHappening::Refused { .. }
+        | QdeviceHappening::ClockWrong { .. } => None,
+    }
 }
 
 fn happening(notice: &Notice) -> QdeviceHappening {
@@ -345,7 +389,13 @@ mod tests {
         let (_, kept, _) = all(&events, 0).await;
         assert!((21..30).contains(&kept.len()), "{}", kept.len());
         assert_eq!(kept[0].text, "cluster home: node 1 has NACK: no partition can have the vote");
-        assert_eq!(events.counts()["unknown_cluster"], 5000);
+        assert_eq!(events.counts().all["unknown_cluster"], 5000);
+        let clusters = events.counts().by_cluster;
+        assert_eq!(
+            clusters,
+            BTreeMap::from([("home".into(), BTreeMap::from([("vote_moved", 1)]))]),
+            "and no stranger's"
+        );
     }
 
     #[test]

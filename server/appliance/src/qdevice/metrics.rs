@@ -1,6 +1,5 @@
 //! The service's figures for Prometheus, in its text format 0.0.4.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use tiebreaker_member::ask::{QdeviceCluster, QdeviceNode};
 use tiebreaker_pipeline::state::State;
 use tokio::net::TcpListener;
 
-use super::events::Events;
+use super::events::{Counts, Events};
 use super::questions::Questions;
 use crate::figures::Figures;
 use crate::http::{Answer, Asked, Method, StatusCode, accept, serve as serve_http};
@@ -108,7 +107,7 @@ fn count(value: usize) -> f64 {
 
 /// The page.
 #[must_use]
-pub fn render(clusters: &[QdeviceCluster], events: &BTreeMap<&'static str, u64>, own: &[Arc<State>]) -> String {
+pub fn render(clusters: &[QdeviceCluster], events: &Counts, own: &[Arc<State>]) -> String {
     let mut page = Page(String::new());
     page.family("tiebreaker_qdevice_clusters", "gauge", "Corosync clusters of which a node is connected.");
     page.sample("tiebreaker_qdevice_clusters", &[], clusters.len());
@@ -129,8 +128,15 @@ pub fn render(clusters: &[QdeviceCluster], events: &BTreeMap<&'static str, u64>,
         }
     }
     page.family("tiebreaker_qdevice_events_total", "counter", "What happened since the daemon was started, by kind.");
-    for (event, count) in events {
+    for (event, count) in &events.all {
         page.sample("tiebreaker_qdevice_events_total", &[("event", event)], count);
+    }
+    let name = "tiebreaker_qdevice_cluster_events_total";
+    page.family(name, "counter", "What happened in a cluster since the daemon was started, by kind.");
+    for (cluster, counts) in &events.by_cluster {
+        for (event, count) in counts {
+            page.sample(name, &[("cluster", cluster), ("event", event)], count);
+        }
     }
     power(&mut page, own);
     page.0
@@ -165,6 +171,8 @@ fn power(page: &mut Page, clusters: &[Arc<State>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tiebreaker_pipeline::state::Hold;
 
     use super::*;
@@ -195,7 +203,11 @@ mod tests {
         };
         let mut own = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
         own.settings.hold = Some(Hold { by: "alice".into(), reason: None, at_ms: 0 });
-        render(&[cluster], &BTreeMap::from([("node_joined", 3)]), &[Arc::new(own)])
+        let counts = Counts {
+            all: BTreeMap::from([("node_joined", 3)]),
+            by_cluster: BTreeMap::from([("a\"b\\c".into(), BTreeMap::from([("node_joined", 2)]))]),
+        };
+        render(&[cluster], &counts, &[Arc::new(own)])
     }
 
     #[test]
@@ -220,6 +232,7 @@ mod tests {
         assert_eq!(find("tiebreaker_qdevice_node_vote_since_timestamp_seconds", Some("1")), Some(1_700_000_000.5));
         assert_eq!(find("tiebreaker_qdevice_node_members", Some("1")), Some(2.0));
         assert_eq!(find("tiebreaker_qdevice_events_total", None), Some(3.0));
+        assert_eq!(find("tiebreaker_qdevice_cluster_events_total", None), Some(2.0));
         assert_eq!(find("tiebreaker_power_held", None), Some(1.0));
         assert_eq!(find("tiebreaker_fences_open", None), Some(0.0));
         let typed = |text: &str| scrape.docs.contains_key(text);
