@@ -6,7 +6,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -53,6 +53,12 @@ impl Appliance {
         self.address
     }
 
+    /// Where all of its files are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {
@@ -85,9 +91,17 @@ impl Appliance {
     /// # Errors
     /// It can't be run; whether it succeeded is in the result.
     pub fn command(&self, words: &[&str]) -> Result<Ran> {
+        run(self.to_run(words)?)
+    }
+
+    /// One of its daemon's commands, to be run by the caller.
+    ///
+    /// # Errors
+    /// The program isn't there.
+    pub fn to_run(&self, words: &[&str]) -> Result<Command> {
         let mut command = placed(&self.place, Program::Server.path()?.as_os_str());
         command.args(words).arg("--data").arg(self.data());
-        run(command)
+        Ok(command)
     }
 
     /// A token for a node of a cluster, which is created where it is new.

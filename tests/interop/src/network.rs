@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -99,6 +100,12 @@ impl Network {
     /// There is no such machine.
     pub fn address(&self, host: &str) -> Result<SocketAddr> {
         Ok(SocketAddr::from((self.ip(host)?, 8405)))
+    }
+
+    /// The file by which a machine's namespace can be entered.
+    #[must_use]
+    pub fn file(&self, host: &str) -> PathBuf {
+        Path::new("/run/netns").join(self.namespace(host))
     }
 
     /// What to put before a command so that it runs on a machine.

@@ -1,7 +1,8 @@
-//! A node under the real systemd: process 1 of a namespace of processes, with the unit of the package.
+//! A daemon under the real systemd: process 1 of a namespace of processes, with the unit of the package.
 
 use std::{
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    Node, Program, Ran,
+    Appliance, Node, Program, Ran,
     network::{require_children, require_root},
     node::spawn,
     run, tool, until,
@@ -66,6 +67,24 @@ impl Systemd {
     /// # Errors
     /// Not root, systemd or util-linux is missing, or the kernel has no namespaces or cgroup2.
     pub fn boot(node: &Node) -> Result<Self> {
+        let unit = agent_unit(&Program::Agent.path()?, &node.data())?;
+        Self::start(node.folder(), &[("tiebreaker-agent.service", unit)], None)
+    }
+
+    /// Boots a machine whose services are an appliance's daemon and its QDevice port, at this address, in this network
+    /// namespace. The daemon doesn't run elsewhere meanwhile.
+    ///
+    /// # Errors
+    /// Not root, systemd or util-linux is missing, or the kernel has no namespaces or cgroup2.
+    pub fn boot_server(appliance: &Appliance, port: SocketAddr, network: &Path) -> Result<Self> {
+        let units = [
+            ("tiebreaker-server.service", server_unit(&Program::Server.path()?, appliance)?),
+            ("tiebreaker-qdevice.socket", server_socket(port)?),
+        ];
+        Self::start(appliance.folder(), &units, Some(network))
+    }
+
+    fn start(folder: &Path, services: &[(&str, String)], network: Option<&Path>) -> Result<Self> {
         require_root("running systemd in a namespace")?;
         require_children()?;
         tool("unshare", "util-linux")?;
@@ -73,7 +92,7 @@ impl Systemd {
         tool("systemctl", "systemd")?;
         let systemd = Path::new("/lib/systemd/systemd");
         ensure!(systemd.is_file(), "{} is missing: install the Debian package systemd", systemd.display());
-        let folder = node.folder().join("systemd");
+        let folder = folder.join("systemd");
         let units = folder.join("units");
         fs::create_dir_all(&units)?;
         for target in TARGETS {
@@ -93,13 +112,24 @@ impl Systemd {
         for nothing in ["basic", "sysinit", "network-online"] {
             fs::write(units.join(format!("{nothing}.target")), "[Unit]\nDefaultDependencies=no\n")?;
         }
-        fs::write(units.join("test.target"), "[Unit]\nWants=tiebreaker-agent.service\nAllowIsolate=yes\n")?;
-        fs::write(units.join("tiebreaker-agent.service"), unit(&Program::Agent.path()?, &node.data())?)?;
+        let names: Vec<&str> = services.iter().map(|(name, _)| *name).collect();
+        let target = format!("[Unit]\nWants={}\nAllowIsolate=yes\n", names.join(" "));
+        fs::write(units.join("test.target"), target)?;
+        for (name, text) in services {
+            fs::write(units.join(name), text)?;
+        }
         for (name, text) in [("boot", BOOT), ("enter", ENTER)] {
             fs::write(folder.join(name), text)?;
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
         }
-        let mut command = Command::new(folder.join("enter"));
+        let mut command = match network {
+            None => Command::new(folder.join("enter")),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", network.display())).arg(folder.join("enter"));
+                command
+            }
+        };
         command.arg(&folder).arg(systemd);
         let machine = Self { child: spawn(command, &folder)?, folder };
         until("systemd that answers", WITHIN, || machine.systemctl(&["is-active", "test.target"])?.done())?;
@@ -157,8 +187,42 @@ fn remove_cgroup(path: &Path) -> Result<()> {
     fs::remove_dir(path).with_context(|| format!("removing {}", path.display()))
 }
 
+/// A file of the server's package.
+fn of_server(name: &str) -> Result<String> {
+    let packaged = format!("{}/../../server/appliance/debian/{name}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&packaged).with_context(|| format!("reading {packaged}"))
+}
+
+/// What the server's packaged unit says of starts, restarts and descriptors. Its user and the walls around it are those of a
+/// machine that has the package (`cross/test-packages`).
+fn server_unit(server: &Path, appliance: &Appliance) -> Result<String> {
+    const KEPT: [&str; 6] = ["Type", "UMask", "Restart", "RestartSec", "FileDescriptorStoreMax", "LimitNOFILE"];
+    let packaged = of_server("tiebreaker-server.service")?;
+    let kept: Vec<&str> =
+        packaged.lines().filter(|line| line.split_once('=').is_some_and(|(key, _)| KEPT.contains(&key))).collect();
+    ensure!(kept.len() == KEPT.len(), "the packaged unit has other settings: {packaged}");
+    let (data, log) = (appliance.data(), appliance.folder().join("log"));
+    Ok(format!(
+        "[Unit]\nDefaultDependencies=no\n[Service]\n{}\nExecStart={} run --data {}\nStandardError=append:{}\n\
+         Environment=NO_COLOR=1\n",
+        kept.join("\n"),
+        server.display(),
+        data.display(),
+        log.display()
+    ))
+}
+
+/// The packaged unit of the QDevice port, at another address.
+fn server_socket(port: SocketAddr) -> Result<String> {
+    let packaged = of_server("tiebreaker-qdevice.socket")?;
+    let unit = packaged.replace("ListenStream=[::]:5403\n", &format!("ListenStream={port}\n"));
+    ensure!(unit != packaged, "the packaged unit listens elsewhere: {packaged}");
+    let lines = unit.lines().filter(|line| !line.starts_with("ConditionPathExists="));
+    Ok(lines.fold(String::new(), |unit, line| unit + line + "\n"))
+}
+
 /// The unit of the package, for this program and data folder.
-fn unit(agent: &Path, data: &Path) -> Result<String> {
+fn agent_unit(agent: &Path, data: &Path) -> Result<String> {
     let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../../agent/node/debian/tiebreaker-agent.service");
     let unit = fs::read_to_string(packaged).with_context(|| format!("reading {packaged}"))?;
     let starts = "ExecStart=/usr/bin/tiebreaker-agent run\n";

@@ -1,17 +1,18 @@
 //! A restart of the appliance costs no vote: its connections go from process to process, through the service manager.
 //!
-//! Needs root, and the Debian packages corosync, corosync-qdevice, libnss3-tools, bash and iproute2; without them these
-//! tests fail.
+//! Needs root, and the Debian packages corosync, corosync-qdevice, libnss3-tools, bash, iproute2, systemd and util-linux;
+//! without them these tests fail.
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
-use tiebreaker_interop::{VoteCluster, alone_with_the_vote, alone_without, until, whole};
+use tiebreaker_interop::{Certificate, Systemd, VoteCluster, alone_with_the_vote, alone_without, until, whole};
 
 /// Anything that has to come has come by then.
 const SOON: Duration = Duration::from_secs(60);
@@ -30,33 +31,59 @@ fn joins(cluster: &VoteCluster) -> usize {
 #[test]
 fn a_restart_of_the_server_costs_no_node_its_vote() {
     let _turn = one_at_a_time();
-    for algorithm in ["ffsplit", "lms"] {
-        let mut cluster = VoteCluster::managed(algorithm).unwrap();
-        let joined = joins(&cluster);
-        for round in 1..=2 {
-            let begun = Instant::now();
-            cluster.appliance.stop();
-            let stopped = begun.elapsed();
-            // The nodes know of nothing, and neither do they afterwards.
-            cluster.look(|quorum| assert!(whole(quorum), "while the server is down: {quorum:?}")).unwrap();
-            cluster.appliance.start().unwrap();
-            println!("{algorithm}, restart {round}: down after {stopped:?}, up again after {:?}", begun.elapsed());
-            // Longer than a heartbeat: an echo that isn't answered ends a client's patience.
-            let until = Instant::now() + Duration::from_secs(9);
-            let mut looks = 0;
-            while Instant::now() < until {
-                cluster.look(|quorum| assert!(whole(quorum), "after the restart: {quorum:?}")).unwrap();
-                looks += 1;
-            }
-            println!("{algorithm}, restart {round}: {looks} looks, both had their vote in each");
+    let mut cluster = VoteCluster::managed("ffsplit").unwrap();
+    let joined = joins(&cluster);
+    for round in 1..=2 {
+        let begun = Instant::now();
+        cluster.appliance.stop();
+        let stopped = begun.elapsed();
+        // The nodes know of nothing, and neither do they afterwards.
+        cluster.look(|quorum| assert!(whole(quorum), "while the server is down: {quorum:?}")).unwrap();
+        cluster.appliance.start().unwrap();
+        println!("restart {round}: down after {stopped:?}, up again after {:?}", begun.elapsed());
+        // Longer than a heartbeat: an echo that isn't answered ends a client's patience.
+        let until = Instant::now() + Duration::from_secs(9);
+        let mut looks = 0;
+        while Instant::now() < until {
+            cluster.look(|quorum| assert!(whole(quorum), "after the restart: {quorum:?}")).unwrap();
+            looks += 1;
         }
-        assert_eq!(joins(&cluster), joined, "nobody had to come again: {}", cluster.appliance.log());
-        let status = cluster.appliance.command(&["qdevice", "status"]).unwrap().done().unwrap();
-        assert_eq!(status.matches("ACK for").count(), 2, "{status}");
-        // What was handed over works.
-        cluster.nodes[0].kill().unwrap();
-        cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
+        println!("restart {round}: {looks} looks, both had their vote in each");
     }
+    what_was_handed_over_works(&mut cluster, joined);
+}
+
+#[test]
+fn a_restart_by_systemd_costs_no_node_its_vote() {
+    let _turn = one_at_a_time();
+    let mut cluster = VoteCluster::new("lms", Certificate::Of("home")).unwrap();
+    cluster.appliance.stop();
+    let port = SocketAddr::from((cluster.network.ip("pi").unwrap(), 5403));
+    let machine = Systemd::boot_server(&cluster.appliance, port, &cluster.network.file("pi")).unwrap();
+    cluster.form().unwrap();
+    let joined = joins(&cluster);
+    let pid = || machine.systemctl(&["show", "--property=MainPID", "--value", "tiebreaker-server"]).unwrap().done();
+    for round in 1..=2 {
+        let mut watches = [cluster.nodes[0].watch_quorum().unwrap(), cluster.nodes[1].watch_quorum().unwrap()];
+        let (begun, before) = (Instant::now(), pid().unwrap());
+        machine.systemctl(&["restart", "tiebreaker-server"]).unwrap().done().unwrap();
+        println!("restart {round} by systemd took {:?}", begun.elapsed());
+        assert_ne!(pid().unwrap(), before, "it is another process");
+        // Looks went on all the time, and do for longer than a heartbeat.
+        let lost = watches[0].first(Duration::from_secs(9), |quorum| !whole(quorum)).unwrap();
+        let other = watches[1].first(Duration::from_millis(500), |quorum| !whole(quorum)).unwrap();
+        assert!(lost.is_none() && other.is_none(), "a vote was lost: {}", cluster.appliance.log());
+        assert!(watches[1].first(Duration::from_secs(5), whole).unwrap().is_some(), "the looks go on");
+    }
+    what_was_handed_over_works(&mut cluster, joined);
+}
+
+fn what_was_handed_over_works(cluster: &mut VoteCluster, joined: usize) {
+    assert_eq!(joins(cluster), joined, "nobody had to come again: {}", cluster.appliance.log());
+    let status = cluster.appliance.command(&["qdevice", "status"]).unwrap().done().unwrap();
+    assert_eq!(status.matches("ACK for").count(), 2, "{status}");
+    cluster.nodes[0].kill().unwrap();
+    cluster.until(1, "quorum of the survivor", alone_with_the_vote).unwrap();
 }
 
 #[test]

@@ -6,7 +6,10 @@
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -63,6 +66,35 @@ fn an_invited_node_has_its_vote_by_one_command() {
     let events = cluster.appliance.command(&["qdevice", "events", "--json"]).unwrap().done().unwrap();
     assert_eq!(events.matches("\"event\":\"invited\"").count(), 6, "{events}");
     cluster.form().unwrap();
+}
+
+#[test]
+fn who_follows_the_events_hears_each_once_and_goes_on_after_a_crash_of_the_server() {
+    let _turn = one_at_a_time();
+    let mut cluster = VoteCluster::bare(None).unwrap();
+    let mut command = cluster.appliance.to_run(&["qdevice", "events", "--follow", "--json"]).unwrap();
+    let mut following = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (tell, lines) = mpsc::channel();
+    let output = BufReader::new(following.stdout.take().unwrap());
+    thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    // What has no number that goes on isn't an event of this test's.
+    let next = |number: u64, event: &str| {
+        let line = lines.recv_timeout(SOON).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((json["number"].as_u64(), json["event"].as_str()), (Some(number), Some(event)), "{line}");
+    };
+    next(1, "started");
+    for number in 2..4 {
+        cluster.appliance.command(&["qdevice", "invite", "home"]).unwrap().done().unwrap();
+        next(number, "invited");
+    }
+    cluster.appliance.kill().unwrap();
+    cluster.appliance.start().unwrap();
+    next(1, "started");
+    cluster.appliance.command(&["qdevice", "invite", "home"]).unwrap().done().unwrap();
+    next(2, "invited");
+    following.kill().unwrap();
+    following.wait().unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! QDevice set up by the commands that `pvecm` and `pcs` send, over a real sshd, and an existing corosync-qnetd replaced
+//! QDevice set up by the commands that `pvecm`, `crm` and `pcs` send, over a real sshd, and an existing corosync-qnetd replaced
 //! by ours: with stock nodes, whose `corosync-quorumtool` is the judge.
 //!
 //! Needs root, and the Debian packages corosync, corosync-qdevice, corosync-qnetd, libnss3-tools, openssh-server and
@@ -86,9 +86,10 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `pvecm qdevice setup`, command by command, with an appliance on the other side.
+/// `pvecm qdevice setup` and then, for the same cluster, `crm cluster init qdevice`, command by command, with an appliance on
+/// the other side.
 #[test]
-fn pvecm_sets_the_vote_up_over_ssh() -> Result<()> {
+fn pvecm_and_crm_set_the_vote_up_over_ssh() -> Result<()> {
     let _turn = one_at_a_time();
     let mut site = Site::new()?;
     let listen = site.network.address("pi")?;
@@ -124,6 +125,9 @@ fn pvecm_sets_the_vote_up_over_ssh() -> Result<()> {
     // The appliance has made its authority when it started: pvecm expects that it may be there already.
     let again = ssh(&["corosync-qnetd-certutil", "-i"])?;
     assert!(again.code == Some(1) && again.stderr.contains("already exists"), "{again:?}");
+    // crm takes a name that is printed here for another cluster's.
+    let taken = ssh(&["corosync-qnetd-tool", "-l", "-c", "home"])?;
+    assert_eq!((taken.code, taken.stdout.as_str(), taken.stderr.as_str()), (Some(0), "", ""));
     let remote = format!("root@[{pi}]");
     scp(&format!("{remote}:{NSSDB}/qnetd-cacert.crt"), "/etc/corosync/qnetd-cacert.crt")?;
     let authority = fs::read_to_string(node.etc("qnetd-cacert.crt"))?;
@@ -145,6 +149,23 @@ fn pvecm_sets_the_vote_up_over_ssh() -> Result<()> {
             assert!(list.contains(needed), "{behind:?}: {needed} is not in {list}");
         }
     }
+    // crm: the authority is there, so nothing is made; the request goes to a place of its own beside it.
+    ssh(&["test", "-f", &format!("{NSSDB}/qnetd-cacert.crt")])?.done()?;
+    let request = format!("{NSSDB}/qdevice-net-node.crq.home");
+    scp("/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &format!("{remote}:{request}"))?;
+    ssh(&["corosync-qnetd-certutil", "-s", "-c", &request, "-n", "home"])?.done()?;
+    let fetched = "/etc/corosync/crm.crt";
+    scp(&format!("{remote}:{NSSDB}/cluster-home.crt"), fetched)?;
+    assert_ne!(fs::read(node.etc("crm.crt"))?, fs::read(node.etc("fetched.crt"))?, "it is another one");
+    node.certutil(&["-M", "-c", fetched])?;
+    site.nodes[0].kill_qdevice()?;
+    site.nodes[0].start_qdevice()?;
+    until("node 1 with its new certificate", SOON, || {
+        let events = appliance.command(&["qdevice", "events"])?.done()?;
+        ensure!(events.matches("node 1 has joined").count() == 2, "{events}");
+        Ok(())
+    })?;
+    site.both("the vote on both with it", whole)?;
     // It is the appliance's service: the tool doesn't end it.
     let refused = site.host.run(Behind::Original, &["corosync-qnetd-tool", "-H"])?;
     assert!(refused.code == Some(4) && refused.stderr.contains("systemctl stop"), "{refused:?}");
