@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
+use tiebreaker_pipeline::name::MemberName;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -118,6 +119,15 @@ pub fn log_to_stderr() {
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(filter).with(lines).init();
+}
+
+/// Prints that the configuration file of a member can be used, for people or as JSON.
+pub fn tell_in_order(file: &Path, name: &MemberName, json: bool) {
+    if json {
+        println!("{}", serde_json::json!({ "configuration": file, "name": name.to_string() }));
+    } else {
+        println!("{} is in order.", file.display());
+    }
 }
 
 #[cfg(test)]

@@ -164,11 +164,7 @@ fn run(args: Args) -> Result<()> {
 fn check(data: &Path, json: bool) -> Result<()> {
     let file = data.join(CONFIG_FILE);
     let config = Config::load(&file)?;
-    if json {
-        println!("{}", serde_json::json!({ "configuration": file, "name": config.name.to_string() }));
-    } else {
-        println!("{} is in order.", file.display());
-    }
+    program::tell_in_order(&file, &config.name, json);
     Ok(())
 }
 

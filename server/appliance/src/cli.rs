@@ -310,11 +310,7 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
 fn check(data: &Path, json: bool) -> Result<()> {
     let file = Layout::new(data).config();
     let config = Config::load(&file)?;
-    if json {
-        println!("{}", serde_json::json!({ "configuration": file, "name": config.name.to_string() }));
-    } else {
-        println!("{} is in order.", file.display());
-    }
+    program::tell_in_order(&file, &config.name, json);
     Ok(())
 }
 

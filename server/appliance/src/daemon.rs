@@ -35,6 +35,7 @@ use crate::qdevice::{
 };
 use crate::secrets;
 use crate::stopped::StoppedClusters;
+use crate::sys::give_start_back;
 
 /// What a socket unit calls the port of the clusters (`FileDescriptorName=`).
 const CLUSTER_PORT: &str = "cluster";
@@ -148,6 +149,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
     let (asks, asked) = mpsc::channel(64);
     let serving = tokio::spawn(local::serve(incoming, asks));
+    give_start_back();
     if let Some(manager) = &manager {
         manager.ready().context("telling the service manager that the daemon is up")?;
     }

@@ -21,6 +21,7 @@ use super::options::{Operands, Said, complaint, read};
 use super::{detach, print, syslog};
 use crate::notify;
 use crate::qdevice::{Arrived, ControlSocket, Engine, Events, Folder, HolderFile, OnShutdown, Pki, Settings};
+use crate::sys::give_start_back;
 
 const USAGE: &str = "usage: corosync-qnetd [-46dfhv] [-l listen_addr] [-p listen_port] [-s tls]\n              \
 [-c client_cert_required] [-m max_clients] [-S option=value[,option2=value2,...]]\n";
@@ -125,6 +126,7 @@ async fn serve(options: &Options, detached: bool) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     info!(listen = ?engine.addresses(), "the QDevice service is up");
+    give_start_back();
     if detached {
         detach::ready();
     }
