@@ -52,6 +52,11 @@ impl LedPathTest {
         Self { step: Step::On, deadline }
     }
 
+    /// It ends at this deadline instead: the machine may stay off for as long as somebody wants.
+    pub const fn extend(&mut self, deadline: Moment) {
+        self.deadline = deadline;
+    }
+
     /// Takes what the LED says now.
     pub fn watch(&mut self, now: Moment, led: Led) -> Verdict {
         if now > self.deadline {
@@ -80,6 +85,17 @@ mod tests {
         assert_eq!(test.watch(ms(200), Led::Blinking), Verdict::Waiting(Step::Off));
         assert_eq!(test.watch(ms(9_000), Led::Off(ms(6_000))), Verdict::Waiting(Step::OnAgain));
         assert_eq!(test.watch(ms(20_000), Led::On(ms(19_000))), Verdict::Follows);
+    }
+
+    #[test]
+    fn a_machine_may_stay_off_for_as_long_as_somebody_wants() {
+        let mut test = LedPathTest::new(ms(60_000));
+        test.watch(ms(0), Led::On(ms(0)));
+        test.watch(ms(9_000), Led::Off(ms(6_000)));
+        test.extend(Moment::at(core::time::Duration::MAX));
+        assert_eq!(test.watch(ms(9_000_000), Led::Off(ms(6_000))), Verdict::Waiting(Step::OnAgain));
+        test.extend(ms(9_060_000));
+        assert_eq!(test.watch(ms(9_060_001), Led::Off(ms(6_000))), Verdict::Failed(Step::OnAgain));
     }
 
     #[test]

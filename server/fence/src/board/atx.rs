@@ -155,6 +155,6 @@ impl Device for BoardDevice {
     }
 
     fn prove(&self, deadline: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
-        Box::pin(async move { Ok(Proof { state: self.state(deadline).await?, guid: None }) })
+        Box::pin(async move { Ok(Proof { state: self.ask(deadline, Ask::Prove).await?, guid: None }) })
     }
 }

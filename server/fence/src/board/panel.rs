@@ -1,7 +1,9 @@
 //! The task that owns a button and an LED, and polls them for as long as the device is there.
 
+use std::time::Duration;
+
 use embedded_hal::digital::{InputPin, OutputPin};
-use tiebreaker_firmware::{AtxButton, AtxError, Led, Moment, Press};
+use tiebreaker_firmware::{AtxButton, AtxError, Led, LedPathTest, Moment, Press, Step as LedStep, Verdict};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -11,8 +13,17 @@ use crate::{Fault, PowerState};
 /// Questions that wait for the LED to settle, at most.
 const WAITING: usize = 8;
 
+/// What is wrong with an LED that blinks while its node is up.
+const BLINKS: &str =
+    "the LED blinks, so it isn't the power LED of a machine that runs: is it that of a disk or a network card?";
+
+/// What the LED shows of a press it shows within this: a button is held for 12 s at most, and a dark LED has to stay dark.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+
 /// What a device asks of its panel.
 pub(super) enum Ask {
+    /// The same as [`Ask::Read`], of an LED that has shown that it follows its machine as far as it was seen.
+    Prove(oneshot::Sender<Result<PowerState, PanelError>>),
     /// What the LED says, by looks that come after this.
     Read(oneshot::Sender<Result<PowerState, PanelError>>),
     /// That the machine be taken there by a press. Answered when the button is down, or need not be.
@@ -39,27 +50,76 @@ impl<B: std::fmt::Debug, S: std::fmt::Debug> From<&AtxError<B, S>> for PanelErro
     }
 }
 
+/// Who waits for the LED to settle.
+struct Waiting {
+    /// It is a proof, and not a read.
+    proves: bool,
+    answer: oneshot::Sender<Result<PowerState, PanelError>>,
+}
+
+/// Whether the LED follows the machine, as each press of the button shows it.
+#[derive(Default)]
+struct LedPath {
+    test: Option<LedPathTest>,
+    /// What it didn't do at the last press.
+    broken: Option<LedStep>,
+}
+
+impl LedPath {
+    fn pressed(&mut self, now: Moment, press: Press) {
+        let shown = now.after(SHOWN_WITHIN);
+        match (press, &mut self.test) {
+            (Press::PowerOff, test) => *test = Some(LedPathTest::new(shown)),
+            (Press::Start, Some(test)) => test.extend(shown),
+            (Press::Start, None) | (Press::ShutDown, _) => {}
+        }
+    }
+
+    fn watch(&mut self, now: Moment, name: &str, led: Led) {
+        match (self.broken, led) {
+            // It was late, and does it after all.
+            (Some(LedStep::Off), Led::Off(_)) | (Some(LedStep::On | LedStep::OnAgain), Led::On(_)) => {
+                self.broken = None
+            }
+            (Some(_) | None, _) => {}
+        }
+        let Some(test) = &mut self.test else { return };
+        let before = *test;
+        match test.watch(now, led) {
+            // It stays off until somebody starts it.
+            Verdict::Waiting(LedStep::OnAgain) if before != *test => test.extend(Moment::at(Duration::MAX)),
+            Verdict::Waiting(_) => {}
+            Verdict::Follows => *self = Self::default(),
+            Verdict::Failed(step) => {
+                warn!(device = name, "{step}");
+                *self = Self { test: None, broken: Some(step) };
+            }
+        }
+    }
+}
+
 /// A button and an LED with those who ask about them.
 pub(super) struct Panel<B: OutputPin, S> {
     name: String,
     atx: AtxButton<B, S>,
     asks: mpsc::Receiver<Ask>,
     start: Instant,
-    waiting: Vec<oneshot::Sender<Result<PowerState, PanelError>>>,
+    waiting: Vec<Waiting>,
+    path: LedPath,
     /// The last poll failed, and it was said.
     failing: bool,
 }
 
 impl<B: OutputPin, S: InputPin> Panel<B, S> {
     pub(super) fn new(name: String, atx: AtxButton<B, S>, asks: mpsc::Receiver<Ask>) -> Self {
-        Self { name, atx, asks, start: Instant::now(), waiting: Vec::new(), failing: false }
+        Self { name, atx, asks, start: Instant::now(), waiting: Vec::new(), path: LedPath::default(), failing: false }
     }
 
     /// Runs until nobody can ask any more; then the button is let go.
     pub(super) async fn run(mut self) {
         loop {
             self.look();
-            let next = self.start + self.atx.poll_at().since(Moment::at(std::time::Duration::ZERO));
+            let next = self.start + self.atx.poll_at().since(Moment::at(Duration::ZERO));
             tokio::select! {
                 biased;
                 () = sleep_until(next) => {}
@@ -91,33 +151,50 @@ impl<B: OutputPin, S: InputPin> Panel<B, S> {
                 }
                 for waiting in self.waiting.drain(..) {
                     // Who asked may have gone.
-                    let _ = waiting.send(Err(why.clone()));
+                    let _ = waiting.answer.send(Err(why.clone()));
                 }
                 return;
             }
         }
-        let state = match self.atx.led(now) {
+        let led = self.atx.led(now);
+        self.path.watch(now, &self.name, led);
+        let state = match led {
             // A machine that sleeps has its memory, and may wake with all that it ran.
             Led::On(_) | Led::Blinking => PowerState::On,
             // A button that is still down may start the machine again.
             Led::Off(_) if !self.atx.is_pressed() => PowerState::Off,
             Led::Off(_) | Led::Unsettled => {
-                self.waiting.retain(|waiting| !waiting.is_closed());
+                self.waiting.retain(|waiting| !waiting.answer.is_closed());
                 return;
             }
         };
+        let doubt = match (self.path.broken, led) {
+            (Some(step), _) => Some(step.to_string()),
+            (None, Led::Blinking) => Some(BLINKS.to_owned()),
+            (None, Led::On(_) | Led::Off(_) | Led::Unsettled) => None,
+        };
         for waiting in self.waiting.drain(..) {
-            let _ = waiting.send(Ok(state));
+            let answer = match &doubt {
+                Some(why) if waiting.proves => Err(PanelError { fault: Fault::Protocol, why: why.clone() }),
+                Some(_) | None => Ok(state),
+            };
+            let _ = waiting.answer.send(answer);
+        }
+    }
+
+    fn wait(&mut self, proves: bool, answer: oneshot::Sender<Result<PowerState, PanelError>>) {
+        if self.waiting.len() < WAITING {
+            self.waiting.push(Waiting { proves, answer });
+        } else {
+            let why = "too many questions wait for the power LED to settle".to_owned();
+            let _ = answer.send(Err(PanelError { fault: Fault::Busy, why }));
         }
     }
 
     fn take(&mut self, ask: Ask) {
         match ask {
-            Ask::Read(answer) if self.waiting.len() < WAITING => self.waiting.push(answer),
-            Ask::Read(answer) => {
-                let why = "too many questions wait for the power LED to settle".to_owned();
-                let _ = answer.send(Err(PanelError { fault: Fault::Busy, why }));
-            }
+            Ask::Read(answer) => self.wait(false, answer),
+            Ask::Prove(answer) => self.wait(true, answer),
             Ask::Press(to, answer) => {
                 if answer.is_closed() {
                     // Whoever wanted it has given up: nothing is switched for nobody.
@@ -147,6 +224,7 @@ impl<B: OutputPin, S: InputPin> Panel<B, S> {
         match self.atx.press(now, press) {
             Ok(()) => {
                 info!(device = self.name, ?press, "power button pressed");
+                self.path.pressed(now, press);
                 Ok(())
             }
             Err(failure) => Err(PanelError::from(&failure)),

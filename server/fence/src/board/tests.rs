@@ -203,6 +203,39 @@ async fn an_led_that_blinks_is_on() {
         sleep(Duration::from_millis(900)).await;
     }
     assert_eq!(device.state(soon(1)).await.unwrap(), PowerState::On);
+    let error = device.prove(soon(5)).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Protocol);
+    assert!(error.source.to_string().contains("the LED blinks"), "{}", error.source);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_led_that_did_not_follow_a_press_is_not_proven_until_it_does() {
+    let bench = Bench::on();
+    let device = bench.device();
+    assert_eq!(device.prove(soon(10)).await.unwrap().state, PowerState::On);
+    // It is lit by something else than this machine.
+    bench.set(|machine| machine.led_stuck = Some(true));
+    fence(&device).await.unwrap_err();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(device.state(soon(10)).await.unwrap(), PowerState::On);
+    let error = device.prove(soon(10)).await.unwrap_err();
+    assert!(error.source.to_string().contains("the LED stayed lit"), "{}", error.source);
+    // Wired rightly it shows all of it again. Between the presses lies as long as somebody wants.
+    bench.set(|machine| (machine.led_stuck, machine.on) = (None, true));
+    device.prove(soon(10)).await.unwrap_err();
+    fence(&device).await.unwrap();
+    sleep(Duration::from_secs(3600)).await;
+    device.on(soon(10)).await.unwrap();
+    assert_eq!(device.prove(soon(10)).await.unwrap().state, PowerState::On);
+    // And dark for ever after a start: that is read, too.
+    fence(&device).await.unwrap();
+    bench.set(|machine| machine.led_stuck = Some(false));
+    device.on(soon(10)).await.unwrap();
+    sleep(Duration::from_secs(61)).await;
+    let error = device.prove(soon(10)).await.unwrap_err();
+    assert!(error.source.to_string().contains("the LED stayed dark"), "{}", error.source);
+    bench.set(|machine| machine.led_stuck = None);
+    assert_eq!(device.prove(soon(10)).await.unwrap().state, PowerState::On);
 }
 
 #[tokio::test(start_paused = true)]
