@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_pipeline::command::Setting;
 use tiebreaker_pipeline::decision::Decision;
@@ -11,6 +12,9 @@ use tiebreaker_pipeline::state::State;
 use tracing::warn;
 
 use crate::audit::{self, Audit, AuditError, Event};
+
+/// Whoever doesn't know the newest decision is asked again after this.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How far a fence had come when it was looked at last.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -88,16 +92,30 @@ pub(crate) async fn watch(member: MemberHandle, audit: Audit, root: PathBuf) {
         }
     };
     let mut seen = BTreeMap::new();
-    let mut held = history.hold.clone();
+    let mut holds = Holds { seen: history.hold.clone(), newest: None };
+    let mut asking = std::pin::pin!(newest(&member));
     loop {
         let mut events = look(&history, &mut seen, &states.borrow_and_update());
-        events.extend(hold_of(&mut held, &states.borrow()));
+        events.extend(holds.look(&states.borrow()));
         for event in events {
             audit.record(event);
         }
-        if states.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() {
+                return;
+            },
+            index = &mut asking, if holds.newest.is_none() => holds.newest = Some(index),
         }
+    }
+}
+
+/// The index of the newest decision, as soon as somebody leads who knows it.
+async fn newest(member: &MemberHandle) -> u64 {
+    loop {
+        if let Reply::ReadIndex { index } = member.ask(Request::ReadIndex).await {
+            return index;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
@@ -147,21 +165,32 @@ fn decided(state: &State, is: impl Fn(&Decision) -> bool) -> Option<u64> {
     state.log.iter().rev().find(|line| is(&line.decision)).map(|line| line.at_ms)
 }
 
-/// What is new about the switching of power.
-fn hold_of(held: &mut Option<(String, Option<String>)>, state: &State) -> Option<Event> {
-    let now = state.settings.hold.as_ref().map(|hold| (hold.by.clone(), hold.reason.clone()));
-    let before = std::mem::replace(held, now.clone());
-    let cluster = state.cluster.to_string();
-    match now {
-        Some((by, reason)) if before.as_ref() != held.as_ref() => Some(Event::Held { cluster, by, reason }),
-        None if before.is_some() => {
-            let by = state.log.iter().rev().find_map(|line| match &line.decision {
-                Decision::Set { setting: Setting::Release { by } } => Some(by.clone()),
-                _ => None,
-            });
-            Some(Event::Released { cluster, by })
+/// What was seen of the holding of power.
+struct Holds {
+    seen: Option<(String, Option<String>)>,
+    /// The newest decision when somebody was asked. A daemon that starts reads its store, whose state may be from before what it
+    /// has recorded itself: up to there a difference is no news.
+    newest: Option<u64>,
+}
+
+impl Holds {
+    /// What is new about the switching of power.
+    fn look(&mut self, state: &State) -> Option<Event> {
+        self.newest.filter(|newest| state.applied >= *newest)?;
+        let now = state.settings.hold.as_ref().map(|hold| (hold.by.clone(), hold.reason.clone()));
+        let before = std::mem::replace(&mut self.seen, now.clone());
+        let cluster = state.cluster.to_string();
+        match now {
+            Some((by, reason)) if before.as_ref() != self.seen.as_ref() => Some(Event::Held { cluster, by, reason }),
+            None if before.is_some() => {
+                let by = state.log.iter().rev().find_map(|line| match &line.decision {
+                    Decision::Set { setting: Setting::Release { by } } => Some(by.clone()),
+                    _ => None,
+                });
+                Some(Event::Released { cluster, by })
+            }
+            Some(_) | None => None,
         }
-        Some(_) | None => None,
     }
 }
 
@@ -209,13 +238,26 @@ mod tests {
         };
         let held = set(Setting::Hold { by: "alice".into(), reason: None });
         let free = set(Setting::Release { by: "bob".into() });
-        let mut seen = None;
+        let mut holds = Holds { seen: None, newest: Some(0) };
         let cluster = || "home".to_owned();
-        let hold = Event::Held { cluster: cluster(), by: "alice".into(), reason: None };
-        assert_eq!(hold_of(&mut seen, &held), Some(hold));
-        assert_eq!(hold_of(&mut seen, &held), None);
-        assert_eq!(hold_of(&mut seen, &free), Some(Event::Released { cluster: cluster(), by: Some("bob".into()) }));
-        assert_eq!(hold_of(&mut seen, &free), None);
+        let hold = || Event::Held { cluster: cluster(), by: "alice".into(), reason: None };
+        let release = || Event::Released { cluster: cluster(), by: Some("bob".into()) };
+        assert_eq!(holds.look(&held), Some(hold()));
+        assert_eq!(holds.look(&held), None);
+        assert_eq!(holds.look(&free), Some(release()));
+        assert_eq!(holds.look(&free), None);
+
+        // A daemon that starts behind its own commit records neither an end that there was not, nor the beginning once more.
+        let founded = State::new("home".parse().unwrap(), "pi".parse().unwrap(), Vec::new(), String::new());
+        let mut again = Holds { seen: Some(("alice".into(), None)), newest: None };
+        assert_eq!(again.look(&founded), None, "nobody knows yet whether that is the newest");
+        again.newest = Some(held.applied);
+        assert_eq!(again.look(&founded), None, "it is not");
+        assert_eq!(again.look(&held), None, "it is recorded");
+        let mut over = Holds { seen: None, newest: Some(free.applied) };
+        assert_eq!((over.look(&held), over.look(&free)), (None, None), "both are recorded");
+        let mut missed = Holds { seen: Some(("alice".into(), None)), newest: Some(free.applied) };
+        assert_eq!(missed.look(&free), Some(release()), "it was released while the daemon was down");
     }
 
     /// A cluster whose node `a` is admitted, and what is done to it.
