@@ -99,6 +99,23 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_is_shown_and_only_if_all_are_held_the_button_releases() {
+        use super::super::tests::status;
+        let of = |held: [bool; 2]| Glance::of(&[Some(status("home", held[0])), Some(status("work", held[1]))]);
+        for (held, fencing, all) in [
+            ([false, false], Fencing::Idle, false),
+            ([true, false], Fencing::Held, false),
+            ([true, true], Fencing::Held, true),
+        ] {
+            let glance = of(held);
+            assert_eq!((glance.fencing, glance.held), (fencing, all), "{held:?}");
+        }
+        // One that doesn't answer is not known to be held.
+        assert!(Glance::of(&[Some(status("home", true)), None]).held, "of those that answer all are");
+        assert!(!Glance::of(&[None]).held && !Glance::of(&[]).held);
+    }
+
+    #[test]
     fn a_cluster_that_does_not_answer_has_no_majority_that_one_could_rely_on() {
         let glance = Glance::of(&[None]);
         assert_eq!((glance.quorum, glance.fault), (Quorum::Lost, Fault::Alarm));

@@ -44,7 +44,13 @@ async fn clusters(socket: &Path, within: Duration) -> Result<Vec<String>> {
 /// Some didn't do it; what they say. The others have done it all the same.
 async fn set_hold(socket: &Path, hold: bool, within: Duration) -> Result<()> {
     let mut refused = Vec::new();
-    for status in statuses(socket, within).await? {
+    let statuses = statuses(socket, within).await?;
+    if statuses.is_empty() {
+        bail!(
+            "there is no cluster here whose switching of power could be held: `tiebreaker-server token create` creates one"
+        );
+    }
+    for status in statuses {
         // One that doesn't answer is not asked either.
         let Some(status) = status else {
             refused.push("a cluster doesn't answer".to_owned());
@@ -86,4 +92,119 @@ async fn statuses(socket: &Path, within: Duration) -> Result<Vec<Option<Status>>
         });
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use tiebreaker_member::{LocalAccess, LocalSocket};
+    use tiebreaker_pipeline::profile::Profile;
+    use tiebreaker_pipeline::state::{Hold, Settings};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::local::{self, LocalAsk};
+
+    /// What a cluster says that is well, and held or not.
+    pub(super) fn status(cluster: &str, held: bool) -> Status {
+        let hold = held.then(|| Hold { by: "root".into(), reason: None, at_ms: 1 });
+        Status {
+            cluster: cluster.parse().unwrap(),
+            answered_by: "pi".parse().unwrap(),
+            leader: Some("pi".parse().unwrap()),
+            term: 1,
+            quorum_lease_ms: None,
+            applied: 1,
+            commit: 1,
+            profile: Profile::Balanced,
+            votes: (3, 3),
+            members: Vec::new(),
+            resources: Vec::new(),
+            fences: Vec::new(),
+            settings: Settings { hold, ..Settings::default() },
+            rules: Vec::new(),
+            outlook: None,
+            alarms: Vec::new(),
+        }
+    }
+
+    /// A daemon of these clusters, each held or not; what `refuses` refuses.
+    struct Daemon {
+        socket: PathBuf,
+        held: Arc<Mutex<BTreeMap<String, bool>>>,
+        _folder: tempfile::TempDir,
+        _lock: LocalSocket,
+    }
+
+    impl Daemon {
+        fn start(clusters: &[(&str, bool)], refuses: Option<&'static str>) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("control.sock");
+            let (lock, incoming) = LocalSocket::start(&socket, LocalAccess::default()).unwrap();
+            let held = clusters.iter().map(|(name, held)| ((*name).to_owned(), *held)).collect();
+            let held: Arc<Mutex<BTreeMap<String, bool>>> = Arc::new(Mutex::new(held));
+            let (asks, mut asked) = mpsc::channel(8);
+            tokio::spawn(local::serve(incoming, asks));
+            let clusters = Arc::clone(&held);
+            tokio::spawn(async move {
+                while let Some(LocalAsk { request, answer, .. }) = asked.recv().await {
+                    let _ = answer.send(reply(&mut clusters.lock().unwrap(), refuses, request));
+                }
+            });
+            Self { socket, held, _folder: folder, _lock: lock }
+        }
+
+        fn held(&self) -> Vec<bool> {
+            self.held.lock().unwrap().values().copied().collect()
+        }
+    }
+
+    fn reply(held: &mut BTreeMap<String, bool>, refuses: Option<&str>, request: LocalRequest) -> LocalReply {
+        let (name, request) = match request {
+            LocalRequest::Clusters => return LocalReply::Clusters { names: held.keys().cloned().collect() },
+            LocalRequest::Cluster { cluster: Some(name), request } => (name, *request),
+            other => panic!("{other:?}"),
+        };
+        LocalReply::Cluster(match request {
+            Request::Status => Reply::Status(Box::new(status(&name, held[&name]))),
+            Request::Propose(_) if refuses == Some(&name[..]) => Reply::NoLeader { why: "nobody leads".into() },
+            Request::Propose(Command::Set(Setting::Hold { .. })) => {
+                held.insert(name, true);
+                Reply::Done { index: 2 }
+            }
+            Request::Propose(Command::Set(Setting::Release { .. })) => {
+                held.insert(name, false);
+                Reply::Done { index: 2 }
+            }
+            other => panic!("{other:?}"),
+        })
+    }
+
+    const WITHIN: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn the_button_holds_every_cluster_and_releases_every_one() {
+        let daemon = Daemon::start(&[("home", true), ("work", false)], None);
+        set_hold(&daemon.socket, true, WITHIN).await.unwrap();
+        assert_eq!(daemon.held(), [true, true]);
+        set_hold(&daemon.socket, false, WITHIN).await.unwrap();
+        assert_eq!(daemon.held(), [false, false]);
+    }
+
+    #[tokio::test]
+    async fn what_one_cluster_refuses_the_others_do_all_the_same_and_it_is_said() {
+        let daemon = Daemon::start(&[("home", false), ("work", false)], Some("home"));
+        let error = set_hold(&daemon.socket, true, WITHIN).await.unwrap_err().to_string();
+        assert_eq!((error.as_str(), daemon.held()), ("home: nobody leads", vec![false, true]));
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_the_button_does_not_claim_to_hold_anything() {
+        let daemon = Daemon::start(&[], None);
+        let error = set_hold(&daemon.socket, true, WITHIN).await.unwrap_err().to_string();
+        assert!(error.contains("there is no cluster here"), "{error}");
+    }
 }

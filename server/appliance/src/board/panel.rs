@@ -229,6 +229,34 @@ mod tests {
     }
 
     #[test]
+    fn held_for_five_seconds_the_button_says_so_once_and_the_fence_led_shows_the_hold() {
+        let (bench, fence) = (Bench::default(), AtomicBool::new(false));
+        let output = Output::at_rest(Line(&fence), Polarity::ActiveHigh).unwrap();
+        let mut panel = Panel {
+            quorum: None,
+            fence: Some(Indicator::new(output)),
+            fault: None,
+            button: Some(PushButton::new(Line(&bench.button), Polarity::ActiveHigh)),
+            acknowledged: BTreeSet::new(),
+            failing: false,
+        };
+        let (mut at_ms, mut glance) = (0, Glance::of(&[]));
+        run(&mut panel, &bench, &mut at_ms, 200, &glance);
+        bench.button.store(true, Ordering::Relaxed);
+        assert_eq!(run(&mut panel, &bench, &mut at_ms, 4_900, &glance).1, []);
+        assert_eq!(run(&mut panel, &bench, &mut at_ms, 200, &glance).1, [Pushed::Held]);
+        assert_eq!(run(&mut panel, &bench, &mut at_ms, 20_000, &glance).1, [], "once");
+        bench.button.store(false, Ordering::Relaxed);
+        assert_eq!(run(&mut panel, &bench, &mut at_ms, 200, &glance).1, [], "nor is it a press");
+        assert!(!fence.load(Ordering::Relaxed));
+        glance.fencing = tiebreaker_firmware::Fencing::Held;
+        for _ in 0..50 {
+            run(&mut panel, &bench, &mut at_ms, 20, &glance);
+            assert!(fence.load(Ordering::Relaxed), "it is lit all the time");
+        }
+    }
+
+    #[test]
     fn a_press_darkens_the_fault_led_until_something_new_comes() {
         let bench = Bench::default();
         let output = Output::at_rest(Line(&bench.fault), Polarity::ActiveHigh).unwrap();
