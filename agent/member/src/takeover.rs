@@ -109,6 +109,16 @@ pub fn take_over(path: &Path, cert: &PeerCert, confirmation: &Confirmation) -> R
     Ok(())
 }
 
+/// The state at the end of what a member whose daemon is stopped has stored; `None` where it never heard from its cluster. The
+/// cluster may have gone on since.
+///
+/// # Errors
+/// The store can't be used, or a daemon has it.
+pub fn last_stored(path: &Path) -> Result<Option<State>, TakeoverError> {
+    let (_store, stored) = RaftStore::open(path)?;
+    Ok(stored.as_ref().map(at_the_end).transpose()?.flatten())
+}
+
 fn operator() -> String {
     let uid = rustix::process::getuid();
     if uid.is_root() { "root".into() } else { format!("user {}", uid.as_raw()) }

@@ -41,6 +41,7 @@ struct RawCluster {
     profile: Option<String>,
     takeback_s: Option<u64>,
     prove_every_s: Option<u64>,
+    brake_window_s: Option<u64>,
     #[serde(default)]
     devices: Vec<RawDevice>,
 }
@@ -70,6 +71,8 @@ pub struct ClusterConfig {
     pub takeback: Option<Duration>,
     /// The time between two proofs of a power device that is in order.
     pub prove_every: Option<Duration>,
+    /// The time in which fences are counted before power is held; zero for no brake.
+    pub brake_window: Option<Duration>,
     /// Power devices.
     pub(crate) devices: Vec<Recipe>,
 }
@@ -125,7 +128,8 @@ impl Config {
             }
             let takeback = cluster.takeback_s.map(Duration::from_secs);
             let prove_every = cluster.prove_every_s.map(prove_every).transpose().with_context(|| at.clone())?;
-            clusters.insert(key, ClusterConfig { profile, takeback, prove_every, devices });
+            let brake_window = cluster.brake_window_s.map(brake_window).transpose().with_context(|| at.clone())?;
+            clusters.insert(key, ClusterConfig { profile, takeback, prove_every, brake_window, devices });
         }
         let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
         let board = raw.board.map(|board| board.check(&text)).transpose()?.unwrap_or_default();
@@ -173,6 +177,14 @@ fn prove_every(seconds: u64) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// A round of fence and boot takes minutes, so less sees no storm; more than a day would hold today for what was mended yesterday.
+fn brake_window(seconds: u64) -> Result<Duration> {
+    if seconds != 0 && !(60..=86_400).contains(&seconds) {
+        bail!("brake_window_s: {seconds} s in which fences are counted: 60 to 86400 are allowed, and 0 for no brake");
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +213,10 @@ mod tests {
         assert!(profile.contains("clusters.home") && profile.contains("balanced"), "{profile}");
         let often = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nprove_every_s = 5");
         assert!(often.contains("clusters.home") && often.contains("60 to 86400"), "{often}");
+        let storm = parse("name = 'pi'\nlisten = ['[::]:8405']\n[clusters.home]\nbrake_window_s = 5");
+        assert!(storm.contains("clusters.home") && storm.contains("0 for no brake"), "{storm}");
         let head = "name = 'pi'\nlisten = ['[::]:8405']\n";
+        assert_eq!(parse(&format!("{head}[clusters.home]\nbrake_window_s = 0")), "ok");
         assert_eq!(parse(&format!("{head}[qdevice.clusters.'Prod 1']\nplain_text = true")), "ok");
         let port = parse(&format!("{head}[qdevice]\nlisten = ['5403']"));
         assert!(port.contains("qdevice.listen") && port.contains("[::]:5403"), "{port}");
@@ -321,8 +336,22 @@ mod tests {
         assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
         let signs: Vec<_> = devices.into_iter().map(|device| device.open().unwrap().sign()).collect();
         use tiebreaker_fence::OffSign::{Bmc, Led, Meter, Program, Relay};
-        assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program, Led, Relay]);
+        assert_eq!(signs, [Bmc, Bmc, Meter, Relay, Meter, Meter, Relay, Program, Led, Relay, Bmc, Meter, Meter]);
         assert!(config.board.has_panel() && config.board.watchdogs.is_some());
+    }
+
+    #[test]
+    fn a_level_has_a_number_and_a_device_a_name_that_can_be_told_from_a_level() {
+        let relay = |more: &str| format!("kind = 'relay'\nline = 'GPIO25'\ndrilled = true\n{more}");
+        assert_eq!(written(&[("node1", &relay("level = 1\n"))]), "ok");
+        for level in ["0", "10"] {
+            let answer = written(&[("node1", &relay(&format!("level = {level}\n")))]);
+            assert!(answer.contains("level: 1 is tried first, 9 is the last") && answer.contains("line 9"), "{answer}");
+        }
+        for name in ["psu/a", "psu-a+psu-b", ""] {
+            let answer = devices(&[("home", "node1", name, "ipmi", "192.0.2.7:623")]);
+            assert!(answer.contains("without / and +"), "{answer}");
+        }
     }
 
     #[test]

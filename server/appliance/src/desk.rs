@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use tiebreaker_fence::PowerState;
 use tiebreaker_member::ask::{DeviceReport, DeviceRequest, LocalReply};
-use tiebreaker_member::clock;
 use tiebreaker_member::runtime::MemberHandle;
-use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_member::{clock, takeover};
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::devices::{Devices, Managed, explain};
 use crate::drill::Order;
 use crate::enrol::Enrolment;
 use crate::layout::Layout;
+use crate::level::Level;
 use crate::secrets::Vault;
 
 /// An operator waits longer than a fence does.
@@ -96,14 +97,47 @@ impl Hand {
             DeviceRequest::Drilled => Ok(LocalReply::Drill(
                 devices.drills.report().context("there was no drill since the daemon was started")?,
             )),
-            DeviceRequest::List { .. }
-            | DeviceRequest::Look { .. }
-            | DeviceRequest::Prove { .. }
-            | DeviceRequest::On { .. } => {
+            DeviceRequest::On { force, .. } => {
+                if member.is_none() {
+                    self.may_switch_alone(devices.cluster(), *force)?;
+                }
+                let reports = ask(devices, member, &request, &self.by, &self.audit).await?;
+                Ok(LocalReply::Devices { reports })
+            }
+            DeviceRequest::List { .. } | DeviceRequest::Look { .. } | DeviceRequest::Prove { .. } => {
                 let reports = ask(devices, member, &request, &self.by, &self.audit).await?;
                 Ok(LocalReply::Devices { reports })
             }
         }
+    }
+}
+
+impl Hand {
+    /// Whether power may be switched where no daemon runs: not while somebody holds it, as far as this appliance has heard.
+    ///
+    /// # Errors
+    /// It is held, or that can't be found out; `force` goes on all the same, and says so.
+    pub(crate) fn may_switch_alone(&self, cluster: &ClusterName, force: bool) -> Result<()> {
+        let store = self.layout.store(cluster);
+        let why = match store.exists().then(|| takeover::last_stored(&store)) {
+            None | Some(Ok(None)) => return Ok(()),
+            Some(Ok(Some(state))) => match &state.settings.hold {
+                None => return Ok(()),
+                Some(hold) => format!(
+                    "the switching of power was {hold}, when this appliance heard of its cluster last; start the daemon and \
+                     `tiebreaker fence release`"
+                ),
+            },
+            Some(Err(error)) => format!(
+                "whether somebody holds the switching of power can't be found out: {:#}",
+                anyhow::Error::from(error)
+            ),
+        };
+        if !force {
+            bail!("{why}; or insist with --force");
+        }
+        eprintln!("{why}; it is switched all the same, by --force");
+        Ok(())
     }
 }
 
@@ -128,16 +162,27 @@ pub(crate) async fn ask(
 ) -> Result<Vec<DeviceReport>> {
     let (act, node, device) = match request {
         DeviceRequest::List { node } => {
-            let found = devices.find(node.as_deref(), None)?;
-            let with_drill = |managed: &Arc<Managed>| {
-                let drill = devices.drills.of(managed.recipe());
-                DeviceReport { drill, ..report(managed, member) }
+            // A node that has none gets its words.
+            devices.find(node.as_deref(), None)?;
+            let wanted = |level: &&Level| node.as_ref().is_none_or(|node| level.node().as_str() == node);
+            let levels = devices.levels();
+            let of_level = |level: &Level| {
+                let (drill, off_ms) = (devices.drills.of(level), devices.times.off_ms(level));
+                let within_ms = u64::try_from(devices.times.within(level).as_millis()).ok();
+                level
+                    .parts()
+                    .map(|part| DeviceReport { drill: drill.clone(), off_ms, within_ms, ..report(level, part, member) })
+                    .collect()
             };
-            return Ok(found.iter().map(with_drill).collect());
+            return Ok(levels
+                .iter()
+                .filter(wanted)
+                .flat_map(|level| -> Vec<DeviceReport> { of_level(level) })
+                .collect());
         }
         DeviceRequest::Look { node, device } => (Act::Look, node, device),
         DeviceRequest::Prove { node, device } => (Act::Prove, node, device),
-        DeviceRequest::On { node, device } => (Act::On, node, device),
+        DeviceRequest::On { node, device, .. } => (Act::On, node, device),
         DeviceRequest::Password { .. }
         | DeviceRequest::Add { .. }
         | DeviceRequest::Drill { .. }
@@ -159,6 +204,8 @@ pub(crate) async fn ask(
             bail!("the switching of power is {hold}: `tiebreaker fence release` ends that");
         }
         let (member, audit, by) = (member.cloned(), audit.clone(), by.to_owned());
+        let level = devices.levels().into_iter().find(|level| level.parts().any(|part| Arc::ptr_eq(part, &managed)));
+        let level = level.context("the device was configured anew just now: try again")?;
         asked.spawn(async move {
             if act == Act::On {
                 audit.record(Event::ByHand {
@@ -169,7 +216,7 @@ pub(crate) async fn ask(
                     by,
                 });
             }
-            (place, one(&managed, member.as_ref(), act).await)
+            (place, one(&level, &managed, member.as_ref(), act).await)
         });
     }
     let mut reports = Vec::new();
@@ -180,8 +227,8 @@ pub(crate) async fn ask(
     Ok(reports.into_iter().map(|(_, report)| report).collect())
 }
 
-async fn one(managed: &Managed, member: Option<&MemberHandle>, act: Act) -> DeviceReport {
-    let mut report = report(managed, member);
+async fn one(level: &Level, managed: &Managed, member: Option<&MemberHandle>, act: Act) -> DeviceReport {
+    let mut report = report(level, managed, member);
     let begun = Instant::now();
     let until = begun + BY_HAND_WITHIN;
     let device = managed.device();
@@ -201,13 +248,16 @@ async fn one(managed: &Managed, member: Option<&MemberHandle>, act: Act) -> Devi
     report
 }
 
-/// What is known of a device without asking it.
-pub(crate) fn report(managed: &Managed, member: Option<&MemberHandle>) -> DeviceReport {
+/// What is known of a device of this level without asking it.
+fn report(level: &Level, managed: &Managed, member: Option<&MemberHandle>) -> DeviceReport {
     let known = member.and_then(|member| {
         let state = member.state();
         let state = state.borrow();
         let node = state.nodes.get(managed.node())?;
-        node.devices.iter().find(|device| device.name == managed.name()).cloned()
+        let known = node.devices.iter().find(|device| device.name == level.name())?;
+        // The cluster knows levels; which of several is wrong is known here.
+        let own = managed.verdict().filter(|_| level.is_of_several());
+        Some(own.unwrap_or_else(|| (known.proven, known.why.clone())))
     });
     DeviceReport {
         cluster: managed.cluster().to_string(),
@@ -218,10 +268,14 @@ pub(crate) fn report(managed: &Managed, member: Option<&MemberHandle>) -> Device
         state: None,
         guid: None,
         fault: None,
-        proven: known.as_ref().map(|known| known.proven),
-        unproven: known.and_then(|known| known.why),
+        level: managed.recipe().level,
+        together: level.is_of_several().then(|| level.name().to_owned()),
+        proven: known.as_ref().map(|(proven, _)| *proven),
+        unproven: known.and_then(|(_, why)| why),
         proven_at_ms: managed.proven_at_ms(),
         drill: None,
+        off_ms: None,
+        within_ms: None,
         proven_ago_ms: managed
             .proven_at()
             .map(|at| u64::try_from(clock::now().since_at_most(at).as_millis()).unwrap_or(u64::MAX)),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ use tiebreaker_pipeline::name::MemberName;
 use toml::Spanned;
 
 use crate::recipe::Keeper;
+
+/// Levels of a node's plan that have a number, at most: somebody waits while they are tried one after the other.
+const LEVELS_MAX: u8 = 9;
 
 /// The table as it is written: the keys of all kinds, so that toml itself points at any other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +43,8 @@ pub(crate) struct RawDevice {
     credential: Option<String>,
     #[serde(default)]
     drilled: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    level: Option<Spanned<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suite: Option<Spanned<u8>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +206,8 @@ pub(crate) struct DeviceConfig {
     pub(crate) name: String,
     /// An operator saw it cut this node's power, and no other's.
     pub(crate) drilled: bool,
+    /// The level of its node's plan, if the configuration names one.
+    pub(crate) level: Option<u8>,
     /// How to reach it.
     pub(crate) access: Access,
 }
@@ -293,7 +301,10 @@ fn together(feeds: impl Iterator<Item = Box<dyn Device>>) -> Box<dyn Device> {
         Some(only) if feeds.is_empty() => only,
         last => {
             feeds.extend(last);
-            Box::new(AllOf::new(feeds).expect("a checked configuration names at least one outlet"))
+            Box::new(
+                AllOf::new(feeds.into_iter().map(Arc::from).collect())
+                    .expect("a checked configuration names at least one outlet"),
+            )
         }
     }
 }
@@ -329,6 +340,11 @@ impl RawDevice {
     pub(crate) fn check(self, text: &str, secrets: &Keeper<'_>) -> Result<DeviceConfig> {
         let node = MemberName::new(&self.node).context("node")?;
         let (name, drilled) = (self.name.clone(), self.drilled);
+        // NODE/DEVICE is how an operator names one, and DEVICE+DEVICE is a level of two.
+        if name.is_empty() || name.contains(['/', '+']) {
+            bail!("name {name:?}: a device needs a name, without / and +");
+        }
+        let level = self.level(text)?;
         self.has_its_keys(text)?;
         let wake = self.wake(text)?;
         let access = match self.kind.get_ref() {
@@ -349,7 +365,15 @@ impl RawDevice {
             Some(wake) => Access::Waking(Box::new(access), wake),
             None => access,
         };
-        Ok(DeviceConfig { node, name, drilled, access })
+        Ok(DeviceConfig { node, name, drilled, level, access })
+    }
+
+    fn level(&self, text: &str) -> Result<Option<u8>> {
+        let Some(level) = &self.level else { return Ok(None) };
+        if !(1..=LEVELS_MAX).contains(level.get_ref()) {
+            bail!("{}: level: 1 is tried first, {LEVELS_MAX} is the last that there is", place(text, level.span()));
+        }
+        Ok(Some(*level.get_ref()))
     }
 
     fn ipmi(self, text: &str, secrets: &Keeper<'_>) -> Result<IpmiConfig> {
@@ -500,7 +524,7 @@ mod tests {
         let recipe = Recipe::check(&cluster, raw.clone(), &text.into(), dir.path(), &vault);
         let recipe = recipe.map_err(|error| format!("{error:#}"))?;
         let access = recipe.access().map_err(|error| format!("{error:#}"))?;
-        Ok(DeviceConfig { node: recipe.node, name: recipe.name, drilled: recipe.drilled, access })
+        Ok(DeviceConfig { node: recipe.node, name: recipe.name, drilled: recipe.drilled, level: recipe.level, access })
     }
 
     #[test]

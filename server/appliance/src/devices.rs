@@ -8,23 +8,28 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tiebreaker_fence::{Device, DeviceError, Fault, PowerState};
+use tiebreaker_fence::{Device, DeviceError, PowerState};
 use tiebreaker_member::clock;
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::fence::OffSign;
-use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
+use tiebreaker_pipeline::fencer::{self, DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::time::Reading;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
-use crate::audit::{Audit, Event};
+use crate::audit::Audit;
+use crate::brake::{self, BRAKE_WINDOW};
 use crate::config::ClusterConfig;
 use crate::desk::unix_ms;
 use crate::drill::Drills;
+use crate::layout::Layout;
+use crate::level::Level;
 use crate::proofs::PROVE_EVERY;
 use crate::recipe::Recipe;
+use crate::times::{Times, UNKNOWN};
+use crate::witnesses::Witnesses;
 
 /// A command that isn't done by then counts as unanswered.
 pub(crate) const COMMAND_WITHIN: Duration = Duration::from_secs(10);
@@ -36,14 +41,21 @@ pub struct Devices {
     cluster: ClusterName,
     devices: Arc<RwLock<BTreeMap<Key, Arc<Managed>>>>,
     pub(crate) prove_every: Duration,
+    brake_window: Duration,
     pub(crate) audit: Audit,
     pub(crate) drills: Drills,
+    pub(crate) times: Times,
+    witnesses: Witnesses,
 }
 
 /// A device, and what the configuration says of it.
 pub(crate) struct Managed {
     recipe: Recipe,
     device: Box<dyn Device>,
+    /// What its last proof said, in this run of the daemon: whether it is proven, and what is wrong.
+    verdict: Mutex<Option<(bool, Option<String>)>>,
+    /// How long its last proof took, in milliseconds; 0: none yet.
+    answers_ms: AtomicU64,
     /// A fence wants it: a device does one thing at a time, and a proof can take seconds.
     pub(crate) wanted: Notify,
     /// When it was proven last, milliseconds since 1970; 0: not yet.
@@ -57,8 +69,21 @@ pub(crate) struct Managed {
 impl Managed {
     fn open(recipe: Recipe) -> Result<Self> {
         let device = recipe.open().with_context(|| format!("device {} of {}", recipe.name, recipe.node))?;
-        let (wanted, proven_at_ms, proven_at) = (Notify::new(), AtomicU64::new(0), Mutex::new(None));
-        Ok(Self { recipe, device, wanted, proven_at_ms, proven_at, anew: AtomicBool::new(true) })
+        Ok(Self::of(recipe, device))
+    }
+
+    /// A device that is open.
+    pub(crate) fn of(recipe: Recipe, device: Box<dyn Device>) -> Self {
+        Self {
+            recipe,
+            device,
+            verdict: Mutex::new(None),
+            answers_ms: AtomicU64::new(0),
+            wanted: Notify::new(),
+            proven_at_ms: AtomicU64::new(0),
+            proven_at: Mutex::new(None),
+            anew: AtomicBool::new(true),
+        }
     }
 
     /// Its cluster.
@@ -106,6 +131,24 @@ impl Managed {
         *self.proven_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
     }
 
+    /// How long its last proof in this run of the daemon took.
+    pub(crate) fn answers(&self) -> Option<Duration> {
+        Some(self.answers_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    pub(crate) fn answered_within(&self, took: Duration) {
+        self.answers_ms.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// What its last proof in this run of the daemon said: whether it is proven, and what is wrong.
+    pub(crate) fn verdict(&self) -> Option<(bool, Option<String>)> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn judged(&self, proven: bool, why: Option<String>) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some((proven, why));
+    }
+
     /// Whether it has not been tried since it was configured; told once.
     pub(crate) fn is_anew(&self) -> bool {
         self.anew.swap(false, Ordering::Relaxed)
@@ -129,8 +172,19 @@ impl Devices {
             devices.insert((recipe.node.clone(), recipe.name.clone()), Arc::new(managed));
         }
         let prove_every = config.prove_every.unwrap_or(PROVE_EVERY);
+        let brake_window = config.brake_window.unwrap_or(BRAKE_WINDOW);
         let (devices, drills) = (Arc::new(RwLock::new(devices)), Drills::below(root));
-        Ok(Self { cluster: cluster.clone(), devices, prove_every, audit, drills })
+        let times = Times::below(&Layout::new(root).cluster(cluster));
+        Ok(Self {
+            cluster: cluster.clone(),
+            devices,
+            prove_every,
+            brake_window,
+            audit,
+            drills,
+            times,
+            witnesses: Witnesses::default(),
+        })
     }
 
     /// Their cluster.
@@ -153,9 +207,42 @@ impl Devices {
         self.devices.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn get(&self, node: &MemberName, name: &str) -> Option<Arc<Managed>> {
-        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
-        devices.get(&(node.clone(), name.to_owned())).cloned()
+    /// The plans of all nodes, each in the order in which its levels are tried.
+    pub(crate) fn levels(&self) -> Vec<Level> {
+        Level::all(&self.all())
+    }
+
+    fn level(&self, node: &MemberName, name: &str) -> Option<Level> {
+        self.levels().into_iter().find(|level| level.node() == node && level.name() == name)
+    }
+
+    /// The level of a node, by its name or by that of its only device; a node that has one needs no name for it.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub(crate) fn find_level(&self, node: &str, name: Option<&str>) -> Result<Level> {
+        let mut mine: Vec<Level> = self.levels().into_iter().filter(|level| level.node().as_str() == node).collect();
+        if mine.is_empty() {
+            bail!("{node} has no power device here: `tiebreaker-server device list` shows which there are");
+        }
+        let names = mine.iter().map(|level| level.name().to_owned()).collect::<Vec<_>>().join(", ");
+        let Some(name) = name else {
+            return match mine.pop() {
+                Some(only) if mine.is_empty() => Ok(only),
+                _ => bail!("{node} has several power devices ({names}): name one as {node}/DEVICE"),
+            };
+        };
+        if let Some(level) = mine.iter().find(|level| level.parts().any(|part| part.name() == name))
+            && level.name() != name
+        {
+            bail!(
+                "{name} proves nothing by itself: it is one of {} on its level; name {node}/{}",
+                level.name(),
+                level.name()
+            );
+        }
+        let found = mine.into_iter().find(|level| level.name() == name);
+        found.with_context(|| format!("{node} has no power device {name:?}: it has {names}"))
     }
 
     /// The devices of a node, or one of them; all without a node.
@@ -180,31 +267,18 @@ impl Devices {
 
     /// Carries out a command of the fencer and reports its result.
     pub fn command(&self, member: MemberHandle, token: u64, node: MemberName, device: String, command: DeviceCommand) {
-        let (found, audit, drills) = (self.get(&node, &device), self.audit.clone(), self.drills.clone());
+        let (found, devices) = (self.level(&node, &device), self.clone());
         tokio::spawn(async move {
             let result = match found {
                 Some(found) => {
-                    let (cluster, words) = (found.cluster().to_string(), words_of(command));
-                    drills.before(&member, &found, command).await;
-                    audit.record(Event::Attempt {
-                        cluster: cluster.clone(),
-                        node: node.to_string(),
-                        device: device.clone(),
-                        command: words.to_owned(),
-                    });
-                    found.wanted.notify_waiters();
-                    let result = work(found.device.as_ref(), command).await;
-                    drills.after(&found, command, &result);
-                    let (outcome, why) = outcome_of(&result);
-                    audit.record(Event::Answer {
-                        cluster,
-                        node: node.to_string(),
-                        device: device.clone(),
-                        command: words.to_owned(),
-                        result: outcome.to_owned(),
-                        why,
-                    });
-                    result
+                    devices.drills.before(&member, &found, command).await;
+                    match devices.may_not(&member, &found, command).await {
+                        Some(why) => DeviceResult::Refused { why },
+                        None => {
+                            found.want();
+                            devices.carry_out(&found, command).await
+                        }
+                    }
                 }
                 None => DeviceResult::Refused {
                     why: format!("{node} has no device {device:?} in the configuration any more"),
@@ -214,23 +288,75 @@ impl Devices {
             member.tell(Tell::Device(token, result)).await;
         });
     }
-}
 
-const fn words_of(command: DeviceCommand) -> &'static str {
-    match command {
-        DeviceCommand::Look => "look",
-        DeviceCommand::Off => "off",
-        DeviceCommand::On => "on",
+    /// Why this level must not be told "off", if something is wrong that its power doesn't mend.
+    async fn may_not(&self, member: &MemberHandle, level: &Level, command: DeviceCommand) -> Option<String> {
+        if command != DeviceCommand::Off {
+            return None;
+        }
+        let node = level.node();
+        if !self.brake_window.is_zero()
+            && let Some(why) = brake::hold_if_too_many(member, node, self.brake_window).await
+        {
+            return Some(why);
+        }
+        self.witnesses.doubt(member, node, level.name())
     }
-}
 
-fn outcome_of(result: &DeviceResult) -> (&'static str, Option<String>) {
-    match result {
-        DeviceResult::IsOn => ("on", None),
-        DeviceResult::IsOff { .. } => ("off", None),
-        DeviceResult::Taken => ("taken", None),
-        DeviceResult::Refused { why } => ("refused", Some(why.clone())),
-        DeviceResult::Unanswered { why } => ("unanswered", Some(why.clone())),
+    async fn carry_out(&self, level: &Level, command: DeviceCommand) -> DeviceResult {
+        let device = level.device(&self.audit);
+        let begun = Instant::now();
+        match command {
+            DeviceCommand::Look => {
+                let result = work(device.as_ref(), command).await;
+                self.seen(level, result)
+            }
+            DeviceCommand::Off => {
+                let result = work(device.as_ref(), command).await;
+                self.drills.after(level, command, &result);
+                if matches!(result, DeviceResult::Refused { .. }) {
+                    return result;
+                }
+                let within = self.times.told_off(begun, level, self.drills.is_about(level));
+                // The fencer begins to wait when it hears of this, and no longer than it waits for devices that it knows nothing of.
+                let until = begun + within.saturating_sub(UNKNOWN);
+                while result == DeviceResult::Taken && Instant::now() < until {
+                    match work(device.as_ref(), DeviceCommand::Look).await {
+                        DeviceResult::IsOn => sleep(fencer::LOOK_EVERY).await,
+                        seen => {
+                            self.seen(level, seen);
+                            break;
+                        }
+                    }
+                }
+                result
+            }
+            DeviceCommand::On => {
+                if let Some(until) = self.times.lands_until(level) {
+                    sleep_until(until).await;
+                }
+                let result = work(device.as_ref(), command).await;
+                self.drills.after(level, command, &result);
+                if result == DeviceResult::Taken {
+                    self.times.is_over(level);
+                }
+                result
+            }
+        }
+    }
+
+    /// What a look at a level has shown: times are learned from it, and one that takes too long has failed.
+    fn seen(&self, level: &Level, result: DeviceResult) -> DeviceResult {
+        match &result {
+            DeviceResult::IsOff { .. } => self.times.reads_off(Instant::now(), level),
+            DeviceResult::IsOn => {
+                if let Some(why) = self.times.reads_on(Instant::now(), level) {
+                    return DeviceResult::Refused { why };
+                }
+            }
+            DeviceResult::Taken | DeviceResult::Refused { .. } | DeviceResult::Unanswered { .. } => {}
+        }
+        result
     }
 }
 
@@ -246,11 +372,7 @@ async fn work(device: &dyn Device, command: DeviceCommand) -> DeviceResult {
     };
     result.unwrap_or_else(|error| {
         let why = explain(&error);
-        match error.fault {
-            // Only a clear refusal proves that nothing will come of the command.
-            Fault::Credentials | Fault::Privilege | Fault::Refused => DeviceResult::Refused { why },
-            Fault::Unreachable | Fault::Busy | Fault::Protocol => DeviceResult::Unanswered { why },
-        }
+        if error.fault.is_refusal() { DeviceResult::Refused { why } } else { DeviceResult::Unanswered { why } }
     })
 }
 
@@ -277,4 +399,19 @@ pub(crate) fn explain(error: &DeviceError) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+impl Devices {
+    /// Puts the device of a test into the place of a configured one.
+    pub(crate) fn put(&self, managed: Managed) {
+        let key = (managed.node().clone(), managed.name().to_owned());
+        self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::new(managed));
+    }
+
+    /// Carries out a command of a test's fencer.
+    pub(crate) async fn carry_out_for(&self, node: &MemberName, device: &str, command: DeviceCommand) -> DeviceResult {
+        let level = self.level(node, device).expect("a test asks for levels that there are");
+        self.carry_out(&level, command).await
+    }
 }

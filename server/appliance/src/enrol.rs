@@ -225,11 +225,15 @@ fn report_of(recipe: &Recipe) -> DeviceReport {
         state: None,
         guid: None,
         fault: None,
+        level: recipe.level,
+        together: None,
         proven: None,
         unproven: None,
         proven_at_ms: None,
         proven_ago_ms: None,
         drill: None,
+        off_ms: None,
+        within_ms: None,
         took_ms: None,
     }
 }

@@ -8,6 +8,7 @@
 mod asked;
 mod audit;
 mod board;
+mod brake;
 pub mod cli;
 mod cluster;
 mod config;
@@ -24,11 +25,16 @@ mod hardening;
 mod http;
 mod joins;
 mod layout;
+mod level;
 mod local;
 mod notify;
+#[cfg(test)]
+mod plan_tests;
 mod proofs;
 mod qdevice;
 mod recipe;
 mod secrets;
 mod stopped;
 mod sys;
+mod times;
+mod witnesses;

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::audit::Event;
 use crate::devices::{COMMAND_WITHIN, Devices, Key, Managed, explain};
+use crate::level::{Level, Verdict};
 
 /// Between two proofs of a device that is in order, unless the configuration says otherwise.
 pub(crate) const PROVE_EVERY: Duration = Duration::from_secs(3600);
@@ -28,7 +29,10 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 /// When a device is proven next, and what is known of it.
 struct Due {
     at: Instant,
-    status: DeviceStatus,
+    /// It was proven.
+    proven: bool,
+    /// What is wrong, if anything.
+    why: Option<String>,
     /// How often in a row it refused the account.
     refusals: u32,
 }
@@ -42,15 +46,15 @@ impl Devices {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let all = self.all();
+            let levels = self.levels();
+            let parts = Level::with_parts(&levels);
             let mut nodes: BTreeMap<MemberName, Vec<DeviceStatus>> = BTreeMap::new();
-            for (place, managed) in all.iter().enumerate() {
+            for (place, (level, managed)) in parts.iter().enumerate() {
                 let node = managed.node();
                 let key = (node.clone(), managed.name().to_owned());
-                let entry = due.entry(key).or_insert_with(|| Due {
-                    at: Instant::now(),
-                    status: known(&member, node, managed.name(), managed.kind()),
-                    refusals: 0,
+                let entry = due.entry(key).or_insert_with(|| {
+                    let (proven, why) = known(&member, level);
+                    Due { at: Instant::now(), proven, why, refusals: 0 }
                 });
                 if managed.is_anew() {
                     entry.at = Instant::now();
@@ -58,7 +62,7 @@ impl Devices {
                 // A device is proven only while its node renews: then it must read on. A node in a fence is left alone.
                 if Instant::now() >= entry.at && is_up(&member, node) {
                     let uuid = machine(&member, node);
-                    let seen = self.drills.of(managed.recipe()).is_some();
+                    let seen = self.drills.of(level).is_some();
                     let drilled = if managed.recipe().drilled {
                         Drilled::Said
                     } else if seen {
@@ -66,21 +70,33 @@ impl Devices {
                     } else {
                         Drilled::No
                     };
+                    let begun = Instant::now();
                     let proof = prove_unless_wanted(managed.device(), &managed.wanted, uuid.as_deref(), drilled).await;
+                    if matches!(proof, Some(Ok(()))) {
+                        managed.answered_within(begun.elapsed());
+                    }
                     // The node may have gone while the device was asked: then its answer proves nothing.
                     if let Some(proof) = proof
                         && is_up(&member, node)
                     {
-                        let share = spread(place, all.len());
+                        let share = spread(place, parts.len());
                         self.take(managed, entry, proof, share);
                     }
                 }
-                nodes.entry(node.clone()).or_default().push(self.drills.shown(managed, &entry.status));
             }
-            for (node, statuses) in nodes {
-                publish(&member, &node, statuses).await;
+            for level in &levels {
+                let verdict = |managed: &Arc<Managed>| {
+                    let due = due.get(&(managed.node().clone(), managed.name().to_owned()))?;
+                    Some(Verdict { name: managed.name().to_owned(), proven: due.proven, why: due.why.clone() })
+                };
+                let verdicts: Vec<Verdict> = level.parts().filter_map(verdict).collect();
+                nodes.entry(level.node().clone()).or_default().push(level.status(&verdicts));
             }
-            let surroundings = self.surroundings(&all);
+            for (node, plan) in nodes {
+                let plan = self.drills.shown(&node, plan);
+                publish(&member, &node, plan).await;
+            }
+            let surroundings = self.surroundings(&levels);
             if surroundings != told && member.tell(Tell::Surroundings(surroundings.clone())).await {
                 told = surroundings;
             }
@@ -88,11 +104,16 @@ impl Devices {
     }
 
     /// What the status shall show of this appliance and the log doesn't hold.
-    fn surroundings(&self, all: &[Arc<Managed>]) -> Surroundings {
-        let proven = |one: &Arc<Managed>| Some(((one.node().clone(), one.name().to_owned()), one.proven_at()?));
+    fn surroundings(&self, levels: &[Level]) -> Surroundings {
+        let proven = |one: &Level| Some(((one.node().clone(), one.name().to_owned()), one.proven_at()?));
+        let within = |one: &Level| {
+            let within = u64::try_from(self.times.within(one).as_millis()).unwrap_or(u64::MAX);
+            ((one.node().clone(), one.name().to_owned()), within)
+        };
         Surroundings {
             alarms: self.audit.alarm().into_iter().collect(),
-            proven: all.iter().filter_map(proven).collect(),
+            proven: levels.iter().filter_map(proven).collect(),
+            off_within_ms: levels.iter().map(within).collect(),
         }
     }
 
@@ -100,7 +121,7 @@ impl Devices {
     fn take(&self, managed: &Managed, due: &mut Due, proof: Result<(), Unproven>, share: f64) {
         let first = managed.proven_at_ms().is_none();
         let (proven, why) = (proof.is_ok(), proof.as_ref().err().map(|unproven| unproven.why.clone()));
-        if due.status.proven != proven || due.status.why != why {
+        if due.proven != proven || due.why != why {
             let (node, device) = (managed.node(), managed.name());
             match &why {
                 Some(why) => warn!(%node, device, why, "a power device is not proven: it gives no evidence"),
@@ -114,8 +135,9 @@ impl Devices {
                 why: why.clone(),
             });
         }
-        due.status.proven = proven;
-        due.status.why = why;
+        managed.judged(proven, why.clone());
+        due.proven = proven;
+        due.why = why;
         let pause = match proof {
             Ok(()) => {
                 managed.proven_now();
@@ -149,18 +171,17 @@ fn is_up(member: &MemberHandle, node: &MemberName) -> bool {
     member.hears(node) && member.state().borrow().in_service(node)
 }
 
-/// What the cluster already knows of a device; of a new one, or one that is of another kind now, nothing.
-fn known(member: &MemberHandle, node: &MemberName, name: &str, kind: &'static str) -> DeviceStatus {
+/// What the cluster already knows of the devices of a level; of a new one, or one that is of another kind now, nothing.
+fn known(member: &MemberHandle, level: &Level) -> (bool, Option<String>) {
     let state = member.state();
     let state = state.borrow();
-    let same = |device: &&DeviceStatus| device.name == name && device.kind == kind;
-    let known = state.nodes.get(node).and_then(|node| node.devices.iter().find(same));
-    known.cloned().unwrap_or_else(|| DeviceStatus {
-        name: name.to_owned(),
-        kind: kind.into(),
-        proven: false,
-        why: Some("not tried yet".to_owned()),
-    })
+    let same = |device: &&DeviceStatus| device.name == level.name() && device.kind == level.kind();
+    let known = state.nodes.get(level.node()).and_then(|node| node.devices.iter().find(same));
+    match known {
+        // Which of several is wrong, their next proofs say.
+        Some(known) if known.proven || !level.is_of_several() => (known.proven, known.why.clone()),
+        Some(_) | None => (false, Some("not tried yet".to_owned())),
+    }
 }
 
 /// Puts what is known into the replicated state, where it differs.

@@ -97,6 +97,8 @@ pub(crate) struct Recipe {
     pub(crate) name: String,
     /// An operator saw it cut this node's power, and no other's.
     pub(crate) drilled: bool,
+    /// The level of its node's plan, if the configuration names one.
+    pub(crate) level: Option<u8>,
     /// What it is called in the cluster's state.
     pub(crate) kind: &'static str,
     /// All that it switches.
@@ -132,6 +134,7 @@ impl Recipe {
             node: config.node,
             name: config.name,
             drilled: config.drilled,
+            level: config.level,
             kind,
             outlets,
             secret,

@@ -22,13 +22,33 @@ impl AllOf {
     ///
     /// # Errors
     /// There are none.
-    pub fn new(feeds: Vec<Box<dyn Device>>) -> Result<Self, NoFeeds> {
+    pub fn new(feeds: Vec<Arc<dyn Device>>) -> Result<Self, NoFeeds> {
         if feeds.is_empty() {
             return Err(NoFeeds);
         }
         let names: Vec<&str> = feeds.iter().map(|feed| feed.name()).collect();
         let name = names.join(" and ");
-        Ok(Self { name, feeds: feeds.into_iter().map(Arc::from).collect() })
+        Ok(Self { name, feeds })
+    }
+
+    /// Reads each feed once.
+    async fn read(&self, deadline: Instant) -> Result<PowerState, DeviceError> {
+        let answers = self.each(|feed| Box::pin(async move { feed.state(deadline).await })).await;
+        let mut offs = 0;
+        let mut failed = None;
+        for answer in answers {
+            match answer {
+                // One feed is enough to run on.
+                Ok(PowerState::On) => return Ok(PowerState::On),
+                Ok(PowerState::Off) => offs += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        match failed {
+            None if offs == self.feeds.len() => Ok(PowerState::Off),
+            Some(error) => Err(error),
+            None => Err(DeviceError::new(&self.name, Fault::Protocol, "not every feed gave an answer")),
+        }
     }
 
     /// Asks all feeds at once, in the time of the slowest, in their order. When the caller goes away, so do the questions.
@@ -78,25 +98,17 @@ impl AllOf {
         if taken == asked {
             return Ok(());
         }
-        let all_refused = errors.len() == asked && errors.iter().all(|error| is_refusal(error.fault));
+        let all_refused = errors.len() == asked && errors.iter().all(|error| error.fault.is_refusal());
         // What may have been carried out somewhere comes first: it is what the whole is judged by.
-        let uncertain = errors.iter().position(|error| !is_refusal(error.fault)).unwrap_or(0);
+        let uncertain = errors.iter().position(|error| !error.fault.is_refusal()).unwrap_or(0);
         let Some(error) = (!errors.is_empty()).then(|| errors.swap_remove(uncertain)) else {
             return Err(DeviceError::new(&self.name, Fault::Protocol, "not every feed gave an answer"));
         };
-        if all_refused || !is_refusal(error.fault) {
+        if all_refused || !error.fault.is_refusal() {
             Err(error)
         } else {
             Err(DeviceError { fault: Fault::Protocol, ..error })
         }
-    }
-}
-
-/// Whether a command that failed so was certainly not carried out.
-fn is_refusal(fault: Fault) -> bool {
-    match fault {
-        Fault::Credentials | Fault::Privilege | Fault::Refused => true,
-        Fault::Unreachable | Fault::Busy | Fault::Protocol => false,
     }
 }
 
@@ -110,23 +122,13 @@ impl Device for AllOf {
         self.feeds.iter().map(|feed| feed.sign()).max().unwrap_or(OffSign::Program)
     }
 
+    /// Off is all of them off at one time: feeds answer at different times, and one that was off early may be on again when
+    /// the last goes off. So all are read once more after each has read off.
     fn state(&self, deadline: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
         Box::pin(async move {
-            let answers = self.each(|feed| Box::pin(async move { feed.state(deadline).await })).await;
-            let mut offs = 0;
-            let mut failed = None;
-            for answer in answers {
-                match answer {
-                    // One feed is enough to run on.
-                    Ok(PowerState::On) => return Ok(PowerState::On),
-                    Ok(PowerState::Off) => offs += 1,
-                    Err(error) => failed = failed.or(Some(error)),
-                }
-            }
-            match failed {
-                None if offs == self.feeds.len() => Ok(PowerState::Off),
-                Some(error) => Err(error),
-                None => Err(DeviceError::new(&self.name, Fault::Protocol, "not every feed gave an answer")),
+            match self.read(deadline).await? {
+                PowerState::Off if self.feeds.len() > 1 => self.read(deadline).await,
+                state => Ok(state),
             }
         })
     }
@@ -168,15 +170,20 @@ mod tests {
 
     use super::*;
 
-    /// What a feed does next, and what it was told.
+    /// What a feed does next, and what it was told. It reads the first, then the next, and the last for ever.
     struct Feed {
-        reads: Result<PowerState, Fault>,
+        reads: Mutex<Vec<Result<PowerState, Fault>>>,
         takes: Result<(), Fault>,
         sign: OffSign,
         told: Arc<Mutex<Vec<PowerState>>>,
     }
 
     impl Feed {
+        fn read(&self) -> Result<PowerState, Fault> {
+            let mut reads = self.reads.lock().unwrap();
+            if reads.len() > 1 { reads.remove(0) } else { reads[0] }
+        }
+
         fn answer<T: Copy>(&self, answer: Result<T, Fault>) -> Result<T, DeviceError> {
             answer.map_err(|fault| DeviceError::new("feed", fault, "as the test wants"))
         }
@@ -197,7 +204,7 @@ mod tests {
         }
 
         fn state(&self, _: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
-            Box::pin(std::future::ready(self.answer(self.reads)))
+            Box::pin(std::future::ready(self.answer(self.read())))
         }
 
         fn off(&self, _: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
@@ -210,7 +217,7 @@ mod tests {
 
         fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
             let guid = crate::SystemGuid::new([7; 16]);
-            Box::pin(std::future::ready(self.answer(self.reads).map(|state| Proof { state, guid })))
+            Box::pin(std::future::ready(self.answer(self.read()).map(|state| Proof { state, guid })))
         }
     }
 
@@ -219,8 +226,8 @@ mod tests {
     fn all(feeds: Feeds) -> (AllOf, Arc<Mutex<Vec<PowerState>>>) {
         let told: Arc<Mutex<Vec<PowerState>>> = Arc::default();
         let feed = |(reads, takes)| {
-            let told = Arc::clone(&told);
-            Box::new(Feed { reads, takes, sign: OffSign::Meter, told }) as Box<dyn Device>
+            let (told, reads) = (Arc::clone(&told), Mutex::new(vec![reads]));
+            Arc::new(Feed { reads, takes, sign: OffSign::Meter, told }) as Arc<dyn Device>
         };
         (AllOf::new(feeds.map(feed).into()).unwrap(), told)
     }
@@ -247,6 +254,25 @@ mod tests {
             assert_eq!(state.map_err(|error| error.fault), wanted, "{feeds:?}");
         }
         assert!(AllOf::new(Vec::new()).is_err());
+    }
+
+    #[tokio::test]
+    async fn row_45_a_feed_that_is_on_again_when_the_last_goes_off_is_not_missed() {
+        let gone = Err(Fault::Unreachable);
+        for (first, second, wanted) in [
+            ([OFF, ON], [OFF, OFF], ON),
+            ([OFF, OFF], [OFF, ON], ON),
+            ([OFF, gone], [OFF, OFF], gone),
+            ([OFF, OFF], [OFF, OFF], Ok(PowerState::Off)),
+        ] {
+            let feed = |reads: [_; 2]| {
+                let reads = Mutex::new(reads.into());
+                Arc::new(Feed { reads, takes: Ok(()), sign: OffSign::Meter, told: Arc::default() }) as Arc<dyn Device>
+            };
+            let both = AllOf::new(vec![feed(first), feed(second)]).unwrap();
+            let state = both.state(soon()).await;
+            assert_eq!(state.map_err(|error| error.fault), wanted, "{first:?} {second:?}");
+        }
     }
 
     #[tokio::test]
@@ -283,7 +309,9 @@ mod tests {
 
     #[test]
     fn the_weakest_feed_is_the_sign_of_all() {
-        let feed = |sign| Box::new(Feed { reads: ON, takes: Ok(()), sign, told: Arc::default() }) as Box<dyn Device>;
+        let reads = || Mutex::new(vec![ON]);
+        let feed =
+            |sign| Arc::new(Feed { reads: reads(), takes: Ok(()), sign, told: Arc::default() }) as Arc<dyn Device>;
         let both = AllOf::new(vec![feed(OffSign::Meter), feed(OffSign::Relay)]).unwrap();
         assert_eq!(both.sign(), OffSign::Relay);
     }

@@ -174,6 +174,15 @@ impl Fault {
             Fault::Credentials | Fault::Privilege => false,
         }
     }
+
+    /// Whether a command that failed so was certainly not carried out, and won't be.
+    #[must_use]
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Fault::Credentials | Fault::Privilege | Fault::Refused => true,
+            Fault::Unreachable | Fault::Busy | Fault::Protocol => false,
+        }
+    }
 }
 
 /// A device failed. Never evidence of anything about the node.

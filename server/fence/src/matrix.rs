@@ -76,8 +76,18 @@ trait Rig: Send + Sync {
     }
 }
 
-const KINDS: [&str; 9] =
-    ["ipmi 17", "ipmi 3", "redfish", "shelly-gen1", "shelly", "tasmota", "snmp", "program", "two feeds"];
+const KINDS: [&str; 10] = [
+    "ipmi 17",
+    "ipmi 3",
+    "redfish",
+    "shelly-gen1",
+    "shelly",
+    "tasmota",
+    "snmp",
+    "program",
+    "two feeds",
+    "a plug and a PDU",
+];
 
 async fn rig(kind: &str) -> Arc<dyn Rig> {
     match kind {
@@ -89,7 +99,13 @@ async fn rig(kind: &str) -> Arc<dyn Rig> {
         "tasmota" => Arc::new(FakePlug::of(PlugModel::Tasmota).await),
         "snmp" => Arc::new(Snmpd::start().await),
         "program" => Arc::new(Program::new()),
-        "two feeds" => Arc::new(Feeds(FakePlug::of(PlugModel::Shelly).await, FakePlug::of(PlugModel::Tasmota).await)),
+        "two feeds" => Arc::new(Feeds(
+            Box::new(FakePlug::of(PlugModel::Shelly).await),
+            Box::new(FakePlug::of(PlugModel::Tasmota).await),
+        )),
+        "a plug and a PDU" => {
+            Arc::new(Feeds(Box::new(FakePlug::of(PlugModel::ShellyGen1).await), Box::new(Snmpd::start().await)))
+        }
         other => panic!("{other} is no kind"),
     }
 }
@@ -266,12 +282,12 @@ impl Rig for FakePlug {
     }
 }
 
-/// Two plugs that feed one node. The trouble is the second one's.
-struct Feeds(FakePlug, FakePlug);
+/// Two devices that feed one node, as those of a level do. The trouble is the second one's.
+struct Feeds(Box<dyn Rig>, Box<dyn Rig>);
 
 impl Rig for Feeds {
     fn device(&self) -> Box<dyn Device> {
-        Box::new(AllOf::new(vec![Box::new(self.0.device()), Box::new(self.1.device())]).unwrap())
+        Box::new(AllOf::new(vec![Arc::from(self.0.device()), Arc::from(self.1.device())]).unwrap())
     }
 
     fn node_runs(&self) -> bool {
@@ -279,7 +295,7 @@ impl Rig for Feeds {
     }
 
     fn set(&self, trouble: Option<Trouble>) {
-        Rig::set(&self.1, trouble);
+        self.1.set(trouble);
     }
 
     fn misdirected(&self) -> bool {

@@ -175,6 +175,8 @@ impl Stage {
         let init = ["init", "--data", text(&data)?, "--name", APPLIANCE, "--listen", &listen, "--address", &address];
         self.command("tiebreaker-server", &init).await?;
         let mut extra = format!("\n[clusters.{CLUSTER}]\nprofile = \"{}\"\ntakeback_s = {TAKEBACK_S}\n", args.profile);
+        // One failure after the other is what a demo is for.
+        extra.push_str("brake_window_s = 0\n");
         for (name, address) in bmcs {
             extra.push_str(&format!(
                 "\n[[clusters.{CLUSTER}.devices]]\nnode = \"{name}\"\nname = \"bmc\"\nkind = \"ipmi\"\naddress = \

@@ -141,7 +141,9 @@ fn device(member: &MemberStatus, device: &DeviceStatus) -> String {
         (false, Some(ms)) => format!("NOT PROVEN, last {} ago", roughly(*ms)),
         (false, None) => "NOT PROVEN".to_owned(),
     };
-    format!("{} ({}) {state}", device.name, device.kind)
+    let within = member.off_within_ms.get(&device.name);
+    let within = within.map(|ms| format!(", off within {}", seconds(*ms))).unwrap_or_default();
+    format!("{} ({}) {state}{within}", device.name, device.kind)
 }
 
 /// Milliseconds in the largest unit that makes more than one of them.
@@ -331,6 +333,7 @@ mod tests {
             leases_lost: Some(0),
             devices: vec![DeviceStatus { name: "bmc".into(), kind: "ipmi".into(), proven: true, why: None }],
             proven_ms: std::collections::BTreeMap::new(),
+            off_within_ms: std::collections::BTreeMap::new(),
             unprotectable: None,
             addresses: vec![],
             maintenance: false,
@@ -447,6 +450,7 @@ ALARM: look at it
         let mut status = example();
         status.settings.tolerate = Some(1);
         status.members[1].proven_ms.insert("bmc".into(), 754_000);
+        status.members[1].off_within_ms.insert("bmc".into(), 12_400);
         status.members[0].proven_ms.insert("bmc".into(), 7_200_000);
         status.settings.arming = Arming::Disarmed { mode: tiebreaker_pipeline::state::DisarmMode::Freeze, since: 1 };
         let goal = Some(1);
@@ -464,7 +468,7 @@ ALARM: look at it
         let text = super::status(&status);
         for part in [
             "THE SWITCHING OF POWER IS HELD by alice: cables, since 2027-01-15T08:00:00.123Z\n",
-            "bmc (ipmi) proven 12 min ago",
+            "bmc (ipmi) proven 12 min ago, off within 12.4 s",
             "bmc (ipmi) NOT PROVEN, last 2 h ago",
             "THE CLUSTER IS DISARMED\n",
             "Tolerates 1 node failure (goal 1)\n",

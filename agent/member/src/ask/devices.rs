@@ -70,6 +70,9 @@ pub enum DeviceRequest {
         node: String,
         /// Which.
         device: Option<String>,
+        /// Also while the switching of power is held, where no daemon runs: a daemon keeps to it.
+        #[serde(default)]
+        force: bool,
     },
     /// Begins a drill: the cluster fences the node by this device, sees it go dark and come back, and learns the times.
     Drill {
@@ -166,6 +169,12 @@ pub struct DeviceReport {
     pub guid: Option<String>,
     /// What is wrong, if it was asked just now and did not do it.
     pub fault: Option<String>,
+    /// The number of its level in the node's plan, if it has one.
+    #[serde(default)]
+    pub level: Option<u8>,
+    /// The name of its level, where several devices have to confirm together.
+    #[serde(default)]
+    pub together: Option<String>,
     /// Whether the cluster takes its word; unknown without a daemon.
     pub proven: Option<bool>,
     /// Why the cluster doesn't take its word.
@@ -178,6 +187,12 @@ pub struct DeviceReport {
     /// What a drill has shown.
     #[serde(default)]
     pub drill: Option<DrillTimes>,
+    /// How long its level took at most until it read off, in milliseconds, in the last fences and drills that used it.
+    #[serde(default)]
+    pub off_ms: Option<u64>,
+    /// How long its level is waited for before the node's next one follows, in milliseconds.
+    #[serde(default)]
+    pub within_ms: Option<u64>,
     /// How long it took to answer just now.
     pub took_ms: Option<u64>,
 }

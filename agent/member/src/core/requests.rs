@@ -491,7 +491,7 @@ impl Core {
             plan: self.leading.as_ref().map_or(&none, |leading| &leading.plan),
             outlook: self.leading.as_ref().and_then(|leading| leading.outlook.as_ref()).map(|(_, _, outlook)| outlook),
             alarms: self.alarms(moment.now),
-            proven: &self.surroundings.proven,
+            surroundings: &self.surroundings,
         }
         .status()
     }

@@ -59,6 +59,8 @@ pub struct Surroundings {
     pub alarms: Vec<String>,
     /// When power devices were proven last, by node and name.
     pub proven: BTreeMap<(MemberName, String), Reading>,
+    /// How long each of them gets to read off before the node's next one follows, in milliseconds.
+    pub off_within_ms: BTreeMap<(MemberName, String), u64>,
 }
 
 /// What to say of a power device that isn't proven. `unprotectable`: nothing else could prove a fence of its node.
@@ -122,6 +124,9 @@ pub struct MemberStatus {
     /// Milliseconds since each of them was proven last; known to the appliance alone, where it leads or answers itself.
     #[serde(default)]
     pub proven_ms: BTreeMap<String, u64>,
+    /// How long each of them gets to read off before the node's next one follows, in milliseconds; known like that.
+    #[serde(default)]
+    pub off_within_ms: BTreeMap<String, u64>,
     /// Why it may not have protected resources.
     pub unprotectable: Option<String>,
     /// Addresses.
@@ -195,7 +200,7 @@ pub(super) struct Glance<'a> {
     pub plan: &'a Plan,
     pub outlook: Option<&'a Outlook>,
     pub alarms: Vec<String>,
-    pub proven: &'a BTreeMap<(MemberName, String), Reading>,
+    pub surroundings: &'a Surroundings,
 }
 
 /// The nodes that a rule names and the cluster doesn't have.
@@ -384,10 +389,18 @@ impl Glance<'_> {
             leases_lost: report.map(|report| report.leases_lost),
             devices: node.map(|node| node.devices.clone()).unwrap_or_default(),
             proven_ms: self
+                .surroundings
                 .proven
                 .iter()
                 .filter(|((node, _), _)| node == name)
                 .map(|((_, device), at)| (device.clone(), ms(self.now.since_at_most(*at))))
+                .collect(),
+            off_within_ms: self
+                .surroundings
+                .off_within_ms
+                .iter()
+                .filter(|((node, _), _)| node == name)
+                .map(|((_, device), within)| (device.clone(), *within))
                 .collect(),
             unprotectable: node.and_then(|_| state.unprotectable(name)),
             addresses: member.map(|member| member.addresses.clone()).unwrap_or_default(),

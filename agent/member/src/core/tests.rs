@@ -314,13 +314,15 @@ fn an_unproven_power_device_alarms_and_what_the_appliance_knows_alone_is_shown_t
     assert_eq!(net.status("b").alarms, Vec::<String>::new());
     let at = net.moment().now;
     let proven = BTreeMap::from([((name("a"), "bmc".to_owned()), at)]);
-    let surroundings = Surroundings { alarms: vec!["the card is full".into()], proven };
+    let off_within_ms = BTreeMap::from([((name("a"), "bmc".to_owned()), 9_000)]);
+    let surroundings = Surroundings { alarms: vec!["the card is full".into()], proven, off_within_ms };
     net.cores.get_mut(&name("pi")).unwrap().surrounded(surroundings);
     net.pass(2_000);
     let status = net.status("b");
     assert_eq!(status.alarms, ["the card is full"]);
     let a = status.members.iter().find(|member| member.name == name("a")).unwrap();
     assert!(a.proven_ms["bmc"] >= 2_000, "{:?}", a.proven_ms);
+    assert_eq!(a.off_within_ms["bmc"], 9_000);
 }
 
 #[test]

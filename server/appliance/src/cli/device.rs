@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use tiebreaker_fence::{BoxFuture, Overseer, Progress, power_off};
+use tiebreaker_fence::{BoxFuture, Overseer, PowerState, Progress, power_off};
 use tiebreaker_member::ask::{
     DeviceReport, DeviceRequest, DeviceTrial, DrillReport, DrillState, DrillTimes, Hidden, LocalReply, LocalRequest,
 };
@@ -21,7 +21,7 @@ use super::{ask_running_daemon, operator};
 use crate::audit::{Audit, Event};
 use crate::config::Config;
 use crate::desk::Hand;
-use crate::devices::Devices;
+use crate::devices::{COMMAND_WITHIN, Devices};
 use crate::layout::Layout;
 
 /// An operator's request is answered by then: a device may take its time, and a level has several.
@@ -76,6 +76,9 @@ pub(super) enum DeviceCommand {
     On {
         /// NODE or NODE/DEVICE.
         target: String,
+        /// Also while the switching of power is held, where no daemon runs.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -84,6 +87,9 @@ pub(super) enum DeviceCommand {
     Off {
         /// NODE or, without the daemon, NODE/DEVICE.
         target: String,
+        /// Also while the switching of power is held, where no daemon runs.
+        #[arg(long)]
+        force: bool,
         /// The node's name, instead of typing it when asked.
         #[arg(long, value_name = "NODE")]
         confirm: Option<String>,
@@ -152,6 +158,10 @@ pub(super) struct Add {
     /// You saw this device cut this node's power, and no other's.
     #[arg(long)]
     drilled: bool,
+    /// The level of the node's plan, 1 to 9: lower ones are tried first, and all devices of one have to confirm. Without it
+    /// the device is a level by itself, after those with a number.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
+    level: Option<u8>,
     /// Any other key of the device's table in server.toml, KEY=VALUE; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -175,11 +185,11 @@ pub(super) async fn run(command: DeviceCommand) -> Result<()> {
             let (node, device) = split(&target);
             common.ask_and_show(DeviceRequest::Prove { node, device }).await
         }
-        DeviceCommand::On { target, common } => {
+        DeviceCommand::On { target, force, common } => {
             let (node, device) = split(&target);
-            common.ask_and_show(DeviceRequest::On { node, device }).await
+            common.ask_and_show(DeviceRequest::On { node, device, force }).await
         }
-        DeviceCommand::Off { target, confirm, common } => common.off(&target, confirm).await,
+        DeviceCommand::Off { target, force, confirm, common } => common.off(&target, force, confirm).await,
         DeviceCommand::Drill { target, dark_s, force, confirm, common } => {
             common.drill(&target, dark_s, force, confirm).await
         }
@@ -258,7 +268,7 @@ impl Common {
         Ok(())
     }
 
-    async fn off(&self, target: &str, typed: Option<String>) -> Result<()> {
+    async fn off(&self, target: &str, force: bool, typed: Option<String>) -> Result<()> {
         let (node, device) = split(target);
         let list = LocalRequest::Devices { cluster: self.cluster.clone(), request: DeviceRequest::List { node: None } };
         let runs = ask_running_daemon(&self.data, &list, ANSWERED_WITHIN).await?.is_some();
@@ -274,7 +284,7 @@ impl Common {
             )
         };
         confirm(&node, &question, typed)?;
-        if runs { self.fence(&node).await } else { self.cut(&node, device.as_deref()).await }
+        if runs { self.fence(&node).await } else { self.cut(&node, device.as_deref(), force).await }
     }
 
     /// Off through the log.
@@ -396,8 +406,9 @@ impl Common {
     }
 
     /// Off without a cluster that could decide it.
-    async fn cut(&self, node: &str, device: Option<&str>) -> Result<()> {
+    async fn cut(&self, node: &str, device: Option<&str>, force: bool) -> Result<()> {
         self.alone(async |hand, devices| {
+            hand.may_switch_alone(devices.cluster(), force)?;
             for managed in devices.find(Some(node), device)? {
                 hand.audit.record(Event::Attempt {
                     cluster: managed.cluster().to_string(),
@@ -416,6 +427,17 @@ impl Common {
                     why: off.as_ref().err().map(|error| format!("by hand, {}: {error}", hand.by)),
                 });
                 off.with_context(|| format!("{node}/{} is not known to be off", managed.name()))?;
+            }
+            // One that went off first may be on again.
+            let told = devices.find(Some(node), device)?;
+            if told.len() > 1 {
+                for managed in told {
+                    let state = managed.device().state(Instant::now() + COMMAND_WITHIN).await;
+                    let state = state.with_context(|| format!("reading {node}/{} once more", managed.name()))?;
+                    if state == PowerState::On {
+                        bail!("{node}/{} is on again: it was off when it was told", managed.name());
+                    }
+                }
             }
             Ok(())
         })
@@ -490,6 +512,9 @@ impl Add {
         if self.drilled {
             put("drilled", true.into());
         }
+        if let Some(level) = self.level {
+            put("level", i64::from(level).into());
+        }
         for pair in &self.set {
             let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair:?}: it is KEY=VALUE"))?;
             // Numbers, lists and the like as TOML has them; anything else is text.
@@ -510,14 +535,17 @@ fn tell(report: &DrillReport, told: usize) -> usize {
 }
 
 fn drill_words(times: &DrillTimes) -> String {
-    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
     format!(
         "off ({}) {} after it was told, back {} after it got its power again, drilled {}",
         times.grade,
-        seconds(times.off_ms),
-        seconds(times.boot_ms),
+        tenths(times.off_ms),
+        tenths(times.boot_ms),
         moment(times.at_ms)
     )
+}
+
+fn tenths(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
 /// The usual port, where none was given.
@@ -554,6 +582,11 @@ fn table(reports: &[DeviceReport]) -> String {
     let mut text = String::new();
     for report in reports {
         text += &format!("{}/{}  {} {}", report.node, report.device, report.kind, report.address);
+        match (report.level, &report.together) {
+            (Some(level), Some(together)) => text += &format!("  level {level}, all of {together}"),
+            (Some(level), None) => text += &format!("  level {level}"),
+            (None, _) => {}
+        }
         match (&report.state, report.took_ms) {
             (Some(state), Some(ms)) => text += &format!("  reads {state} after {ms} ms"),
             (None, Some(ms)) if report.fault.is_none() => text += &format!("  done after {ms} ms"),
@@ -569,6 +602,15 @@ fn table(reports: &[DeviceReport]) -> String {
             (_, None) => {}
         }
         text.push('\n');
+        match (report.off_ms, report.within_ms) {
+            (Some(off), Some(within)) => {
+                text += &format!("    off after {} at most so far, given up after {}\n", tenths(off), tenths(within))
+            }
+            (None, Some(within)) => {
+                text += &format!("    it is not known how long off takes: given up after {}\n", tenths(within))
+            }
+            (_, None) => {}
+        }
         if let Some(times) = &report.drill {
             text += &format!("    {}\n", drill_words(times));
         }

@@ -18,12 +18,13 @@ use tracing::{info, warn};
 use super::{Marks, Seen};
 use crate::audit::Event;
 use crate::desk::unix_ms;
-use crate::devices::{COMMAND_WITHIN, Devices, Managed, explain};
+use crate::devices::{COMMAND_WITHIN, Devices, explain};
+use crate::level::Level;
 
 /// What the cluster is asked to record stands in its state by then.
 const RECORDED_WITHIN: Duration = Duration::from_secs(20);
-/// The device has switched off, and said so, by then.
-const OFF_WITHIN: Duration = Duration::from_secs(120);
+/// The device has switched off, and said so, by then: whatever it needs, two minutes at most, and the reads.
+const OFF_WITHIN: Duration = Duration::from_secs(150);
 /// The fencer gives the power back within this once it may: a command that was unanswered has to be over first.
 const ON_WITHIN: Duration = Duration::from_secs(180);
 /// A machine that isn't back by then doesn't come back by itself.
@@ -37,7 +38,7 @@ const OTHERS_SILENT: Duration = Duration::from_secs(5);
 pub(super) struct Play {
     pub(super) devices: Devices,
     pub(super) member: MemberHandle,
-    pub(super) managed: Arc<Managed>,
+    pub(super) level: Level,
     pub(super) marks: Arc<Marks>,
     pub(super) dark: Duration,
     pub(super) force: bool,
@@ -57,10 +58,10 @@ impl Drop for GivesPower<'_> {
 
 impl Play {
     pub(super) async fn run(self) {
-        let (node, device) = (self.managed.node().to_string(), self.managed.name().to_owned());
+        let (node, device) = (self.level.node().to_string(), self.level.name().to_owned());
         let played = self.play().await;
         let outcome = played.and_then(|times| {
-            let put = self.devices.drills.records.put(self.managed.recipe(), times.clone());
+            let put = self.devices.drills.records.put(&self.level, times.clone());
             put.context("keeping what the drill has shown").map(|()| times)
         });
         let (state, why) = match outcome {
@@ -75,7 +76,7 @@ impl Play {
             }
         };
         self.devices.audit.record(Event::Drill {
-            cluster: self.managed.cluster().to_string(),
+            cluster: self.level.cluster().to_string(),
             node,
             device,
             by: self.by.clone(),
@@ -92,7 +93,7 @@ impl Play {
     }
 
     fn say(&self, words: String) {
-        info!(node = %self.managed.node(), "drill: {words}");
+        info!(node = %self.level.node(), "drill: {words}");
         if let Some(current) = self.devices.drills.lock().as_mut() {
             current.report.seen.push(words);
         }
@@ -100,7 +101,7 @@ impl Play {
 
     async fn play(&self) -> Result<DrillTimes> {
         let _gives_power = GivesPower(&self.marks);
-        let node = self.managed.node();
+        let node = self.level.node();
         let ours = self.keep_empty().await?;
         let fence = match self.begin().await {
             Ok(fence) => fence,
@@ -124,7 +125,7 @@ impl Play {
 
     /// Nothing is placed on the node from here on. Whether that is our doing.
     async fn keep_empty(&self) -> Result<bool> {
-        let node = self.managed.node();
+        let node = self.level.node();
         let state: Arc<State> = self.member.state().borrow().clone();
         let ours = state.nodes.get(node).is_some_and(|node| !node.maintenance);
         if ours {
@@ -151,7 +152,7 @@ impl Play {
         if !ours {
             return;
         }
-        let node = self.managed.node();
+        let node = self.level.node();
         let command = Command::SetMaintenance { node: node.clone(), on: false };
         match done(self.member.ask(Request::Propose(command)).await) {
             Ok(()) => self.say(format!("{node} may be used again")),
@@ -163,12 +164,12 @@ impl Play {
 
     /// The cluster knows that this device is to be used, and has decided the fence.
     async fn begin(&self) -> Result<(FenceId, String)> {
-        let (node, name) = (self.managed.node(), self.managed.name());
-        let only = |state: &State| {
-            let devices = &state.nodes.get(node)?.devices;
-            devices.iter().all(|device| device.proven == (device.name == name)).then_some(())
+        let (node, name) = (self.level.node(), self.level.name());
+        let first = |state: &State| {
+            let first = state.nodes.get(node)?.devices.first()?;
+            (first.proven && first.name == name).then_some(())
         };
-        self.until(RECORDED_WITHIN, only).await.context("the cluster has not taken the device for the drill")?;
+        self.until(RECORDED_WITHIN, first).await.context("the cluster has not taken the device for the drill")?;
         let boot = self.member.state().borrow().life(node).map(|life| life.boot.clone());
         let boot = boot.with_context(|| format!("{node} is not admitted any more"))?;
         // Without a lease in this life its silence would be proven at once, before its device has shown anything.
@@ -196,11 +197,11 @@ impl Play {
     /// What is left of the node's lease.
     async fn lease_ms(&self) -> Option<u64> {
         let Reply::Status(status) = self.member.ask(Request::Status).await else { return None };
-        status.members.iter().find(|member| member.name == *self.managed.node()).and_then(|member| member.lease_ms)
+        status.members.iter().find(|member| member.name == *self.level.node()).and_then(|member| member.lease_ms)
     }
 
     async fn watch(&self, (id, boot): (FenceId, String)) -> Result<DrillTimes> {
-        let (node, name) = (self.managed.node(), self.managed.name());
+        let (node, name) = (self.level.node(), self.level.name());
         let proof = |state: &State| match &state.fences.get(&id)?.progress {
             Progress::Wanted => None,
             Progress::Fenced { evidence } | Progress::Closed { evidence } => Some(evidence.clone()),
@@ -238,7 +239,7 @@ impl Play {
 
     /// Nothing of the node is heard while its device reads off, and all of the others are.
     async fn stay_dark(&self, off: Instant) -> Result<()> {
-        let (node, name) = (self.managed.node(), self.managed.name());
+        let (node, name) = (self.level.node(), self.level.name());
         self.say(format!("it stays without power for {} s", self.dark.as_secs()));
         let others: Vec<MemberName> = {
             let state = self.member.state();
@@ -269,7 +270,7 @@ impl Play {
             sleep(LOOK_EVERY).await;
         }
         ensure!(silent, "{node} is still heard {} s after {name} was told: it is not its device", self.dark.as_secs());
-        let state = self.managed.device().state(Instant::now() + COMMAND_WITHIN).await;
+        let state = self.level.device(&self.devices.audit).state(Instant::now() + COMMAND_WITHIN).await;
         let state = state.map_err(|error| anyhow::anyhow!("{name} can't be read any more: {}", explain(&error)))?;
         ensure!(state == PowerState::Off, "{name} reads on again, and nobody told it to");
         let Reply::Status(status) = self.member.ask(Request::Status).await else {

@@ -442,8 +442,10 @@ async fn a_pdu_that_acknowledges_and_does_nothing_is_never_confirmed() {
 #[tokio::test]
 async fn row_45_two_outlets_are_one_device_and_both_go_and_come() {
     let snmpd = Snmpd::start().await;
-    let feed =
-        |outlet| Box::new(PduDevice::new(PduConfig { outlet, ..snmpd.config(PduTable::Eaton) })) as Box<dyn Device>;
+    let feed = |outlet| {
+        std::sync::Arc::new(PduDevice::new(PduConfig { outlet, ..snmpd.config(PduTable::Eaton) }))
+            as std::sync::Arc<dyn Device>
+    };
     let both = AllOf::new(OUTLETS.map(feed).into()).unwrap();
     both.prove(soon()).await.unwrap();
     feed(1).off(soon()).await.unwrap();
