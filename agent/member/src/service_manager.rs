@@ -14,6 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
@@ -28,6 +29,10 @@ pub use room::STORE_VARIABLE;
 pub const KEPT_VARIABLE: &str = "TIEBREAKER_KEPT_FDS";
 /// The variable in which our own supervisor tells its process id.
 pub const SUPERVISOR_VARIABLE: &str = "TIEBREAKER_SUPERVISOR";
+
+/// The variables of sd_watchdog_enabled(3).
+const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
+const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// Descriptors in one message; the kernel takes 253.
 const AT_ONCE: usize = 250;
@@ -81,7 +86,7 @@ pub enum FdStoreError {
 }
 
 /// The service manager that started this process, as far as it listens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServiceManager {
     address: OsString,
     /// What it says of its room.
@@ -167,6 +172,22 @@ impl ServiceManager {
     /// When the message isn't taken.
     pub fn ready(&self) -> Result<(), FdStoreError> {
         self.send("READY=1", &[])
+    }
+
+    /// Tells the service manager that this process works. It is told so within [`ServiceManager::proof_within`], each time.
+    ///
+    /// # Errors
+    /// When the message isn't taken.
+    pub fn works(&self) -> Result<(), FdStoreError> {
+        self.send("WATCHDOG=1", &[])
+    }
+
+    /// The time between two proofs that the service manager allows (WATCHDOG_USEC), if it asks this process for any.
+    ///
+    /// # Errors
+    /// Its variable makes no sense.
+    pub fn proof_within(&self) -> Result<Option<Duration>, FdStoreError> {
+        proof_within(|name| env::var_os(name))
     }
 
     fn send(&self, message: &str, fds: &[BorrowedFd<'_>]) -> Result<(), FdStoreError> {
@@ -262,6 +283,20 @@ fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// `WATCHDOG_USEC` holds only for the process that `WATCHDOG_PID` names, where that is set.
+fn proof_within(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Duration>, FdStoreError> {
+    if number(&variable, WATCHDOG_PID)?.is_some_and(|pid| pid != std::process::id()) {
+        return Ok(None);
+    }
+    match text(&variable, WATCHDOG_USEC)? {
+        None => Ok(None),
+        Some(us) => match us.parse::<u64>() {
+            Ok(us) if us > 0 => Ok(Some(Duration::from_micros(us))),
+            Ok(_) | Err(_) => Err(senseless(WATCHDOG_USEC, us.into())),
+        },
+    }
+}
+
 fn text(variable: &impl Fn(&str) -> Option<OsString>, name: &'static str) -> Result<Option<String>, FdStoreError> {
     match variable(name).map(|value| String::from_utf8(value.into_vec())) {
         None => Ok(None),
@@ -329,6 +364,21 @@ mod tests {
         assert!(look(&[("LISTEN_PID", "100"), ("LISTEN_FDS", "-1")]).is_err());
         assert!(look(&[("LISTEN_PID", "100"), ("LISTEN_FDS", "1000000")]).is_err());
         assert!(look(&[(SUPERVISOR_VARIABLE, "7"), (KEPT_VARIABLE, "watchdog")]).is_err());
+    }
+
+    #[test]
+    fn proofs_are_asked_for_as_systemd_does() {
+        let within = |variables: &[(&str, &str)]| {
+            proof_within(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        };
+        let own = std::process::id().to_string();
+        assert_eq!(within(&[]).unwrap(), None);
+        assert_eq!(within(&[(WATCHDOG_USEC, "20000000")]).unwrap(), Some(Duration::from_secs(20)));
+        assert!(within(&[(WATCHDOG_USEC, "5"), (WATCHDOG_PID, &own)]).unwrap().is_some());
+        assert_eq!(within(&[(WATCHDOG_USEC, "5"), (WATCHDOG_PID, "0")]).unwrap(), None, "it is another process's");
+        for senseless in ["0", "-1", "soon"] {
+            assert!(within(&[(WATCHDOG_USEC, senseless)]).is_err(), "{senseless}");
+        }
     }
 
     #[test]

@@ -88,6 +88,9 @@ enum Subcommands {
         /// The data folder.
         #[arg(long, default_value = "/var/lib/tiebreaker-server")]
         data: PathBuf,
+        /// Another file than the data folder's server.toml, as if it were that: to try one before it takes its place.
+        #[arg(long)]
+        file: Option<PathBuf>,
         /// Prints one JSON document.
         #[arg(long)]
         json: bool,
@@ -269,7 +272,7 @@ fn run(args: Args) -> Result<()> {
             let folder = into.map_or_else(|| authority(&data), |into| Ok(Folder::of_corosync(&into)))?;
             adopt(&source, &folder, password_file.as_deref(), replace, json)
         }
-        Subcommands::Check { data, json } => check(&data, json),
+        Subcommands::Check { data, file, json } => check(&data, file, json),
         Subcommands::Run { data } => {
             log_to_stderr();
             runtime.block_on(daemon::run(Layout::new(&data)))
@@ -307,9 +310,9 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
     Ok(())
 }
 
-fn check(data: &Path, json: bool) -> Result<()> {
-    let file = Layout::new(data).config();
-    let config = Config::load(&file)?;
+fn check(data: &Path, file: Option<PathBuf>, json: bool) -> Result<()> {
+    let file = file.unwrap_or_else(|| Layout::new(data).config());
+    let config = Config::load_beside(&file, data)?;
     program::tell_in_order(&file, &config.name, json);
     Ok(())
 }

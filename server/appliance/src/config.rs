@@ -83,8 +83,15 @@ impl Config {
     /// # Errors
     /// Names the file, the place in it and the way out.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_beside(path, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// The same for a file that lies elsewhere: what it names lies in `dir`.
+    ///
+    /// # Errors
+    /// Names the file, the place in it and the way out.
+    pub(crate) fn load_beside(path: &Path, dir: &Path) -> Result<Self> {
         let raw: RawConfig = read_config(path, "run `tiebreaker-server init` first")?;
-        let dir = path.parent().unwrap_or(Path::new("."));
         // What is wrong with one device is found after parsing, and shall have its place too.
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Self::check(raw, &text, dir).with_context(|| format!("in {}", path.display()))

@@ -155,9 +155,16 @@ pub async fn run(layout: Layout) -> Result<()> {
     }
     let board = daemon.config.board.clone();
     let guard = board.watchdogs.clone().map(|watchdogs| Guard::start(watchdogs, daemon.layout.socket()));
+    let prover = match &manager {
+        Some(manager) => manager
+            .proof_within()
+            .context("proving to the service manager that the daemon works")?
+            .map(|every| Guard::prove(manager.clone(), every, daemon.layout.socket())),
+        None => None,
+    };
     let panel = board.has_panel().then(|| tokio::spawn(run_panel(board, daemon.layout.socket())));
     let result = daemon.serve(asked).await;
-    if let Some(guard) = guard {
+    for guard in guard.into_iter().chain(prover) {
         guard.end().await;
     }
     if let Some(panel) = panel {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tiebreaker_firmware::{
-    BootReason, Capabilities, I2CError, I2cWatchdog, I2cWatchdogError, I2cdev, LinuxWatchdog, LinuxWatchdogError, Pair,
-    SEQUENT_SUPER_WATCHDOG, Watchdog, i2c_watchdog,
+    BootReason, Capabilities, I2CError, I2cWatchdog, I2cWatchdogError, I2cdev, LinuxWatchdog, LinuxWatchdogError,
+    Nature, Pair, SEQUENT_SUPER_WATCHDOG, Watchdog, i2c_watchdog,
 };
+use tiebreaker_member::service_manager::{FdStoreError, ServiceManager};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -39,6 +40,13 @@ impl Guard {
             }
         };
         Self { ends, task }
+    }
+
+    /// Starts to prove to the service manager that the daemon behind `socket` answers, as often as it asks for that.
+    pub(crate) fn prove(manager: ServiceManager, every: Duration, socket: PathBuf) -> Self {
+        let (ends, ended) = oneshot::channel();
+        let open = move || Ok(ManagerDog(manager.clone()));
+        Self { ends, task: tokio::spawn(feed(socket, every, open, ended)) }
     }
 
     /// The daemon ends as it was told: so do the watchdogs, where they can.
@@ -154,6 +162,36 @@ enum Dog {
     Sequent(I2cWatchdog<I2cdev>),
 }
 
+/// The service manager, which ends the daemon, or the machine, unless it hears in time.
+struct ManagerDog(ServiceManager);
+
+impl Watchdog for ManagerDog {
+    type Error = FdStoreError;
+
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities {
+            identity: "service manager",
+            nature: Nature::Simulated,
+            magic_close: true,
+            no_way_out: None,
+            settable: false,
+        }
+    }
+
+    fn arm(&mut self, timeout: Duration) -> Result<Duration, FdStoreError> {
+        self.pet().map(|()| timeout)
+    }
+
+    fn pet(&mut self) -> Result<(), FdStoreError> {
+        self.0.works()
+    }
+
+    /// It sees the process end.
+    fn disarm(&mut self) -> Result<(), FdStoreError> {
+        Ok(())
+    }
+}
+
 /// What a watchdog of either kind says.
 #[derive(Debug, thiserror::Error)]
 enum DogError {
@@ -207,10 +245,8 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
-    use anyhow::bail;
-    use tiebreaker_firmware::Nature;
-
     use super::*;
+    use anyhow::bail;
 
     #[derive(Default)]
     struct Seen {
@@ -300,6 +336,27 @@ mod tests {
         seen.borrow_mut().fails = true;
         feeder.beat(Ok(()));
         assert!(feeder.trouble.is_some());
+    }
+
+    #[test]
+    fn the_service_manager_hears_of_each_answer_and_of_no_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let said = || {
+            let mut bytes = [0; 64];
+            manager.recv(&mut bytes).ok().map(|length| String::from_utf8_lossy(&bytes[..length]).into_owned())
+        };
+        let mut feeder = Feeder::new(Duration::from_secs(20), || Ok(ManagerDog(ServiceManager::at(&path))));
+        feeder.beat(Err(anyhow::anyhow!("hung")));
+        assert_eq!(said(), None);
+        for _ in 0..3 {
+            feeder.beat(Ok(()));
+            assert_eq!(said().as_deref(), Some("WATCHDOG=1"));
+        }
+        feeder.beat(Err(anyhow::anyhow!("hung")));
+        assert_eq!(said(), None);
     }
 
     #[tokio::test]

@@ -1,0 +1,329 @@
+//! The order in which the machine comes up, and the loop that keeps it so.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
+use rustix::system::{RebootCommand, reboot, sethostname};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+
+use crate::adopt::{self, Adopted};
+use crate::cmdline::CommandLine;
+use crate::dog::Dog;
+use crate::light::{Light, shine};
+use crate::log::{say, show};
+use crate::settings::Settings;
+use crate::supervisor::{Action, Event, Supervisor};
+use crate::{clock, disk, modules, network, notify, server};
+
+/// From one look at everything to the next, if nothing is said meanwhile.
+const BEAT: Duration = Duration::from_millis(250);
+/// Cards and USB take their time.
+const DISK_WITHIN: Duration = Duration::from_secs(20);
+const MODULES_WATCHDOG: &str = "watchdog.list";
+/// What the card, its file systems and the board need.
+const MODULES: &str = "drivers.list";
+
+/// Runs the machine until it goes down.
+///
+/// # Errors
+/// What makes it impossible. The kernel then panics, and is restarted by the watchdog or by its own `panic=`.
+pub fn run() -> Result<Infallible> {
+    disk::mount_kernels()?;
+    let line = CommandLine::parse(&fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?);
+    modules::load(MODULES_WATCHDOG)?;
+    let mut dog = if line.watchdog { Dog::arm() } else { Dog::none() };
+    let drivers = modules::load(MODULES)?;
+    dog.feed();
+    shine(Light::Starting);
+    let disk = line.disk.context("the kernel's command line names no tiebreaker.disk")?;
+    // A machine without its card can do nothing else than try again from the beginning.
+    let disk = disk::find(disk, DISK_WITHIN)?;
+    dog.feed();
+    say(format_args!("{drivers} drivers, disk {disk}"));
+    let ends = Ends::listen()?;
+    let told = listen()?;
+    let mut machine = Machine::new(line, dog, disk, told);
+    machine.settle();
+    loop {
+        machine.turn();
+        if let Some(how) = ends.asked() {
+            machine.supervisor.handle(machine.now(), Event::Stop);
+            machine.ending = Some(how);
+        }
+        if machine.finished {
+            machine.go_down();
+        }
+    }
+}
+
+/// How the machine is asked to end.
+struct Ends {
+    restart: Arc<AtomicBool>,
+    power_off: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Restart,
+    PowerOff,
+}
+
+impl Ends {
+    fn listen() -> Result<Self> {
+        let ends = Self { restart: Arc::default(), power_off: Arc::default() };
+        for (signal, flag) in [(SIGINT, &ends.restart), (SIGTERM, &ends.restart), (SIGUSR2, &ends.power_off)] {
+            signal_hook::flag::register(signal, Arc::clone(flag)).context("listening for signals")?;
+        }
+        // Ctrl-Alt-Del shall ask, and not cut everything off.
+        if let Err(error) = reboot(RebootCommand::CadOff) {
+            say(format_args!("Ctrl-Alt-Del goes on to restart at once: {error}"));
+        }
+        Ok(ends)
+    }
+
+    fn asked(&self) -> Option<Ending> {
+        if self.power_off.swap(false, Ordering::Relaxed) {
+            Some(Ending::PowerOff)
+        } else if self.restart.swap(false, Ordering::Relaxed) {
+            Some(Ending::Restart)
+        } else {
+            None
+        }
+    }
+}
+
+fn listen() -> Result<UnixDatagram> {
+    let socket = UnixDatagram::bind(server::NOTIFY).with_context(|| format!("listening at {}", server::NOTIFY))?;
+    // The server is another user.
+    fs::set_permissions(server::NOTIFY, fs::Permissions::from_mode(0o666)).context("opening it to the server")?;
+    socket.set_read_timeout(Some(BEAT)).context("waiting for the server's word")?;
+    Ok(socket)
+}
+
+struct Machine {
+    line: CommandLine,
+    began: Instant,
+    dog: Dog,
+    disk: String,
+    told: UnixDatagram,
+    supervisor: Supervisor,
+    server: Option<Pid>,
+    settings: Settings,
+    /// The state is mounted, the settings hold.
+    settled: bool,
+    mistake: bool,
+    up: bool,
+    invited: bool,
+    starved: bool,
+    ending: Option<Ending>,
+    finished: bool,
+}
+
+impl Machine {
+    fn new(line: CommandLine, dog: Dog, disk: String, told: UnixDatagram) -> Self {
+        Self {
+            line,
+            began: Instant::now(),
+            dog,
+            disk,
+            told,
+            supervisor: Supervisor::new(Duration::ZERO),
+            server: None,
+            settings: Settings::without_a_file(),
+            settled: false,
+            mistake: false,
+            up: false,
+            invited: false,
+            starved: false,
+            ending: None,
+            finished: false,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Finds the settings that hold, and brings up what needs no server. A card that can't be read leaves what needs none.
+    fn settle(&mut self) {
+        let settings = disk::mount_settings(&self.disk);
+        if let Err(error) = &settings {
+            say(format_args!("{error:#}"));
+        }
+        self.dog.feed();
+        let state = disk::mount_state(&self.disk).and_then(|()| server::own_folder());
+        self.settled = state.is_ok();
+        if let Err(error) = state {
+            say(format_args!("NO STATE, so no server: {error:#}"));
+        }
+        self.dog.feed();
+        server::own_devices();
+        let Adopted { settings, keep, trouble } =
+            adopt::adopt(&Path::new(disk::SETTINGS).join(adopt::FILE), &server::last_good(), server::check);
+        self.mistake = trouble.is_some();
+        if let Some(trouble) = trouble {
+            say(format_args!("SETTINGS: {trouble}"));
+            say("the last settings that were in order go on");
+            shine(Light::Mistake);
+        }
+        self.settings = settings;
+        if let Err(error) = sethostname(self.settings.name.as_bytes()) {
+            say(format_args!("the machine's name can't be set: {error}"));
+        }
+        network::start(self.settings.network.clone(), self.settings.name.clone());
+        clock::start(self.settings.time_servers.clone());
+        if self.settled
+            && let Some(text) = keep
+            && let Err(error) = disk::replace(&server::last_good(), &text)
+        {
+            say(format_args!("{error:#}"));
+        }
+        self.dog.feed();
+    }
+
+    /// One turn of the loop: at most a beat long while nothing is to be done.
+    fn turn(&mut self) {
+        self.hear();
+        self.reap();
+        while let Some(action) = self.supervisor.poll(self.now()) {
+            self.act(action);
+        }
+        if self.up && !self.invited {
+            self.invited = true;
+            self.invite();
+        }
+        if let (Some(after), Some(pid)) = (self.line.hang_after_s, self.server)
+            && self.now() >= Duration::from_secs(after)
+        {
+            self.line.hang_after_s = None;
+            say("the server is stopped, as the kernel's command line asks for");
+            server::tell(pid, Signal::STOP);
+        }
+        if self.supervisor.deserves(self.now()) {
+            self.starved = false;
+            self.dog.feed();
+        } else if !self.starved {
+            self.starved = true;
+            say("THE SERVER DOESN'T PROVE THAT IT WORKS: the watchdog isn't fed any more, and resets the machine");
+            shine(Light::Starting);
+        }
+    }
+
+    fn hear(&mut self) {
+        let mut datagram = [0; 4096];
+        match self.told.recv(&mut datagram) {
+            Ok(length) => {
+                for event in notify::events(&datagram[..length]) {
+                    self.supervisor.handle(self.now(), event);
+                    if event == Event::Up {
+                        self.up = true;
+                        say("READY: the server is up");
+                        shine(if self.mistake { Light::Mistake } else { Light::Works });
+                    }
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => {
+                say(format_args!("the server can't be heard: {error}"));
+                std::thread::sleep(BEAT);
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.server == Some(pid) {
+                self.server = None;
+                self.up = false;
+                say(format_args!("the server has ended: {}", words(status)));
+                self.supervisor.handle(self.now(), Event::Ended);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start => match self.start() {
+                Ok(pid) => self.server = Some(pid),
+                Err(error) => {
+                    say(format_args!("the server can't be started: {error:#}"));
+                    self.supervisor.handle(self.now(), Event::NotStarted);
+                }
+            },
+            Action::Terminate => self.tell(Signal::TERM),
+            Action::Kill => self.tell(Signal::KILL),
+            Action::Finished => self.finished = true,
+        }
+    }
+
+    fn start(&mut self) -> Result<Pid> {
+        if !self.settled {
+            disk::mount_state(&self.disk)?;
+            server::own_folder()?;
+            self.settled = true;
+        }
+        server::configure(&self.settings)?;
+        server::start().context("starting it")
+    }
+
+    fn tell(&self, signal: Signal) {
+        if let Some(pid) = self.server {
+            server::tell(pid, signal);
+        }
+    }
+
+    /// Shows who stands before the machine how to join.
+    fn invite(&mut self) {
+        let lines = server::invitations(&self.settings, || self.dog.feed());
+        if lines.is_empty() {
+            return;
+        }
+        show("");
+        for line in lines {
+            show(&line);
+        }
+        show("Take [setup] out of tiebreaker.toml when everybody has joined.");
+    }
+
+    /// Ends everything. Never returns, but for what the kernel refuses.
+    fn go_down(&mut self) {
+        let ending = self.ending.unwrap_or(Ending::Restart);
+        say(format_args!("going down: {ending:?}"));
+        if let Err(error) = disk::leave_state() {
+            say(format_args!("{error:#}"));
+        }
+        let command = match ending {
+            // The watchdog goes on: a restart that hangs is still one.
+            Ending::Restart => RebootCommand::Restart,
+            Ending::PowerOff => {
+                self.dog.disarm();
+                RebootCommand::PowerOff
+            }
+        };
+        if let Err(error) = reboot(command) {
+            say(format_args!("the kernel refuses to go down: {error}"));
+        }
+        self.finished = false;
+    }
+}
+
+fn words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "in a way that the kernel doesn't name".into(),
+    }
+}

@@ -1,0 +1,155 @@
+//! The server's process and its files.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::disk;
+use crate::settings::Settings;
+use crate::supervisor::PROOF_WITHIN;
+
+const PROGRAM: &str = "/bin/tiebreaker-server";
+/// As `/etc/passwd` of the image names it.
+const USER: u32 = 990;
+/// Where the server looks for who listens to it.
+pub const NOTIFY: &str = "/run/notify";
+/// How long a token is good for: time enough to walk to the machines.
+const TOKEN_MINUTES: &str = "60";
+
+fn data() -> PathBuf {
+    Path::new(disk::STATE).join("server")
+}
+
+/// The last settings that were in order.
+#[must_use]
+pub fn last_good() -> PathBuf {
+    Path::new(disk::STATE).join("tiebreaker.toml")
+}
+
+/// A command of the server's program, as its user.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().env("PATH", "/bin").uid(USER).gid(USER).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Result<String> {
+    let output = command(arguments).output().with_context(|| format!("starting {PROGRAM}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    bail!("{}", String::from_utf8_lossy(&output.stderr).trim())
+}
+
+/// Makes the folder of the server's files its own.
+///
+/// # Errors
+/// The card can't be written.
+pub fn own_folder() -> Result<()> {
+    let data = data();
+    let context = || format!("making {}", data.display());
+    fs::create_dir_all(&data).with_context(context)?;
+    chown(&data, Some(USER), Some(USER)).with_context(context)?;
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).with_context(context)
+}
+
+/// Gives the server what is wired to the board. Its watchdog stays with this program.
+pub fn own_devices() {
+    for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if ["gpiochip", "i2c-"].iter().any(|kind| name.to_string_lossy().starts_with(kind)) {
+            // A device that just went away is nobody's.
+            let _ = chown(entry.path(), Some(USER), Some(USER));
+        }
+    }
+}
+
+/// The server's word on a text for its `server.toml`.
+///
+/// # Errors
+/// What it says of the mistake.
+pub fn check(text: &str) -> Result<(), String> {
+    let file = Path::new("/run/server.toml");
+    let written = fs::write(file, text).and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o644)));
+    written.map_err(|error| format!("{}: {error}", file.display()))?;
+    let data = data();
+    let arguments = ["check", "--data", &data.to_string_lossy(), "--file", "/run/server.toml"];
+    run(&arguments).map(drop).map_err(|error| format!("{error:#}"))
+}
+
+/// Makes an appliance of a new card, and writes its settings where they changed.
+///
+/// # Errors
+/// The card can't be written, or the server refuses.
+pub fn configure(settings: &Settings) -> Result<()> {
+    let data = data();
+    let file = data.join("server.toml");
+    if !file.exists() {
+        run(&["init", "--data", &data.to_string_lossy(), "--name", &settings.name]).context("making an appliance")?;
+    }
+    disk::replace(&file, &settings.server)?;
+    chown(&file, Some(USER), Some(USER)).with_context(|| format!("giving {} to the server", file.display()))
+}
+
+/// Starts the daemon.
+///
+/// # Errors
+/// The system refuses.
+pub fn start() -> io::Result<Pid> {
+    let child = command(&["run", "--data", &data().to_string_lossy()])
+        .env("NOTIFY_SOCKET", NOTIFY)
+        .env("WATCHDOG_USEC", PROOF_WITHIN.as_micros().to_string())
+        .spawn()?;
+    // Process 1 reaps all of its children in one place, by number.
+    Ok(Pid::from_child(&child))
+}
+
+/// Sends it a signal. One that has ended needs none.
+pub fn tell(pid: Pid, signal: Signal) {
+    let _ = kill_process(pid, signal);
+}
+
+/// What a person needs to let machines and people in: a line for each.
+#[must_use]
+pub fn invitations(settings: &Settings, mut breathe: impl FnMut()) -> Vec<String> {
+    let data = data();
+    let data = data.to_string_lossy();
+    let mut lines = Vec::new();
+    if let Some(cluster) = &settings.setup.cluster {
+        for kind in &settings.setup.tokens {
+            breathe();
+            let kind = kind.word();
+            let arguments = [
+                "token",
+                "create",
+                "--data",
+                &data,
+                "--cluster",
+                cluster,
+                "--kind",
+                kind,
+                "--ttl-minutes",
+                TOKEN_MINUTES,
+            ];
+            lines.push(match run(&arguments) {
+                Ok(token) => format!("token for one {kind} of {cluster}: {}", token.trim()),
+                Err(error) => format!("no token for a {kind} of {cluster}: {error:#}"),
+            });
+        }
+    }
+    for cluster in &settings.setup.qdevices {
+        breathe();
+        let arguments = ["qdevice", "invite", "--data", &data, "--ttl-minutes", TOKEN_MINUTES, cluster];
+        lines.push(match run(&arguments) {
+            Ok(line) => format!("for one node of {cluster}, as root: {}", line.trim()),
+            Err(error) => format!("no invitation for {cluster}: {error:#}"),
+        });
+    }
+    lines
+}
