@@ -17,6 +17,8 @@ const LONGEST: u64 = 256 * 1024;
 pub struct Adopted {
     /// Those that hold.
     pub settings: Settings,
+    /// Whether somebody wrote them. What holds for want of others replaces nothing that is there.
+    pub written: bool,
     /// The text to keep as the last one that was in order, if it is new.
     pub keep: Option<String>,
     /// Why the file that was written doesn't hold.
@@ -32,6 +34,7 @@ pub fn adopt(written: &Path, last_good: &Path, check: impl Fn(&str) -> Result<()
     };
     let fall_back = |trouble: Option<String>| Adopted {
         settings: kept.as_ref().map_or_else(Settings::without_a_file, |(_, settings)| settings.clone()),
+        written: kept.is_some(),
         keep: None,
         trouble,
     };
@@ -45,10 +48,10 @@ pub fn adopt(written: &Path, last_good: &Path, check: impl Fn(&str) -> Result<()
         Err(mistake) => return fall_back(Some(in_file(&mistake))),
     };
     if kept.as_ref().is_some_and(|(old, _)| *old == text) {
-        return Adopted { settings, keep: None, trouble: None };
+        return Adopted { settings, written: true, keep: None, trouble: None };
     }
     match check(&settings.server) {
-        Ok(()) => Adopted { settings, keep: Some(text), trouble: None },
+        Ok(()) => Adopted { settings, written: true, keep: Some(text), trouble: None },
         Err(why) => fall_back(Some(format!("{FILE}: {why}"))),
     }
 }
@@ -119,9 +122,10 @@ mod tests {
         for written in [None, Some("name =")] {
             let adopted = play(written, None, Ok(()));
             assert_eq!(adopted.settings, Settings::without_a_file());
-            assert!(adopted.trouble.is_some());
+            assert!(adopted.trouble.is_some() && !adopted.written);
         }
         let spoiled = play(None, Some("name ="), Ok(()));
-        assert_eq!(spoiled.settings, Settings::without_a_file());
+        assert_eq!((spoiled.settings, spoiled.written), (Settings::without_a_file(), false));
+        assert!(play(Some("name ="), Some(GOOD), Ok(())).written);
     }
 }

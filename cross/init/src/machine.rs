@@ -118,6 +118,8 @@ struct Machine {
     supervisor: Supervisor,
     server: Option<Pid>,
     settings: Settings,
+    /// Whether somebody wrote them.
+    written: bool,
     /// The state is mounted, the settings hold.
     settled: bool,
     mistake: bool,
@@ -139,6 +141,7 @@ impl Machine {
             supervisor: Supervisor::new(Duration::ZERO),
             server: None,
             settings: Settings::without_a_file(),
+            written: false,
             settled: false,
             mistake: false,
             up: false,
@@ -167,7 +170,7 @@ impl Machine {
         }
         self.dog.feed();
         server::own_devices();
-        let Adopted { settings, keep, trouble } =
+        let Adopted { settings, written, keep, trouble } =
             adopt::adopt(&Path::new(disk::SETTINGS).join(adopt::FILE), &server::last_good(), server::check);
         self.mistake = trouble.is_some();
         if let Some(trouble) = trouble {
@@ -175,7 +178,7 @@ impl Machine {
             say("the last settings that were in order go on");
             shine(Light::Mistake);
         }
-        self.settings = settings;
+        (self.settings, self.written) = (settings, written);
         if let Err(error) = sethostname(self.settings.name.as_bytes()) {
             say(format_args!("the machine's name can't be set: {error}"));
         }
@@ -275,7 +278,7 @@ impl Machine {
             server::own_folder()?;
             self.settled = true;
         }
-        server::configure(&self.settings)?;
+        server::configure(&self.settings, self.written)?;
         server::start().context("starting it")
     }
 

@@ -83,14 +83,19 @@ pub fn check(text: &str) -> Result<(), String> {
     run(&arguments).map(drop).map_err(|error| format!("{error:#}"))
 }
 
-/// Makes an appliance of a new card, and writes its settings where they changed.
+/// Makes an appliance of a new card, and writes its settings where they changed. Settings that nobody wrote are for a new
+/// card alone.
 ///
 /// # Errors
 /// The card can't be written, or the server refuses.
-pub fn configure(settings: &Settings) -> Result<()> {
+pub fn configure(settings: &Settings, written: bool) -> Result<()> {
     let data = data();
     let file = data.join("server.toml");
-    if !file.exists() {
+    if file.exists() {
+        if !written {
+            return Ok(());
+        }
+    } else {
         run(&["init", "--data", &data.to_string_lossy(), "--name", &settings.name]).context("making an appliance")?;
     }
     disk::replace(&file, &settings.server)?;
