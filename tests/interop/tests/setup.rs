@@ -117,27 +117,29 @@ fn pvecm_and_crm_set_the_vote_up_over_ssh() -> Result<()> {
     })
     .with_context(|| site.host.log())?;
     // From here on without a password.
-    let ssh = |words: &[&str]| {
+    let ssh = |node: &CorosyncNode, words: &[&str]| {
         let command = [&["env", "HOME=/root", "ssh", "-o", "BatchMode=yes", "-lroot", &pi], words].concat();
         node.run(&command)
     };
-    let scp = |from: &str, to: &str| node.run(&["env", "HOME=/root", "scp", "-o", "BatchMode=yes", from, to])?.done();
+    let scp = |node: &CorosyncNode, from: &str, to: &str| {
+        node.run(&["env", "HOME=/root", "scp", "-o", "BatchMode=yes", from, to])?.done()
+    };
     // The appliance has made its authority when it started: pvecm expects that it may be there already.
-    let again = ssh(&["corosync-qnetd-certutil", "-i"])?;
+    let again = ssh(node, &["corosync-qnetd-certutil", "-i"])?;
     assert!(again.code == Some(1) && again.stderr.contains("already exists"), "{again:?}");
     // crm takes a name that is printed here for another cluster's.
-    let taken = ssh(&["corosync-qnetd-tool", "-l", "-c", "home"])?;
+    let taken = ssh(node, &["corosync-qnetd-tool", "-l", "-c", "home"])?;
     assert_eq!((taken.code, taken.stdout.as_str(), taken.stderr.as_str()), (Some(0), "", ""));
     let remote = format!("root@[{pi}]");
-    scp(&format!("{remote}:{NSSDB}/qnetd-cacert.crt"), "/etc/corosync/qnetd-cacert.crt")?;
+    scp(node, &format!("{remote}:{NSSDB}/qnetd-cacert.crt"), "/etc/corosync/qnetd-cacert.crt")?;
     let authority = fs::read_to_string(node.etc("qnetd-cacert.crt"))?;
     site.give(&authority, |_| {
         let request = "/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq";
-        scp(request, &format!("{remote}:/tmp/qdevice-net-node.crq"))?;
-        let signed = ssh(&["corosync-qnetd-certutil", "-s", "-c", "/tmp/qdevice-net-node.crq", "-n", "home"])?;
+        scp(node, request, &format!("{remote}:/tmp/qdevice-net-node.crq"))?;
+        let signed = ssh(node, &["corosync-qnetd-certutil", "-s", "-c", "/tmp/qdevice-net-node.crq", "-n", "home"])?;
         let said = signed.done()?;
         ensure!(said.contains(&format!("Certificate stored in {NSSDB}/cluster-home.crt")), "{said}");
-        scp(&format!("{remote}:{NSSDB}/cluster-home.crt"), "/etc/corosync/fetched.crt")?;
+        scp(node, &format!("{remote}:{NSSDB}/cluster-home.crt"), "/etc/corosync/fetched.crt")?;
         Ok(fs::read(node.etc("fetched.crt"))?)
     })
     .with_context(|| site.host.log())?;
@@ -149,13 +151,14 @@ fn pvecm_and_crm_set_the_vote_up_over_ssh() -> Result<()> {
             assert!(list.contains(needed), "{behind:?}: {needed} is not in {list}");
         }
     }
+    let node = &site.nodes[0];
     // crm: the authority is there, so nothing is made; the request goes to a place of its own beside it.
-    ssh(&["test", "-f", &format!("{NSSDB}/qnetd-cacert.crt")])?.done()?;
+    ssh(node, &["test", "-f", &format!("{NSSDB}/qnetd-cacert.crt")])?.done()?;
     let request = format!("{NSSDB}/qdevice-net-node.crq.home");
-    scp("/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &format!("{remote}:{request}"))?;
-    ssh(&["corosync-qnetd-certutil", "-s", "-c", &request, "-n", "home"])?.done()?;
+    scp(node, "/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &format!("{remote}:{request}"))?;
+    ssh(node, &["corosync-qnetd-certutil", "-s", "-c", &request, "-n", "home"])?.done()?;
     let fetched = "/etc/corosync/crm.crt";
-    scp(&format!("{remote}:{NSSDB}/cluster-home.crt"), fetched)?;
+    scp(node, &format!("{remote}:{NSSDB}/cluster-home.crt"), fetched)?;
     assert_ne!(fs::read(node.etc("crm.crt"))?, fs::read(node.etc("fetched.crt"))?, "it is another one");
     node.certutil(&["-M", "-c", fetched])?;
     site.nodes[0].kill_qdevice()?;
