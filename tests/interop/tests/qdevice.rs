@@ -137,7 +137,7 @@ fn the_winners_client_is_killed_and_started_again() {
     cluster.nodes[0].start_qdevice().unwrap();
     until("it is there again", SOON, || {
         let status = cluster.appliance.command(&["qdevice", "status"])?.done()?;
-        ensure!(status.contains("node 1 from") && status.matches("ACK for").count() == 1, "{status}");
+        ensure!(status.contains("node 1 from") && status.matches(" ACK for").count() == 1, "{status}");
         Ok(())
     })
     .unwrap();
