@@ -3,6 +3,7 @@
 //! cluster.
 
 mod devices;
+mod fencing;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ pub use devices::{
     DeviceReport, DeviceRequest, DeviceTrial, DrillReport, DrillState, DrillTimes, Hidden, SecretsReport,
     SecretsRequest,
 };
+pub use fencing::{FenceAnswer, FenceAsk, FenceNode, FenceRequest, FenceShown, FenceStage, FencedCluster, FencedNode};
 
 use crate::core::{Reply, Request};
 
@@ -28,7 +30,7 @@ pub enum LocalRequest {
     CreateToken {
         /// Which cluster.
         cluster: String,
-        /// `node` or `operator`.
+        /// `node`, `operator` or `fence-client`.
         kind: String,
         /// How long it is good for, in seconds.
         ttl_s: u64,
@@ -57,6 +59,8 @@ pub enum LocalRequest {
     },
     /// The secrets of power devices.
     Secrets(SecretsRequest),
+    /// The Corosync clusters whose nodes the appliance fences.
+    Fenced,
     /// What happened in the QDevice service.
     QdeviceEvents {
         /// The run of the daemon that `after` is of.
@@ -114,6 +118,11 @@ pub enum LocalReply {
     Drill(DrillReport),
     /// What is known of the secrets.
     Secrets(SecretsReport),
+    /// The Corosync clusters whose nodes the appliance fences.
+    Fenced {
+        /// By name.
+        clusters: Vec<FencedCluster>,
+    },
     /// Events, oldest first.
     QdeviceEvents {
         /// This run of the daemon: numbers begin anew with each.
@@ -147,6 +156,7 @@ impl std::fmt::Debug for LocalReply {
             Self::Tried(trial) => f.debug_tuple("Tried").field(trial).finish(),
             Self::Drill(report) => f.debug_tuple("Drill").field(report).finish(),
             Self::Secrets(report) => f.debug_tuple("Secrets").field(report).finish(),
+            Self::Fenced { clusters } => f.debug_struct("Fenced").field("clusters", clusters).finish(),
             Self::QdeviceEvents { run, events, missed } => f
                 .debug_struct("QdeviceEvents")
                 .field("run", run)

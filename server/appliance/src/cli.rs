@@ -1,5 +1,6 @@
 //! The command line of `tiebreaker-server`.
 
+mod corosync;
 mod device;
 mod prompt;
 mod secrets;
@@ -20,7 +21,7 @@ use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::corosync;
+use crate::corosync as named;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
@@ -83,6 +84,9 @@ enum Subcommands {
     /// The QDevice service: votes for clusters that run Corosync.
     #[command(subcommand)]
     Qdevice(QdeviceCommand),
+    /// Corosync clusters whose nodes this appliance fences: `fence_tiebreaker` asks for them.
+    #[command(subcommand)]
+    Corosync(corosync::CorosyncCommand),
     /// Checks server.toml and the files that it names, as the daemon will read them. Changes nothing.
     Check {
         /// The data folder.
@@ -105,7 +109,8 @@ enum Subcommands {
 
 #[derive(Subcommand, Debug)]
 enum TokenCommand {
-    /// Prints a token that is good for one join. A cluster of a new name is created.
+    /// Prints a token that is good for one join. A cluster of a new name is created, but those of Corosync are named in
+    /// server.toml.
     Create {
         /// The data folder.
         #[arg(long, default_value = "/var/lib/tiebreaker-server")]
@@ -219,6 +224,8 @@ enum Decides {
 enum Kind {
     Node,
     Operator,
+    /// The fence agent of a Corosync cluster's node.
+    FenceClient,
 }
 
 /// The definition of the command line, for its manual and completions.
@@ -230,7 +237,7 @@ pub fn command() -> clap::Command {
 /// Runs the command line and gives its exit code.
 #[must_use]
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
-    match corosync::Name::of(&args) {
+    match named::Name::of(&args) {
         Some(name) => name.main(&args),
         None => program::main_from("tiebreaker-server", args, run),
     }
@@ -272,6 +279,7 @@ fn run(args: Args) -> Result<()> {
             let folder = into.map_or_else(|| authority(&data), |into| Ok(Folder::of_corosync(&into)))?;
             adopt(&source, &folder, password_file.as_deref(), replace, json)
         }
+        Subcommands::Corosync(command) => runtime.block_on(corosync::run(command)),
         Subcommands::Check { data, file, json } => check(&data, file, json),
         Subcommands::Run { data } => {
             log_to_stderr();
@@ -437,6 +445,7 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
     let kind = match kind {
         Kind::Node => "node",
         Kind::Operator => "operator",
+        Kind::FenceClient => "fence-client",
     };
     let reply = match Client::local(&layout.socket(), ASK_WITHIN).await {
         Ok(mut client) => {
@@ -504,6 +513,10 @@ async fn offline_token(layout: &Layout, cluster: &ClusterName, kind: &str, ttl_s
     // The daemon's own lock: one that starts just now must not overwrite what is written here.
     let (lock, _nobody_asks) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let gate = Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?);
+    if daemon::kind_of_door(&config, cluster, kind)? {
+        let (token, expires) = gate.create_token(cluster, kind, unix_seconds(), ttl_s).await?;
+        return Ok(LocalReply::Token { token: token.to_string(), expires, created: false });
+    }
     let created = !layout.cluster(cluster).exists();
     if created {
         layout.create_cluster(gate.ca(), cluster, &config.name, &config.addresses)?;

@@ -14,6 +14,7 @@ use tiebreaker_pipeline::profile::Profile;
 
 use crate::board::{Board, RawBoard};
 use crate::device_config::{Outlet, RawDevice};
+use crate::door::{DoorSettings, RawDoor};
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
 use crate::recipe::Recipe;
 use crate::secrets::Vault;
@@ -29,6 +30,8 @@ struct RawConfig {
     // Left out while it is empty: its heading would swallow whatever is added below it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     clusters: BTreeMap<String, RawCluster>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    corosync: BTreeMap<String, RawDoor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     qdevice: Option<RawQdevice>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +59,8 @@ pub struct Config {
     /// Where others reach it.
     pub addresses: Vec<String>,
     clusters: BTreeMap<ClusterName, ClusterConfig>,
+    /// Corosync clusters whose nodes are fenced from here.
+    pub(crate) corosync: BTreeMap<ClusterName, DoorSettings>,
     /// The QDevice service, if it is wanted.
     pub qdevice: Option<QdeviceSettings>,
     /// What is wired to the appliance itself.
@@ -108,50 +113,52 @@ impl Config {
     fn check(raw: RawConfig, text: &str, dir: &Path) -> Result<Self> {
         let name = MemberName::new(&raw.name).context("name")?;
         let listen = listen_addresses(&raw.listen)?;
-        let (text, vault) = (Arc::from(text), Vault::of(dir));
+        let beside = Beside { text: Arc::from(text), dir, vault: Vault::of(dir) };
         let mut clusters = BTreeMap::new();
         let mut outlets: BTreeMap<Outlet, String> = BTreeMap::new();
         for (name, cluster) in raw.clusters {
             let at = format!("clusters.{name}");
             let key = ClusterName::new(&name).context("clusters")?;
             let profile = cluster.profile.map(|text| text.parse()).transpose().with_context(|| at.clone())?;
-            let mut devices: Vec<Recipe> = Vec::new();
-            for device in cluster.devices {
-                let at = format!("{at}.devices {:?}", device.name);
-                let device = Recipe::check(&key, device, &text, dir, &vault).with_context(|| at.clone())?;
-                if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
-                    bail!("{at}: {} has two devices of this name", device.node);
-                }
-                // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
-                let owner = format!("{} of cluster {key}", device.node);
-                for outlet in device.outlets.clone() {
-                    if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
-                        && other != owner
-                    {
-                        bail!("{at}: {outlet} is already the device of {other}");
-                    }
-                }
-                devices.push(device);
-            }
+            let devices = power_devices(&key, cluster.devices, &at, &mut outlets, &beside)?;
             let takeback = cluster.takeback_s.map(Duration::from_secs);
             let prove_every = cluster.prove_every_s.map(prove_every).transpose().with_context(|| at.clone())?;
             let brake_window = cluster.brake_window_s.map(brake_window).transpose().with_context(|| at.clone())?;
             clusters.insert(key, ClusterConfig { profile, takeback, prove_every, brake_window, devices });
         }
         let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
-        let board = raw.board.map(|board| board.check(&text)).transpose()?.unwrap_or_default();
+        let mut corosync = BTreeMap::new();
+        for (name, mut door) in raw.corosync {
+            let at = format!("corosync.{name}");
+            let key = ClusterName::new(&name).context("corosync")?;
+            if clusters.contains_key(&key) {
+                bail!("{at}: there is a [clusters.{name}] too: give the Corosync cluster another name here");
+            }
+            let devices = std::mem::take(&mut door.devices);
+            let devices = power_devices(&key, devices, &at, &mut outlets, &beside)?;
+            let every = door.prove_every_s().map(prove_every).transpose().with_context(|| at.clone())?;
+            let settings = door.check(&key, devices, every, qdevice.as_ref()).with_context(|| at)?;
+            corosync.insert(key, settings);
+        }
+        let board = raw.board.map(|board| board.check(&beside.text)).transpose()?.unwrap_or_default();
         for wire in board.wires() {
             if let Some(owner) = outlets.get(&Outlet::line(wire)) {
                 bail!("[board]: GPIO line {} is the device of {owner} already", wire.line);
             }
         }
-        Ok(Self { name, listen, addresses: raw.addresses, clusters, qdevice, board })
+        Ok(Self { name, listen, addresses: raw.addresses, clusters, corosync, qdevice, board })
     }
 
     /// What is configured for a cluster.
     #[must_use]
     pub fn cluster(&self, name: &ClusterName) -> ClusterConfig {
-        self.clusters.get(name).cloned().unwrap_or_default()
+        let of_corosync = || self.corosync.get(name).map(|door| &door.devices);
+        self.clusters.get(name).or_else(of_corosync).cloned().unwrap_or_default()
+    }
+
+    /// The section below which a cluster's devices stand.
+    pub(crate) fn section(&self, name: &ClusterName) -> &'static str {
+        if self.corosync.contains_key(name) { "corosync" } else { "clusters" }
     }
 
     /// Clusters that are configured and don't exist.
@@ -169,11 +176,51 @@ impl Config {
             listen: listen.iter().map(ToString::to_string).collect(),
             addresses: addresses.to_vec(),
             clusters: BTreeMap::new(),
+            corosync: BTreeMap::new(),
             qdevice: None,
             board: None,
         };
         Ok(toml::to_string(&raw)?)
     }
+}
+
+/// What a device's table is read with.
+struct Beside<'a> {
+    /// The whole file.
+    text: Arc<str>,
+    /// Where secrets may lie.
+    dir: &'a Path,
+    vault: Vault,
+}
+
+/// Checks the power devices of one cluster. `outlets` has those of all.
+fn power_devices(
+    cluster: &ClusterName,
+    raw: Vec<RawDevice>,
+    at: &str,
+    outlets: &mut BTreeMap<Outlet, String>,
+    beside: &Beside<'_>,
+) -> Result<Vec<Recipe>> {
+    let mut devices: Vec<Recipe> = Vec::new();
+    for device in raw {
+        let at = format!("{at}.devices {:?}", device.name);
+        let device =
+            Recipe::check(cluster, device, &beside.text, beside.dir, &beside.vault).with_context(|| at.clone())?;
+        if devices.iter().any(|other| other.node == device.node && other.name == device.name) {
+            bail!("{at}: {} has two devices of this name", device.node);
+        }
+        // An outlet belongs to one node of one cluster: two that share it would cut each other's power.
+        let owner = format!("{} of cluster {cluster}", device.node);
+        for outlet in device.outlets.clone() {
+            if let Some(other) = outlets.insert(outlet.clone(), owner.clone())
+                && other != owner
+            {
+                bail!("{at}: {outlet} is already the device of {other}");
+            }
+        }
+        devices.push(device);
+    }
+    Ok(devices)
 }
 
 /// Proofs are logins: more often than each minute is a burden for a BMC, and rarer than each day finds out too late.
@@ -231,6 +278,45 @@ mod tests {
         assert!(typo.contains("line 4") && typo.contains("plaintext"), "{typo}");
         let short = parse(&format!("{head}[qdevice]\nanswer_within_ms = 5"));
         assert!(short.contains("answer_within_ms"), "{short}");
+    }
+
+    #[test]
+    fn a_corosync_cluster_has_its_nodes_and_somebody_who_decides() {
+        let head = "name = 'pi'\nlisten = ['[::]:8405']\n";
+        let votes = "[qdevice.clusters.'Prod 1']\n[qdevice.clusters.prod]\n";
+        let nodes = "nodes = { pve1 = 1, pve2 = 2 }\n";
+        let of = |more: &str| parse(&format!("{head}{votes}[corosync.prod]\n{more}"));
+        assert_eq!(of(nodes), "ok");
+        assert_eq!(of(&format!("{nodes}qdevice = 'Prod 1'")), "ok");
+        assert_eq!(parse(&format!("{head}[corosync.prod]\ntrusted = true\n{nodes}")), "ok");
+        for (more, said) in [
+            ("nodes = { pve1 = 1 }", "name all of the cluster's nodes"),
+            ("nodes = { pve1 = 1, pve2 = 1 }", "same nodeid 1"),
+            ("nodes = { pve1 = 1, pve2 = 0 }", "1 or more"),
+            ("nodes = { Pve1 = 1, pve2 = 2 }", "no valid name"),
+            ("nodes = { pve1 = 1, pve2 = 2 }\nqdevice = 'other'", "nobody decides which half"),
+            ("nodes = { pve1 = 1, pve2 = 2 }\nqdevice = 'prod'\ntrusted = true", "give one of them"),
+            ("nodes = { pve1 = 1, pve2 = 2 }\nprove_every_s = 5", "60 to 86400"),
+            (
+                "nodes = { pve1 = 1, pve2 = 2 }\n[[corosync.prod.devices]]\nnode = 'pve3'\nname = 'plug'\nkind = 'shelly'\n\
+                 address = '192.0.2.7:80'\nmac = 'A8032ABE54DC'\nno_password = true",
+                "pve3 is none of the cluster's nodes",
+            ),
+        ] {
+            let text = of(more);
+            assert!(text.contains(said) && text.contains("corosync"), "{more}: {text}");
+        }
+        let both = parse(&format!("{head}[clusters.prod]\n{votes}[corosync.prod]\n{nodes}"));
+        assert!(both.contains("there is a [clusters.prod] too"), "{both}");
+        let unserved = parse(&format!("{head}[corosync.prod]\n{nodes}"));
+        assert!(unserved.contains("[qdevice.clusters.\"prod\"]"), "{unserved}");
+        let shared = "kind = 'shelly'\naddress = '192.0.2.7:80'\nmac = 'A8032ABE54DC'\nno_password = true\n";
+        let text = format!(
+            "{head}[[clusters.home.devices]]\nnode = 'node1'\nname = 'plug'\n{shared}{votes}[corosync.prod]\n{nodes}\
+             [[corosync.prod.devices]]\nnode = 'pve1'\nname = 'plug'\n{shared}"
+        );
+        let text = parse(&text);
+        assert!(text.contains("already the device of node1 of cluster home"), "row 46: {text}");
     }
 
     /// Devices (cluster, node, name, kind, address), with a password file that only its owner may read.

@@ -9,7 +9,7 @@ use tiebreaker_member::ask::{LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
 use tiebreaker_member::core::Reply;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::service_manager::{ServiceManager, take_kept};
-use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook};
+use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook, trusted_seconds};
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::desk::Hand;
 use crate::devices::Devices;
+use crate::door::{Door, Opening};
 use crate::figures::Figures;
 use crate::hardening::keep_memory_private;
 use crate::joins::{Gate, SharedGate};
@@ -43,6 +44,9 @@ const CLUSTER_PORT: &str = "cluster";
 /// Descriptors that the service manager may hand over: QDevice clients, and a few ports.
 const MOST_KEPT: usize = 20_000;
 
+/// Between two tries to open the door of a Corosync cluster.
+const DOORS_AGAIN: Duration = Duration::from_secs(10);
+
 const NO_QDEVICE: &str = "this appliance serves no QDevice clients: add [qdevice] to server.toml";
 
 /// What the daemon asks of a running cluster.
@@ -58,6 +62,10 @@ struct Daemon {
     gate: SharedGate,
     acceptor: Acceptor,
     clusters: BTreeMap<ClusterName, Served>,
+    /// Those of Corosync whose nodes are fenced from here.
+    doors: BTreeMap<ClusterName, Door>,
+    /// When those are tried again that can't be opened.
+    doors_again: Option<Instant>,
     audit: Audit,
     stopped: StoppedClusters,
     failures: JoinSet<(ClusterName, MemberError)>,
@@ -120,6 +128,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         gate,
         acceptor,
         clusters: BTreeMap::new(),
+        doors: BTreeMap::new(),
+        doors_again: None,
         audit,
         stopped: StoppedClusters::default(),
         failures: JoinSet::new(),
@@ -142,8 +152,9 @@ pub async fn run(layout: Layout) -> Result<()> {
             broken += 1;
         }
     }
+    daemon.open_doors();
     // With a QDevice service there is still something to serve.
-    if broken > 0 && daemon.clusters.is_empty() && daemon.votes.is_empty() {
+    if broken > 0 && daemon.clusters.is_empty() && daemon.votes.is_empty() && daemon.doors.is_empty() {
         bail!("none of the {broken} cluster(s) can be started");
     }
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
@@ -196,11 +207,44 @@ impl Daemon {
         Ok(())
     }
 
+    /// Opens the doors of Corosync clusters that aren't open. What keeps one shut is told once and tried again: mostly the date
+    /// isn't known yet.
+    fn open_doors(&mut self) {
+        let again = self.doors_again.take().is_some();
+        for (name, settings) in &self.config.corosync {
+            if self.doors.contains_key(name) {
+                continue;
+            }
+            let opening = Opening {
+                layout: &self.layout,
+                appliance: &self.config.name,
+                name,
+                settings,
+                gate: &self.gate,
+                acceptor: &self.acceptor,
+                audit: &self.audit,
+                votes: self.questions.as_ref(),
+            };
+            match opening.open() {
+                Ok(door) => {
+                    self.doors.insert(name.clone(), door);
+                }
+                Err(error) => {
+                    if !again {
+                        error!(cluster = %name, "the nodes of a Corosync cluster can't be fenced from here: {error:#}");
+                    }
+                    self.doors_again = Some(Instant::now() + DOORS_AGAIN);
+                }
+            }
+        }
+    }
+
     async fn serve(&mut self, mut asked: mpsc::Receiver<LocalAsk>) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         loop {
             let next = self.stopped.next();
+            let doors = self.doors_again;
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
@@ -213,7 +257,7 @@ impl Daemon {
                     error!(cluster = %name, "the cluster has stopped: {why}");
                     self.clusters.remove(&name);
                     self.figures.stopped(&name);
-                    if self.clusters.is_empty() && self.votes.is_empty() {
+                    if self.clusters.is_empty() && self.votes.is_empty() && self.doors.is_empty() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
                     // It said itself that it can't go on under its number.
@@ -221,6 +265,7 @@ impl Daemon {
                     self.stopped.stopped(Instant::now(), name, why.to_string(), final_word);
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.start_again(),
+                () = sleep_until(doors.unwrap_or_else(Instant::now)), if doors.is_some() => self.open_doors(),
             }
         }
     }
@@ -278,8 +323,15 @@ impl Daemon {
                 Ok(reply) => reply,
                 Err(error) => refused(format!("{error:#}")),
             },
+            LocalRequest::Fenced => {
+                let mut clusters = Vec::new();
+                for door in self.doors.values() {
+                    clusters.extend(door.show().await);
+                }
+                LocalReply::Fenced { clusters }
+            }
             LocalRequest::Devices { cluster, request } => {
-                let served = match self.find(cluster) {
+                let served = match self.find_devices(cluster) {
                     Ok(served) => served,
                     Err(error) => {
                         let _ = answer.send(refused(format!("{error:#}")));
@@ -289,7 +341,8 @@ impl Daemon {
                 let hand = Hand { layout: self.layout.clone(), audit: self.audit.clone(), by };
                 // A device may take seconds: other requests don't wait for it.
                 tokio::spawn(async move {
-                    let reply = hand.serve(&served.devices, Some(&served.member), request).await;
+                    let (devices, member) = served;
+                    let reply = hand.serve(&devices, member.as_ref(), request).await;
                     let _ =
                         answer.send(reply.unwrap_or_else(|error| LocalReply::Refused { why: format!("{error:#}") }));
                 });
@@ -345,6 +398,22 @@ impl Daemon {
         Ok(LocalReply::QdeviceInvitation { command: command.to_string(), expires: unix_seconds() + ttl_s })
     }
 
+    /// The power devices of a cluster, and its member where it is one of Tiebreaker's own.
+    fn find_devices(&self, cluster: Option<String>) -> Result<(Devices, Option<MemberHandle>)> {
+        let named = cluster.as_deref().and_then(|text| ClusterName::new(text).ok());
+        let door = match named {
+            Some(name) => self.doors.get(&name),
+            None if cluster.is_none() && self.clusters.is_empty() && self.doors.len() == 1 => {
+                self.doors.values().next()
+            }
+            None => None,
+        };
+        match door {
+            Some(door) => Ok((door.devices.clone(), None)),
+            None => self.find(cluster).map(|served| (served.devices, Some(served.member))),
+        }
+    }
+
     fn find(&self, cluster: Option<String>) -> Result<Served> {
         let names = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match cluster {
@@ -352,6 +421,9 @@ impl Daemon {
                 let name = ClusterName::new(&text)?;
                 match self.clusters.get(&name) {
                     Some(served) => Ok(served.clone()),
+                    None if self.doors.contains_key(&name) => {
+                        bail!("{name} is a Corosync cluster: `fence_tiebreaker` on one of its nodes asks for fences")
+                    }
                     None => match self.stopped.word(Instant::now(), &name) {
                         Some(word) => bail!("{word}"),
                         None => bail!("there is no cluster {name} here: {}", names()),
@@ -368,6 +440,11 @@ impl Daemon {
 
     async fn token(&mut self, cluster: &str, kind: &str, ttl_s: u64) -> Result<LocalReply> {
         let name = ClusterName::new(cluster)?;
+        if kind_of_door(&self.config, &name, kind)? {
+            let now = trusted_seconds(unix_seconds(), 0);
+            let (token, expires) = self.gate.create_token(&name, kind, now, ttl_s).await?;
+            return Ok(LocalReply::Token { token: token.to_string(), expires, created: false });
+        }
         let created = !self.clusters.contains_key(&name);
         if created {
             if self.layout.cluster(&name).exists() {
@@ -381,5 +458,20 @@ impl Daemon {
         let member = &self.clusters.get(&name).with_context(|| format!("cluster {name} has just stopped"))?.member;
         let (token, expires) = self.gate.create_token(&name, kind, self.gate.now(member), ttl_s).await?;
         Ok(LocalReply::Token { token: token.to_string(), expires, created })
+    }
+}
+
+/// Whether a token is for a Corosync cluster's fence agents.
+///
+/// # Errors
+/// The kind doesn't fit the cluster.
+pub(crate) fn kind_of_door(config: &Config, name: &ClusterName, kind: &str) -> Result<bool> {
+    match (config.corosync.contains_key(name), kind == "fence-client") {
+        (true, true) => Ok(true),
+        (false, false) => Ok(false),
+        (true, false) => bail!("{name} is a Corosync cluster: its nodes take tokens of the kind fence-client"),
+        (false, true) => {
+            bail!("there is no Corosync cluster {name}: add [corosync.{name}] to server.toml and restart the daemon")
+        }
     }
 }

@@ -53,7 +53,9 @@ impl Enrolment<'_> {
             Err(report) => return Ok((DeviceTrial { report: *report, findings, kept: false }, None)),
         };
         let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let whole = format!("{text}{separator}\n[[clusters.{}.devices]]\n{table}", self.cluster);
+        let section =
+            Config::parse(&text, self.layout.root()).with_context(|| path.display().to_string())?.section(self.cluster);
+        let whole = format!("{text}{separator}\n[[{section}.{}.devices]]\n{table}", self.cluster);
         let mut recipe = self.recipe(&table)?;
         // With all that is there already: names and outlets belong to one node.
         let config = Config::parse(&whole, self.layout.root()).context("server.toml with the new device")?;

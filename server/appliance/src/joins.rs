@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{
-    Address, Ca, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, TrustedTime, request_key,
-    signing_time, trusted_seconds,
+    Address, Ca, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Serial, Subject, TokenBook, TrustedTime,
+    request_key, signing_time, trusted_seconds,
 };
 use tiebreaker_pipeline::command::Command;
-use tiebreaker_pipeline::name::ClusterName;
+use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::state;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -65,7 +65,8 @@ impl Gate {
         let role = match kind {
             "node" => Role::Node,
             "operator" => Role::Operator,
-            other => bail!("there is no token of the kind {other:?}: use node or operator"),
+            "fence-client" => Role::FenceClient,
+            other => bail!("there is no token of the kind {other:?}: use node, operator or fence-client"),
         };
         let mut tokens = self.tokens.lock().await;
         let token = tokens.create(self.ca.certificate().fingerprint(), cluster, role, now, ttl_s)?;
@@ -101,9 +102,8 @@ impl Gate {
                 self.add_operator(member, &request, key).await?;
                 None
             }
-            Role::Appliance | Role::FenceClient | Role::Observer => {
-                bail!("nobody can join with the role {} yet", redeemed.role)
-            }
+            Role::FenceClient => bail!("a fence agent joins a Corosync cluster, and this is one of Tiebreaker's own"),
+            Role::Appliance | Role::Observer => bail!("nobody can join with the role {} yet", redeemed.role),
         };
         let peer = PeerId { cluster: cluster.clone(), role: redeemed.role, name: request.name.clone() };
         let certificate = self.ca.sign(&request.csr, &Subject { peer, raft_id }, now, LEAF_VALIDITY)?.to_vec();
@@ -117,6 +117,46 @@ impl Gate {
         let mut bytes = Vec::new();
         ciborium::into_writer(&JoinGrant { certificate, member }, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Lets the fence agent of a Corosync cluster's node in: uses the token up, and signs its certificate at `now` (seconds since
+    /// 1970). Gives the answer for it, its key, and its certificate's number.
+    ///
+    /// # Errors
+    /// The reason, in words for the joiner.
+    pub(crate) async fn admit_fence_client(
+        &self,
+        cluster: &ClusterName,
+        now: u64,
+        request: JoinRequest,
+    ) -> Result<(Vec<u8>, String, Serial)> {
+        let key = request_key(&request.csr).context("the certificate request is not valid")?;
+        let redeemed = self.tokens.lock().await.redeem(cluster, &request.secret, &request.name, &request.csr, now)?;
+        if redeemed.role != Role::FenceClient {
+            bail!("this token is for the role {}, not for a fence agent", redeemed.role);
+        }
+        let (certificate, serial) =
+            self.certify_fence_client(cluster, &request.name, &request.csr, signing_time(now, request.clock))?;
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&JoinGrant { certificate, member: None }, &mut bytes)?;
+        Ok((bytes, key, serial))
+    }
+
+    /// Signs a certificate of the fence agent of a Corosync cluster's node. Gives it, DER, and its number.
+    ///
+    /// # Errors
+    /// The request is bad, or the date unknown.
+    pub(crate) fn certify_fence_client(
+        &self,
+        cluster: &ClusterName,
+        node: &MemberName,
+        csr: &[u8],
+        now: u64,
+    ) -> Result<(Vec<u8>, Serial)> {
+        let peer = PeerId { cluster: cluster.clone(), role: Role::FenceClient, name: node.clone() };
+        let certificate = self.ca.sign(csr, &Subject { peer, raft_id: None }, now, LEAF_VALIDITY)?.to_vec();
+        let read = self.ca.read_leaf(&certificate).map_err(|fault| anyhow!("the certificate is unusable: {fault}"))?;
+        Ok((certificate, read.serial))
     }
 
     fn check_name(&self, member: &MemberHandle, request: &JoinRequest, key: &str) -> Result<()> {

@@ -53,6 +53,12 @@ impl Layout {
         self.root.join("clusters").join(cluster.as_str())
     }
 
+    /// The folder of a Corosync cluster whose nodes are fenced from here.
+    #[must_use]
+    pub fn corosync(&self, cluster: &ClusterName) -> PathBuf {
+        self.root.join("corosync").join(cluster.as_str())
+    }
+
     /// A cluster's store.
     #[must_use]
     pub fn store(&self, cluster: &ClusterName) -> PathBuf {

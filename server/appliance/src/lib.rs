@@ -17,6 +17,7 @@ mod daemon;
 mod desk;
 mod device_config;
 mod devices;
+mod door;
 mod drill;
 mod enrol;
 mod fence_watch;

@@ -22,7 +22,7 @@ use crate::level::{Level, Verdict};
 /// Between two proofs of a device that is in order, unless the configuration says otherwise.
 pub(crate) const PROVE_EVERY: Duration = Duration::from_secs(3600);
 /// Between two proofs of one that isn't.
-const PROVE_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const PROVE_AGAIN: Duration = Duration::from_secs(2);
 /// The longest time between two proofs of one that refuses the account: some lock it when it keeps trying.
 const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 
@@ -161,7 +161,7 @@ fn spread(place: usize, of: usize) -> f64 {
 }
 
 /// Some devices lock an account that keeps trying.
-fn pause_after_refusals(refusals: u32) -> Duration {
+pub(crate) fn pause_after_refusals(refusals: u32) -> Duration {
     (PROVE_AGAIN * 2_u32.saturating_pow(refusals.min(10))).min(REFUSED_AGAIN)
 }
 
@@ -246,7 +246,7 @@ async fn prove(device: &dyn Device, machine: Option<&str>, drilled: Drilled) -> 
 
 /// What a fence on purpose has shown of whose device it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Drilled {
+pub(crate) enum Drilled {
     No,
     /// A drill saw it once. Later a board may be swapped, or the address may go to another machine: a UUID tells that.
     Seen,
@@ -254,7 +254,8 @@ enum Drilled {
     Said,
 }
 
-fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: Drilled) -> Result<(), String> {
+/// Whether a device is that of the machine with this UUID, by its own or by a drill.
+pub(crate) fn belongs(guid: Option<SystemGuid>, machine: Option<&str>, drilled: Drilled) -> Result<(), String> {
     match (guid, machine) {
         _ if drilled == Drilled::Said => Ok(()),
         (Some(guid), Some(machine)) if guid.matches_dmi(machine) => Ok(()),

@@ -1,0 +1,274 @@
+//! The work at one fence: cut the power by the levels of the node's plan in their order, see it off twice, and give it back where that is
+//! wanted. Before each command that cuts, the vote is looked at once more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tiebreaker_fence::{BoxFuture, OffSign, Overseer, PowerOffError, PowerState, Progress as Step, power_off};
+use tiebreaker_pipeline::name::MemberName;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::clerk::{Note, Progress};
+use super::docket::{Job, RESTORE_WITHIN, Stage};
+use super::right::Right;
+use super::shared::{LOOK_EVERY, Shared};
+use crate::audit::Event;
+use crate::devices::{COMMAND_WITHIN, Managed, explain};
+use crate::level::Level;
+
+/// Between two reads.
+const SPACING: Duration = Duration::from_millis(200);
+/// The next level has its turn when one hasn't shown the node off by then.
+const DEVICE_WITHIN: Duration = Duration::from_secs(20);
+/// Between two rounds of a node's plan.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Works at a fence to its end, for as long as there is time left.
+pub(super) async fn work(shared: Arc<Shared>, node: MemberName, job: Job, left: Duration) {
+    let until = Instant::now() + left;
+    let fence = Fence { shared: &shared, node: &node, job: &job };
+    match &job.stage {
+        Stage::Cutting => match fence.cut(until).await {
+            Ok(how) => {
+                let (answer, answered) = oneshot::channel();
+                shared.note(Note::Off { node: node.clone(), number: job.number, how: how.clone(), answer }).await;
+                if answered.await == Ok(true) {
+                    let on = fence.restore(Instant::now() + RESTORE_WITHIN).await;
+                    shared.over(node.clone(), job.number, Progress::Back { off: how, on }).await;
+                }
+            }
+            Err(why) => {
+                warn!(cluster = %shared.name, %node, fence = job.number, "the fence has failed: {why}");
+                fence.record(|cluster, _| Event::Failed { cluster, fence: job.number, why: why.clone() });
+                shared.over(node.clone(), job.number, Progress::Failed(why)).await;
+            }
+        },
+        Stage::Restoring { off: Some(off) } => {
+            let (off, on) = (off.how.clone(), fence.restore(until).await);
+            shared.over(node.clone(), job.number, Progress::Back { off, on }).await;
+        }
+        Stage::Restoring { off: None } => {
+            let result = fence.restore(until).await.map_or_else(Progress::Failed, Progress::On);
+            shared.over(node.clone(), job.number, result).await;
+        }
+        Stage::Over { .. } => {}
+    }
+    fence.record(|cluster, node| Event::Closed { cluster, fence: job.number, node, decided_ms: None });
+}
+
+struct Fence<'a> {
+    shared: &'a Shared,
+    node: &'a MemberName,
+    job: &'a Job,
+}
+
+impl Fence<'_> {
+    /// The levels of the node's plan, in the order in which they are tried.
+    fn levels(&self) -> Vec<Level> {
+        self.shared.levels_of(self.node)
+    }
+
+    /// Cuts the power. Gives how it is known that it is cut, or why it is not.
+    async fn cut(&self, until: Instant) -> Result<String, String> {
+        let levels = self.levels();
+        let mut last = format!("{} has no power device", self.node);
+        while !levels.is_empty() {
+            for level in &levels {
+                let turn = if levels.len() > 1 { until.min(Instant::now() + DEVICE_WITHIN) } else { until };
+                let device = level.device(&self.shared.audit);
+                let watch = Watch::new(self, level, device.name());
+                level.want();
+                let result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                match result {
+                    Ok(_) => match watch.is_evidence(device.sign()).await {
+                        Ok(how) => return Ok(how),
+                        Err(why) => last = why,
+                    },
+                    Err(PowerOffError::Withdrawn { .. }) => return Err(watch.withdrawn()),
+                    Err(error) => {
+                        last = format!("{}/{}: {}", self.node, level.name(), chain(&error));
+                        warn!(cluster = %self.shared.name, node = %self.node, device = level.name(), "{last}");
+                    }
+                }
+                self.working(last.clone()).await;
+            }
+            if Instant::now() + AGAIN >= until {
+                break;
+            }
+            sleep(AGAIN).await;
+        }
+        Err(last)
+    }
+
+    /// Gives power by all of the node's devices, that of a supply before that of what it feeds. Gives how it is known, or why
+    /// it can't be.
+    async fn restore(&self, until: Instant) -> Result<String, String> {
+        let mut last = format!("{} has no power device", self.node);
+        let levels = self.levels();
+        let devices: Vec<&Arc<Managed>> = levels.iter().flat_map(Level::parts).collect();
+        for managed in devices.iter().rev() {
+            let mut told = false;
+            last = loop {
+                let within = until.min(Instant::now() + COMMAND_WITHIN);
+                let device = managed.device();
+                let failed = match device.state(within).await {
+                    Ok(PowerState::On) => break format!("{} reads on", device.name()),
+                    Ok(PowerState::Off) if told => "it still reads off".to_owned(),
+                    Ok(PowerState::Off) => match device.on(within).await {
+                        Ok(()) => {
+                            told = true;
+                            self.told(managed, "on", "taken", None);
+                            "it still reads off".to_owned()
+                        }
+                        Err(error) => {
+                            self.told(managed, "on", "unanswered", Some(explain(&error)));
+                            explain(&error)
+                        }
+                    },
+                    Err(error) => explain(&error),
+                };
+                if Instant::now() + SPACING >= until {
+                    let why = format!("{}/{} could not give the power back: {failed}", self.node, managed.name());
+                    warn!(cluster = %self.shared.name, "{why}");
+                    return Err(why);
+                }
+                sleep(SPACING).await;
+            };
+        }
+        if devices.is_empty() { Err(last) } else { Ok(last) }
+    }
+
+    async fn working(&self, what: String) {
+        self.shared.note(Note::Working { node: self.node.clone(), number: self.job.number, what }).await;
+    }
+
+    fn record(&self, event: impl FnOnce(String, String) -> Event) {
+        self.shared.audit.record(event(self.shared.name.to_string(), self.node.to_string()));
+    }
+
+    fn told(&self, managed: &Managed, command: &str, result: &str, why: Option<String>) {
+        self.record(|cluster, node| Event::Answer {
+            cluster,
+            node,
+            device: managed.name().to_owned(),
+            command: command.to_owned(),
+            result: result.to_owned(),
+            why,
+        });
+    }
+}
+
+/// Looks at the vote before each command, and notes how it goes.
+struct Watch<'a> {
+    fence: &'a Fence<'a>,
+    level: &'a Level,
+    /// What its devices are called together.
+    device: &'a str,
+    /// It read on, before any command of this fence by this level.
+    was_on: AtomicBool,
+    told: AtomicBool,
+    withdrawn: Mutex<Option<String>>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(fence: &'a Fence<'a>, level: &'a Level, device: &'a str) -> Self {
+        let (was_on, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { fence, level, device, was_on, told, withdrawn: Mutex::default() }
+    }
+
+    async fn may(&self) -> bool {
+        let Fence { shared, node, job } = self.fence;
+        loop {
+            let why = match shared.right_of_any(&job.partition, node).await {
+                Right::Granted { .. } => {
+                    self.told.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Right::Open { why } => {
+                    self.fence.working(why).await;
+                    sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Right::Member { why } | Right::Refused { why } => why,
+            };
+            *self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            return false;
+        }
+    }
+
+    fn withdrawn(&self) -> String {
+        let why = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        format!("it was given up before a command was sent: {why}")
+    }
+
+    /// How it is known that the node is off, when its devices have read off twice; or why that proves nothing.
+    ///
+    /// A device that always says off, or is another machine's, must not be believed: it read on while its node was up, or it
+    /// was seen by a drill to be this node's and read on before the command. Of several that have to confirm, one that reads on
+    /// says nothing of the others: each has to be proven.
+    async fn is_evidence(&self, sign: OffSign) -> Result<String, String> {
+        let Fence { shared, node, job } = self.fence;
+        let device = self.device;
+        let book = shared.book().await;
+        let proven = book.is_some_and(|book| self.level.parts().all(|managed| book.is_proven(managed.recipe())));
+        let is_drilled =
+            |managed: &Arc<Managed>| managed.recipe().drilled || shared.devices.drills.of(managed.recipe()).is_some();
+        let seen = !self.level.is_of_several() && self.was_on.load(Ordering::Relaxed);
+        let believed = proven || (seen && self.level.parts().all(is_drilled));
+        if !believed {
+            return Err(format!(
+                "{device} reads off, but that proves nothing: it was never seen to read on while {node} was up, or it isn't \
+                 known to be this node's (`tiebreaker-server corosync status` says what is missing)"
+            ));
+        }
+        let grade = match sign {
+            OffSign::Bmc => "bmc-off",
+            OffSign::Meter => "supply-cut",
+            OffSign::Led => "led-off",
+            OffSign::Relay => "supply-switched",
+            OffSign::Program => "program-off",
+        };
+        let evidence = format!("{device} read off twice");
+        info!(cluster = %shared.name, %node, fence = job.number, grade, "fenced: {evidence}");
+        let how = format!("{grade}: {evidence}");
+        self.fence.record(|cluster, node| Event::Evidence {
+            cluster,
+            fence: job.number,
+            node,
+            grade: grade.to_owned(),
+            evidence,
+            decided_ms: None,
+        });
+        Ok(how)
+    }
+}
+
+impl Overseer for Watch<'_> {
+    fn may_switch(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.may())
+    }
+
+    fn progress(&self, step: Step) {
+        // What each device was told and answered is written down where it is told.
+        if step == Step::Read(PowerState::On) && !self.told.load(Ordering::Relaxed) {
+            self.was_on.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,272 @@
+//! The fences of one Corosync cluster: which are under way, who may begin one, who joins one. Pure; it is stored as it is, so
+//! that a fence goes on after a restart of the appliance.
+//!
+//! One node has one fence at a time, and two halves never shoot each other: who is being fenced, or has just been, has nobody
+//! fenced, and nobody on whose behalf a fence goes on is fenced meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tiebreaker_pipeline::name::MemberName;
+
+/// A fence that hasn't seen its node off by then has failed: who still wants it asks again.
+pub(super) const CUT_WITHIN: Duration = Duration::from_secs(300);
+/// The same where no vote is looked at before each command: after a restart nobody knows any more whether it is still wanted.
+pub(super) const TRUSTED_WITHIN: Duration = Duration::from_secs(60);
+/// Power that isn't back by then is left as it is.
+pub(super) const RESTORE_WITHIN: Duration = Duration::from_secs(120);
+/// A result that nobody has heard is kept so long for who asks again.
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
+/// Who was fenced has nobody fenced for so long: what it asked before its power went may still lie in a socket, and no machine
+/// boots its cluster in less.
+const MIRROR_HELD: Duration = Duration::from_secs(20);
+
+/// All of a cluster's fences.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Docket {
+    /// The number of the last one.
+    last: u64,
+    /// The one that is under way for a node, or was last.
+    jobs: BTreeMap<MemberName, Job>,
+}
+
+/// One fence.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Job {
+    /// Counted from 1 in each cluster.
+    pub(super) number: u64,
+    /// Who asked first.
+    pub(super) by: MemberName,
+    /// When, milliseconds since 1970.
+    pub(super) begun_ms: u64,
+    /// On whose behalf: the partition that had the vote, or who asked.
+    pub(super) partition: Vec<MemberName>,
+    /// Whether the power shall come back.
+    pub(super) then_on: bool,
+    /// How far it is.
+    pub(super) stage: Stage,
+}
+
+/// How far a fence is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// The power is being cut.
+    Cutting,
+    /// The power is being given (back).
+    Restoring {
+        /// That it was cut before; not if power is all that was asked for.
+        off: Option<Off>,
+    },
+    /// Over.
+    Over {
+        /// That the power was cut; not if it is not known to have been, or if power is all that was asked for.
+        off: Option<Off>,
+        /// How it ended, in words.
+        how: String,
+        /// When, milliseconds since 1970.
+        at_ms: u64,
+    },
+}
+
+/// A node was seen off.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Off {
+    /// When, milliseconds since 1970.
+    pub(super) at_ms: u64,
+    /// How, in words.
+    pub(super) how: String,
+    /// Whether somebody who asked was told.
+    pub(super) heard: bool,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wish {
+    /// Power off.
+    Off {
+        /// And on afterwards.
+        then_on: bool,
+    },
+    /// Power on.
+    On,
+}
+
+/// What becomes of who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// A fence begins.
+    Opened,
+    /// It waits for the one that is under way.
+    Joined,
+    /// The result is there: it was off, so.
+    Known(String),
+    /// Not now.
+    Refused(String),
+}
+
+impl Docket {
+    /// The fence that is under way for a node, or was last.
+    pub(super) fn get(&self, node: &MemberName) -> Option<&Job> {
+        self.jobs.get(node)
+    }
+
+    /// Those under way.
+    pub(super) fn active(&self) -> impl Iterator<Item = (&MemberName, &Job)> {
+        self.jobs.iter().filter(|(_, job)| job.is_active())
+    }
+
+    /// What is there already for who asks: no vote is asked for again, since the one who asks is of those on whose behalf it
+    /// was begun.
+    pub(super) fn join(&mut self, now_ms: u64, by: &MemberName, node: &MemberName, wish: Wish) -> Option<Entry> {
+        let job = self.jobs.get_mut(node)?;
+        if !job.partition.contains(by) {
+            return None;
+        }
+        match (wish, &mut job.stage) {
+            (Wish::Off { then_on }, Stage::Cutting) => {
+                job.then_on |= then_on;
+                Some(Entry::Joined)
+            }
+            (Wish::Off { .. }, Stage::Restoring { off: Some(off) } | Stage::Over { off: Some(off), .. })
+                if !off.heard && is_within(off.at_ms, now_ms, HEARD_WITHIN) =>
+            {
+                Some(Entry::Known(off.how.clone()))
+            }
+            (Wish::On, Stage::Restoring { .. }) => Some(Entry::Joined),
+            (Wish::On, Stage::Cutting) => {
+                Some(Entry::Refused(format!("{node} is being fenced: it can be given power afterwards")))
+            }
+            (Wish::Off { .. }, Stage::Restoring { .. } | Stage::Over { .. }) | (Wish::On, Stage::Over { .. }) => None,
+        }
+    }
+
+    /// Begins a fence for who has the right to it, unless another stands against that.
+    pub(super) fn open(
+        &mut self,
+        now_ms: u64,
+        by: &MemberName,
+        partition: Vec<MemberName>,
+        node: &MemberName,
+        wish: Wish,
+    ) -> Entry {
+        if let Some(entry) = self.join(now_ms, by, node, wish) {
+            return entry;
+        }
+        if let Some(why) = self.against(now_ms, by, node) {
+            return Entry::Refused(why);
+        }
+        match self.jobs.get(node).map(|job| &job.stage) {
+            Some(Stage::Cutting) => return Entry::Refused(format!("{node} is being fenced for others already")),
+            Some(Stage::Restoring { .. }) if wish == Wish::On => return Entry::Joined,
+            // Whoever is asked off again while its power comes back is cut anew: it may run already.
+            Some(Stage::Restoring { .. } | Stage::Over { .. }) | None => {}
+        }
+        self.last += 1;
+        let (then_on, stage) = match wish {
+            Wish::Off { then_on } => (then_on, Stage::Cutting),
+            Wish::On => (true, Stage::Restoring { off: None }),
+        };
+        let mut partition = partition;
+        if !partition.contains(by) {
+            partition.push(by.clone());
+        }
+        let job = Job { number: self.last, by: by.clone(), begun_ms: now_ms, partition, then_on, stage };
+        self.jobs.insert(node.clone(), job);
+        Entry::Opened
+    }
+
+    /// The fence that keeps `by` from having `node` fenced.
+    fn against(&self, now_ms: u64, by: &MemberName, node: &MemberName) -> Option<String> {
+        if let Some(own) = self.jobs.get(by) {
+            let off = match &own.stage {
+                Stage::Cutting => return Some(format!("{by} is itself being fenced, for {}", own.by)),
+                Stage::Restoring { off } | Stage::Over { off, .. } => off.as_ref(),
+            };
+            if off.is_some_and(|off| is_within(off.at_ms, now_ms, MIRROR_HELD)) {
+                return Some(format!("{by} was fenced a moment ago, for {}", own.by));
+            }
+        }
+        let behalf = self
+            .active()
+            .find(|(other, job)| *other != node && matches!(job.stage, Stage::Cutting) && job.partition.contains(node));
+        behalf.map(|(other, job)| {
+            format!("{node} is of the half on whose behalf {other} is being fenced (asked for by {})", job.by)
+        })
+    }
+
+    /// A node was seen off. Gives the job's number, and whether its power shall come back; `None` if that fence is over.
+    pub(super) fn off(&mut self, now_ms: u64, node: &MemberName, number: u64, how: String) -> Option<bool> {
+        let job = self.current(node, number)?;
+        let off = Off { at_ms: now_ms, how: how.clone(), heard: false };
+        job.stage = if job.then_on {
+            Stage::Restoring { off: Some(off) }
+        } else {
+            Stage::Over { off: Some(off), how, at_ms: now_ms }
+        };
+        Some(job.then_on)
+    }
+
+    /// A fence is over, well or not.
+    pub(super) fn over(&mut self, now_ms: u64, node: &MemberName, number: u64, how: String) {
+        let Some(job) = self.current(node, number) else { return };
+        let off = match &mut job.stage {
+            Stage::Cutting => None,
+            Stage::Restoring { off } | Stage::Over { off, .. } => off.take(),
+        };
+        job.stage = Stage::Over { off, how, at_ms: now_ms };
+    }
+
+    /// Somebody who asked has heard that the node was off.
+    pub(super) fn heard(&mut self, node: &MemberName) {
+        if let Some(Stage::Restoring { off: Some(off) } | Stage::Over { off: Some(off), .. }) =
+            self.jobs.get_mut(node).map(|job| &mut job.stage)
+        {
+            off.heard = true;
+        }
+    }
+
+    /// The fences of nodes that aren't configured any more are forgotten.
+    pub(super) fn retain(&mut self, is_node: impl Fn(&MemberName) -> bool) {
+        self.jobs.retain(|node, _| is_node(node));
+    }
+
+    fn current(&mut self, node: &MemberName, number: u64) -> Option<&mut Job> {
+        self.jobs.get_mut(node).filter(|job| job.number == number)
+    }
+}
+
+impl Job {
+    /// Whether it is under way.
+    pub(super) fn is_active(&self) -> bool {
+        match self.stage {
+            Stage::Cutting | Stage::Restoring { .. } => true,
+            Stage::Over { .. } => false,
+        }
+    }
+
+    /// How much of its time is left; `None`: nothing, or nobody knows, since the clock was set back.
+    pub(super) fn left(&self, now_ms: u64, trusted: bool) -> Option<Duration> {
+        let (from, within) = match &self.stage {
+            Stage::Cutting if trusted => (self.begun_ms, TRUSTED_WITHIN),
+            Stage::Cutting => (self.begun_ms, CUT_WITHIN),
+            Stage::Restoring { off: Some(off) } => (off.at_ms, RESTORE_WITHIN),
+            Stage::Restoring { off: None } => (self.begun_ms, RESTORE_WITHIN),
+            Stage::Over { .. } => return None,
+        };
+        let gone = Duration::from_millis(now_ms.checked_sub(from)?);
+        within.checked_sub(gone).filter(|left| !left.is_zero())
+    }
+}
+
+/// Whether what happened at `at_ms` is younger than `age`. What comes from the future isn't: the clock was set.
+fn is_within(at_ms: u64, now_ms: u64, age: Duration) -> bool {
+    now_ms.checked_sub(at_ms).is_some_and(|gone| Duration::from_millis(gone) < age)
+}
+
+#[cfg(test)]
+mod tests;

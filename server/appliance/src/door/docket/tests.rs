@@ -1,0 +1,108 @@
+//! Two halves that ask for each other, agents that are killed and ask again, restarts.
+
+use super::*;
+
+const OFF: Wish = Wish::Off { then_on: false };
+const REBOOT: Wish = Wish::Off { then_on: true };
+
+fn name(text: &str) -> MemberName {
+    MemberName::new(text).unwrap()
+}
+
+fn names(text: &str) -> Vec<MemberName> {
+    text.split_whitespace().map(name).collect()
+}
+
+fn refusal(entry: Entry) -> String {
+    match entry {
+        Entry::Refused(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_mirror_of_a_fence_is_refused_while_it_goes_on_and_a_moment_longer() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    let why = refusal(docket.open(1_001, &b, names("b"), &a, OFF));
+    assert!(why.contains("b is itself being fenced, for a"), "{why}");
+    assert_eq!(docket.off(5_000, &b, 1, "bmc".into()), Some(false));
+    let why = refusal(docket.open(24_999, &b, names("b"), &a, OFF));
+    assert!(why.contains("a moment ago"), "{why}");
+    assert_eq!(docket.open(25_000, &b, names("b"), &a, OFF), Entry::Opened, "b has booted, and a has gone");
+}
+
+#[test]
+fn nobody_on_whose_behalf_a_fence_goes_on_is_fenced_meanwhile() {
+    let (a, b, c, d) = (name("a"), name("b"), name("c"), name("d"));
+    let mut docket = Docket::default();
+    // The half of a and b has c fenced; then it loses the vote to the half of c and d.
+    assert_eq!(docket.open(1_000, &a, names("a b"), &c, OFF), Entry::Opened);
+    let why = refusal(docket.open(2_000, &d, names("c d"), &b, OFF));
+    assert!(why.contains("b is of the half on whose behalf c is being fenced"), "{why}");
+    assert_eq!(docket.open(2_000, &b, names("a b"), &d, OFF), Entry::Opened, "one half may fence several");
+    docket.over(3_000, &c, 1, "the device fails".into());
+    docket.over(3_000, &d, 2, "the device fails".into());
+    assert_eq!(docket.open(3_000, &d, names("c d"), &b, OFF), Entry::Opened);
+}
+
+#[test]
+fn who_asks_again_joins_and_hears_a_result_that_nobody_has_heard() {
+    let (a, b, c) = (name("a"), name("b"), name("c"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a c"), &b, OFF), Entry::Opened);
+    assert_eq!(docket.join(2_000, &a, &b, OFF), Some(Entry::Joined));
+    assert_eq!(docket.join(2_000, &c, &b, REBOOT), Some(Entry::Joined), "another of the same half");
+    assert_eq!(docket.join(2_000, &name("d"), &b, OFF), None, "not of that half: it needs the vote");
+    assert!(refusal(docket.open(2_000, &name("d"), names("d"), &b, OFF)).contains("for others already"));
+    assert_eq!(docket.off(3_000, &b, 1, "bmc".into()), Some(true), "somebody wants it on again");
+    assert_eq!(docket.join(4_000, &a, &b, OFF), Some(Entry::Known("bmc".into())));
+    docket.over(5_000, &b, 1, "on again".into());
+    assert_eq!(docket.join(6_000, &a, &b, OFF), Some(Entry::Known("bmc".into())), "nobody has heard it yet");
+    assert_eq!(docket.join(63_000, &a, &b, OFF), None, "too old to be about the same failure");
+    docket.heard(&b);
+    assert_eq!(docket.join(6_000, &a, &b, OFF), None, "the next is another fence");
+    assert_eq!(docket.open(6_000, &a, names("a c"), &b, OFF), Entry::Opened);
+    assert_eq!(docket.get(&b).unwrap().number, 2);
+}
+
+#[test]
+fn a_result_of_an_earlier_fence_changes_nothing() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    docket.over(2_000, &b, 1, "failed".into());
+    assert_eq!(docket.open(3_000, &a, names("a"), &b, OFF), Entry::Opened);
+    assert_eq!(docket.off(4_000, &b, 1, "late".into()), None);
+    docket.over(4_000, &b, 1, "late".into());
+    assert_eq!(docket.get(&b).unwrap().stage, Stage::Cutting);
+}
+
+#[test]
+fn power_is_given_only_where_it_is_not_being_cut() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    assert!(refusal(docket.open(1_000, &a, names("a"), &b, Wish::On)).contains("is being fenced"));
+    docket.off(2_000, &b, 1, "bmc".into());
+    assert_eq!(docket.open(3_000, &a, names("a"), &b, Wish::On), Entry::Opened);
+    assert_eq!(docket.open(3_000, &a, names("a"), &b, Wish::On), Entry::Joined);
+}
+
+#[test]
+fn a_fence_goes_on_after_a_restart_as_long_as_its_time_lasts() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    docket.open(1_000, &a, names("a"), &b, REBOOT);
+    let stored = serde_json::to_string(&docket).unwrap();
+    let mut docket: Docket = serde_json::from_str(&stored).unwrap();
+    let job = docket.get(&b).unwrap();
+    assert_eq!(job.left(2_000, false), Some(CUT_WITHIN - Duration::from_secs(1)));
+    assert_eq!(job.left(301_000, false), None);
+    assert_eq!(job.left(61_000, true), None, "without a vote nobody knows whether it is still wanted");
+    assert_eq!(job.left(999, false), None, "a clock that was set back tells nothing");
+    docket.off(301_000, &b, 1, "bmc".into());
+    assert_eq!(docket.get(&b).unwrap().left(302_000, true), Some(RESTORE_WITHIN - Duration::from_secs(1)));
+    assert_eq!(docket.active().count(), 1);
+}
