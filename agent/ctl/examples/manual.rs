@@ -1,4 +1,4 @@
-//! Writes the manual pages and shell completions of all three programs, from the very definitions by which they read their
+//! Writes the manual pages and shell completions of all programs, from the very definitions by which they read their
 //! command lines: `cargo run -p tiebreaker --example manual -- FOLDER`.
 //!
 //! The packages carry them (`cross/package`). It is no program of its own, because none that ships shall hold the generators.
@@ -17,6 +17,7 @@ fn main() -> Result<()> {
         (tiebreaker::command(), "1"),
         (tiebreaker_server::cli::command(), "8"),
         (tiebreaker_agent::cli::command(), "8"),
+        (tiebreaker::fence::command(), "8"),
     ] {
         let name = command.get_name().to_owned();
         write(&folder.join(&name), command, section).with_context(|| format!("the manual of {name}"))?;

@@ -175,7 +175,8 @@ pub fn store_addresses(dir: &Path, addresses: &[Address]) -> Result<(), Failure>
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display())).map_err(Failure::refused)
 }
 
-fn stored_addresses(dir: &Path) -> Result<Vec<Address>, Failure> {
+/// Where that was.
+pub fn stored_addresses(dir: &Path) -> Result<Vec<Address>, Failure> {
     let path = dir.join(ADDRESSES);
     let bytes = std::fs::read(&path)
         .with_context(|| format!("{} can't be read: name a member with --connect HOST:PORT", path.display()))

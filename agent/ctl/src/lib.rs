@@ -4,7 +4,8 @@
 //! daemon on this machine, and prints what it says. It decides nothing.
 //!
 //! `tiebreaker demo` plays a failure on one machine: an appliance and two nodes as processes of their own. So that one
-//! binary is enough for that, it also acts as `tiebreaker-server` or `tiebreaker-agent` when it is called by that name.
+//! binary is enough for that, it also acts as `tiebreaker-server` or `tiebreaker-agent` when it is called by that name; and as
+//! `fence_tiebreaker`, the fence agent of Corosync clusters.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cli;
@@ -12,6 +13,7 @@ mod commands;
 mod connection;
 mod demo;
 mod failure;
+pub mod fence;
 mod login;
 mod render;
 mod renewal;
@@ -32,6 +34,7 @@ pub fn main_from(args: Vec<OsString>) -> ExitCode {
     match Persona::of(args) {
         (Persona::Server, args) => tiebreaker_server::cli::main_from(args),
         (Persona::Agent, args) => tiebreaker_agent::cli::main_from(args),
+        (Persona::Fence, args) => fence::main(args),
         (Persona::Chassis, args) => demo::chassis_main(args),
         (Persona::Operator, args) => operator(args),
     }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::fence;
+
 /// The program that a binary of this name acts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Persona {
@@ -12,6 +14,8 @@ pub enum Persona {
     Server,
     /// `tiebreaker-agent`.
     Agent,
+    /// `fence_tiebreaker`.
+    Fence,
     /// The demo's machine.
     Chassis,
 }
@@ -27,6 +31,7 @@ impl Persona {
         match name.as_deref().and_then(|name| name.to_str()) {
             Some("tiebreaker-server") => return (Self::Server, args),
             Some("tiebreaker-agent") => return (Self::Agent, args),
+            Some(fence::NAME) => return (Self::Fence, args),
             Some(CHASSIS) => return (Self::Chassis, args),
             Some(_) | None => {}
         }
@@ -56,6 +61,7 @@ mod tests {
         };
         assert_eq!(of("/usr/bin/tiebreaker-server run").0, Persona::Server);
         assert_eq!(of("tiebreaker-agent").0, Persona::Agent);
+        assert_eq!(of("/usr/sbin/fence_tiebreaker -o list").0, Persona::Fence);
         assert_eq!(of(CHASSIS).0, Persona::Chassis);
         assert_eq!(of("/proc/self/exe agent run --data /d"), (Persona::Agent, "tiebreaker-agent run --data /d".into()));
         assert_eq!(of("tiebreaker server init"), (Persona::Server, "tiebreaker-server init".into()));

@@ -1,0 +1,228 @@
+//! The conversation with the appliance.
+
+use std::io::BufRead as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use tiebreaker_member::ask::{FenceAnswer, FenceAsk, FenceRequest};
+use tiebreaker_member::join::{JoinGrant, JoinInfo};
+use tiebreaker_member::{
+    Address, Client, Identity, JoinAsk, Keypair, LinkError, MemberName, Role, SystemClock, TimeFloor, Token,
+    TrustedTime, join as join_at,
+};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::options::{Action, Join, Options};
+use crate::connection::{store_addresses, stored_addresses};
+
+/// Connecting takes at most this long; the appliance may be starting, so it is tried again where there is time.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(500);
+/// An answer about which nothing is decided: a read of devices, each with its own time.
+const READ_WITHIN: Duration = Duration::from_secs(45);
+/// The appliance is to answer before the agent gives up.
+const SPARE: Duration = Duration::from_secs(1);
+const JOIN_WITHIN: Duration = Duration::from_secs(40);
+/// The machine's own UUID, which root may read.
+const PRODUCT_UUID: &str = "/sys/class/dmi/id/product_uuid";
+
+/// This node, ready to ask.
+pub struct Asking {
+    identity: Identity,
+    addresses: Vec<Address>,
+    options: Options,
+}
+
+impl Asking {
+    /// Checks what it takes to ask.
+    pub fn check(options: &Options) -> Result<Self, String> {
+        let dir = &options.identity;
+        if !Identity::exists(dir) {
+            return Err(format!(
+                "{} holds no identity: enrol this node with `fence_tiebreaker --join HOST --token TOKEN`; `tiebreaker-server token \
+                 create --cluster NAME --kind fence-client` on the appliance prints the token",
+                dir.display()
+            ));
+        }
+        let identity = Identity::load(dir).map_err(chain)?;
+        if identity.peer().role != Role::FenceClient {
+            return Err(format!(
+                "the identity in {} is of a {}, not of a fence client",
+                dir.display(),
+                identity.peer().role
+            ));
+        }
+        let addresses = match &options.address {
+            Some(address) => vec![address.clone()],
+            None => stored_addresses(dir).map_err(|failure| failure.to_string())?,
+        };
+        Ok(Self { identity, addresses, options: options.clone() })
+    }
+
+    /// Asks. What outlives the connection is asked for again until its time is over: a fence is joined, not begun anew.
+    pub async fn ask(&self, ask: FenceAsk) -> Result<FenceAnswer, String> {
+        let switches = matches!(ask, FenceAsk::Off { .. } | FenceAsk::On { .. });
+        let within = if switches { self.options.answer_within } else { READ_WITHIN.min(self.options.answer_within) };
+        let until = Instant::now() + within;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let result = self.once(&ask, left).await;
+            let enough = left > AGAIN + SPARE;
+            match result {
+                Ok(FenceAnswer::Working { .. }) if enough => {}
+                Ok(answer) => return Ok(answer),
+                Err(error) if !enough || is_final(&error) => return Err(chain(error)),
+                Err(_) => {}
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn once(&self, ask: &FenceAsk, left: Duration) -> Result<FenceAnswer, LinkError> {
+        let mut ask = ask.clone();
+        let soon = u64::try_from(left.saturating_sub(SPARE).as_millis()).unwrap_or(u64::MAX);
+        match &mut ask {
+            FenceAsk::Off { within_ms, .. } | FenceAsk::On { within_ms, .. } => *within_ms = soon,
+            FenceAsk::List | FenceAsk::States | FenceAsk::State { .. } | FenceAsk::Monitor | FenceAsk::Renew { .. } => {
+            }
+        }
+        let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
+        let connect = CONNECT_WITHIN.min(left.max(AGAIN));
+        let mut client = Client::connect(&self.addresses, None, &self.identity, &time, connect).await?;
+        let answer = exchange(&mut client, ask, left.max(AGAIN)).await?;
+        // Not beside a fence: somebody waits for that.
+        if matches!(self.options.action, Action::Monitor | Action::List | Action::ListStatus)
+            && self.identity.renewal_due(time.now())
+            && let Err(why) = self.renew(&mut client).await
+        {
+            let days = self.identity.cert().not_after.saturating_sub(time.now()) / 86_400;
+            eprintln!("{}: warning: the certificate ends in {days} days, and can't be renewed now: {why}", super::NAME);
+        }
+        Ok(answer)
+    }
+
+    async fn renew(&self, client: &mut Client) -> Result<(), String> {
+        let csr = self.identity.csr().map_err(chain)?;
+        match exchange(client, FenceAsk::Renew { csr }, CONNECT_WITHIN).await.map_err(chain)? {
+            FenceAnswer::Certificate { der } => {
+                let next = self.identity.renewed(&der).map_err(chain)?;
+                next.store(&self.options.identity).map_err(chain)
+            }
+            FenceAnswer::Refused { why } | FenceAnswer::Failed { why } => Err(why),
+            _ => Err("the appliance answers something else than was asked".into()),
+        }
+    }
+}
+
+/// Asking again doesn't change it.
+fn is_final(error: &LinkError) -> bool {
+    matches!(
+        error,
+        LinkError::Refused { .. }
+            | LinkError::PeerCertificate { .. }
+            | LinkError::OwnCertificate { .. }
+            | LinkError::NotServed { .. }
+            | LinkError::NotTiebreaker { .. }
+            | LinkError::TooLarge { .. }
+    )
+}
+
+async fn exchange(client: &mut Client, ask: FenceAsk, within: Duration) -> Result<FenceAnswer, LinkError> {
+    let request = FenceRequest { machine: machine(), ask };
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&request, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+    let answer = client.ask(&bytes, within).await?;
+    decode(&answer).map_err(|text| LinkError::Failed { text })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    ciborium::from_reader(bytes)
+        .map_err(|error| format!("the appliance's answer can't be decoded ({error}): are both of the same version?"))
+}
+
+/// The UUID of this machine, where it has one and this user may read it.
+fn machine() -> Option<String> {
+    let text = std::fs::read_to_string(PRODUCT_UUID).ok()?;
+    let text = text.trim();
+    let is_uuid = text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_uuid.then(|| text.to_owned())
+}
+
+/// The machine's name.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// Enrols this node: fetches its identity for a token, and stores it.
+pub async fn join(join: Join) -> Result<String, String> {
+    let Join { address, token, name, identity: dir } = join;
+    let mut text = Zeroizing::new(token);
+    if *text == "-" {
+        text.clear();
+        std::io::stdin().lock().read_line(&mut text).map_err(chain)?;
+    }
+    let token: Token = text.trim().parse().map_err(chain)?;
+    if token.role != Role::FenceClient {
+        return Err(format!(
+            "this token is for the role {}: make one with `tiebreaker-server token create --cluster {} --kind fence-client`",
+            token.role, token.cluster
+        ));
+    }
+    if Identity::exists(&dir) {
+        return Err(format!("{} holds an identity already: move it away to enrol anew", dir.display()));
+    }
+    let name = match name {
+        Some(name) => name,
+        None => {
+            let host = std::fs::read_to_string(HOSTNAME).map_err(|error| format!("reading {HOSTNAME}: {error}"))?;
+            host.trim().split('.').next().unwrap_or_default().to_owned()
+        }
+    };
+    let name: MemberName = name.parse().map_err(|error| format!("{error}; give this node's name with --name"))?;
+    let key = Keypair::generate().map_err(chain)?;
+    let mut info = Vec::new();
+    ciborium::into_writer(&JoinInfo::default(), &mut info).expect("writing to memory can't fail");
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let ask = JoinAsk { name, csr: key.csr().map_err(chain)?, clock, info };
+    let addresses = [address];
+    let joined = join_at(&addresses, None, &token, ask, JOIN_WITHIN).await.map_err(chain)?;
+    let grant: JoinGrant = decode(&joined.reply)?;
+    let identity = Identity::new(key, &grant.certificate, joined.ca).map_err(chain)?;
+    make_private(&dir)?;
+    // The address goes first: where the identity is, the rest is there too.
+    store_addresses(&dir, &addresses).map_err(|failure| failure.to_string())?;
+    identity.store(&dir).map_err(chain)?;
+    let said = format!("This node is {}; its identity is in {}.", identity.peer(), dir.display());
+    // Its machine's UUID, by which its BMC is known, is told at once.
+    let options = Options {
+        action: Action::List,
+        plug: None,
+        address: None,
+        identity: dir,
+        answer_within: Duration::from_secs(super::options::ANSWER_WITHIN_S),
+    };
+    Asking { identity, addresses: addresses.into(), options }.ask(FenceAsk::List).await?;
+    Ok(said)
+}
+
+fn make_private(dir: &Path) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| format!("creating {}: {error}", dir.display()))
+}
+
+/// An error with its causes.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
