@@ -214,8 +214,8 @@ impl<'a> Watch<'a> {
         let device = self.device;
         let book = shared.book().await;
         let proven = book.is_some_and(|book| self.level.parts().all(|managed| book.is_proven(managed.recipe())));
-        let is_drilled =
-            |managed: &Arc<Managed>| managed.recipe().drilled || shared.devices.drills.of(managed.recipe()).is_some();
+        let seen_by_drill = shared.devices.drills.of(self.level).is_some();
+        let is_drilled = |managed: &Arc<Managed>| managed.recipe().drilled || seen_by_drill;
         let seen = !self.level.is_of_several() && self.was_on.load(Ordering::Relaxed);
         let believed = proven || (seen && self.level.parts().all(is_drilled));
         if !believed {

@@ -96,7 +96,10 @@ async fn look(shared: &Shared, managed: &Managed) -> Health {
         }
     };
     let Some(book) = shared.book().await else { return fault("the daemon is stopping".into()) };
-    let drilled = match (recipe.drilled, shared.devices.drills.of(recipe).is_some()) {
+    let levels = shared.levels_of(node);
+    let level = levels.iter().find(|level| level.parts().any(|part| part.name() == managed.name()));
+    let seen = level.is_some_and(|level| shared.devices.drills.of(level).is_some());
+    let drilled = match (recipe.drilled, seen) {
         (true, _) => Drilled::Said,
         (false, true) => Drilled::Seen,
         (false, false) => Drilled::No,
