@@ -6,7 +6,7 @@ mod prompt;
 mod secrets;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::takeover::{Confirmation, take_over};
-use tiebreaker_member::{Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
+use tiebreaker_member::{Address, Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use zeroize::Zeroizing;
 
@@ -51,7 +51,7 @@ enum Subcommands {
         #[arg(long, default_value = "appliance")]
         name: String,
         /// Where to listen, ADDRESS:PORT; may be given several times.
-        #[arg(long, default_value = "[::]:8405")]
+        #[arg(long, default_values_t = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, Address::DEFAULT_PORT))])]
         listen: Vec<SocketAddr>,
         /// Where the nodes reach this machine, HOST:PORT, best first; may be given several times.
         #[arg(long)]

@@ -11,7 +11,7 @@ use tiebreaker_member::{Address, AddressError};
 /// Where the agent keeps who it is.
 pub const IDENTITY: &str = "/var/lib/tiebreaker-fence";
 /// The port of the appliance.
-pub const PORT: u16 = 8405;
+pub const PORT: u16 = Address::DEFAULT_PORT;
 /// An answer is waited for so long, in seconds: Pacemaker kills an agent after 60 s, and then nobody hears why.
 pub const ANSWER_WITHIN_S: u64 = 55;
 /// The longest time that one may ask for, in seconds.

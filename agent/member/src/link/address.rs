@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The port that members listen on if nothing else is said.
-const DEFAULT_PORT: u16 = 7474;
+const DEFAULT_PORT: u16 = 8405;
 
 /// A text that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,12 +112,12 @@ mod tests {
     #[test]
     fn addresses_are_read_and_written() {
         for (text, shown) in [
-            ("pi.lan", "pi.lan:7474"),
+            ("pi.lan", "pi.lan:8405"),
             ("pi.lan:99", "pi.lan:99"),
-            ("10.0.0.1", "10.0.0.1:7474"),
+            ("10.0.0.1", "10.0.0.1:8405"),
             ("10.0.0.1:5", "10.0.0.1:5"),
-            ("fe80::1", "[fe80::1]:7474"),
-            ("[fe80::1]", "[fe80::1]:7474"),
+            ("fe80::1", "[fe80::1]:8405"),
+            ("[fe80::1]", "[fe80::1]:8405"),
             ("[fe80::1]:5", "[fe80::1]:5"),
         ] {
             let address: Address = text.parse().unwrap();
