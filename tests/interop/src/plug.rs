@@ -25,6 +25,7 @@ pub struct Plug {
 }
 
 struct Shared {
+    mac: &'static str,
     relay: AtomicBool,
     ends: AtomicBool,
     /// What it was told, in order.
@@ -42,10 +43,23 @@ impl Plug {
     /// # Errors
     /// There is no free port.
     pub fn start() -> Result<Self> {
+        Self::with_mac(MAC)
+    }
+
+    /// The same by another MAC address.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub fn with_mac(mac: &'static str) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared =
-            Arc::new(Shared { relay: true.into(), ends: false.into(), told: Mutex::default(), load: Mutex::default() });
+        let shared = Arc::new(Shared {
+            mac,
+            relay: true.into(),
+            ends: false.into(),
+            told: Mutex::default(),
+            load: Mutex::default(),
+        });
         let its = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             for stream in listener.incoming() {
@@ -126,9 +140,10 @@ impl Shared {
         let relay = self.relay.load(Ordering::SeqCst);
         let watts = if relay { 41.7 } else { 0.0 };
         Ok(match path {
-            "/shelly" => {
-                ("200 OK", json!({"id": "shellyplus1pm-a8032abe54dc", "mac": MAC, "gen": 2, "auth_en": false}))
-            }
+            "/shelly" => (
+                "200 OK",
+                json!({"id": format!("shellyplus1pm-{}", self.mac.to_lowercase()), "mac": self.mac, "gen": 2, "auth_en": false}),
+            ),
             "/rpc/Switch.GetStatus?id=0" => ("200 OK", json!({"id": 0, "output": relay, "apower": watts})),
             "/rpc/Switch.Set" => {
                 let asked: Value = serde_json::from_slice(body)?;

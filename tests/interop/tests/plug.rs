@@ -111,11 +111,18 @@ fn nothing_is_switched_while_an_operator_holds_it_not_even_after_a_restart_of_th
     ensure!(asked.contains("Its power is not cut, for that is held by root: new cables"), "{asked}");
     let before = looked_at(&cluster, 3)?;
     cluster.appliance.stop();
+    // Without a daemon it is kept to as well.
+    for command in [&["device", "on", "node1"][..], &["device", "off", "node1", "--confirm", "node1"]] {
+        let alone = cluster.appliance.command(command)?.refused()?;
+        ensure!(alone.contains("held by root: new cables") && alone.contains("--force"), "{alone}");
+    }
     cluster.appliance.start()?;
-    let held = operator.until("word of the hold", SOON, |status| {
-        status.leader.is_some() && status.alarms.iter().any(|alarm| alarm.contains("held by root: new cables"))
+    operator.until("word of the hold and the fence", SOON, |status| {
+        // What a leader has just begun to lead, it has not applied to its end yet.
+        status.leader.is_some()
+            && status.alarms.iter().any(|alarm| alarm.contains("held by root: new cables"))
+            && status.fences.iter().any(|open| open.fence.node.as_str() == "node1")
     })?;
-    ensure!(held.fences.iter().any(|open| open.fence.node.as_str() == "node1"), "{held:?}");
     let shown = cluster.operate(&["status"])?.done()?;
     ensure!(shown.contains("THE SWITCHING OF POWER IS HELD by root: new cables, since 20"), "{shown}");
     looked_at(&cluster, before + 3)?;
@@ -214,5 +221,59 @@ fn a_drill_shows_whose_device_it_is_and_whose_it_is_not() -> Result<()> {
     until_proven(&operator)?;
     let audit = cluster.appliance.command(&["audit", "list", "--last", "1000", "--json"])?.done()?;
     ensure!(audit.contains("\"passed\":false") && audit.contains("\"passed\":true"), "{audit}");
+    Ok(())
+}
+
+#[test]
+fn when_one_supply_can_not_be_cut_the_next_level_follows_and_all_of_it_is_told() -> Result<()> {
+    const MACS: [&str; 3] = ["A8032ABE54D1", "A8032ABE54D2", "A8032ABE54D3"];
+    let [first, second, spare] = [Plug::with_mac(MACS[0])?, Plug::with_mac(MACS[1])?, Plug::with_mac(MACS[2])?];
+    let mut cluster = Cluster::appliance()?;
+    cluster.appliance.stop();
+    let mut devices = "\n[clusters.home]\nprofile = \"patient\"\n".to_owned();
+    for (name, level, plug, mac) in
+        [("psu-b", 1, &second, MACS[1]), ("psu-a", 1, &first, MACS[0]), ("a-strip", 2, &spare, MACS[2])]
+    {
+        devices += &format!(
+            "[[clusters.home.devices]]\nnode = \"node1\"\nname = \"{name}\"\nlevel = {level}\nkind = \"shelly\"\naddress = \"{}\"\n\
+             mac = \"{mac}\"\nno_password = true\ndrilled = true\n",
+            plug.address()
+        );
+    }
+    cluster.appliance.configure(&devices)?;
+    cluster.appliance.start()?;
+    for node in ["node1", "node2"] {
+        cluster.add(node)?;
+    }
+    cluster.all_online()?;
+    let operator = cluster.operator();
+    let proven = |status: &Status| {
+        let node = status.of("node1");
+        let plan =
+            node.map(|node| node.devices.iter().map(|level| (&level.name[..], level.proven)).collect::<Vec<_>>());
+        plan.is_some_and(|plan| plan == [("psu-a+psu-b", true), ("a-strip", true)])
+    };
+    operator.until("the proof of both levels, in their order", SOON, proven)?;
+    let listed = cluster.appliance.command(&["device", "list", "node1"])?.done()?;
+    ensure!(listed.contains("level 1, all of psu-a+psu-b") && listed.contains("given up after 29.0 s"), "{listed}");
+    let part = ["device", "drill", "node1/psu-a", "--confirm", "node1"];
+    let part = cluster.appliance.command(&part)?.refused()?;
+    ensure!(part.contains("name node1/psu-a+psu-b"), "{part}");
+
+    // One of the two supplies can't be cut.
+    drop(second);
+    cut(&cluster, "node1")?;
+    cluster.operate(&["fence", "node1", "--yes"])?.done()?;
+    let fenced = operator.until_decided("the fence", SOON, |line| matches!(&line.decision, Decision::Fenced { .. }))?;
+    let measured = Evidence::SupplyCut { device: "a-strip".into() };
+    ensure!(matches!(&fenced.decision, Decision::Fenced { evidence, .. } if *evidence == measured), "{fenced:?}");
+    ensure!(first.told().first() == Some(&false) && spare.told().first() == Some(&false), "all were told");
+    let log = cluster.operate(&["log"])?.done()?;
+    ensure!(log.contains("psu-b: shelly"), "{log}");
+    let audit = cluster.appliance.command(&["audit", "list", "--last", "1000", "--json"])?.done()?;
+    for (device, result) in [("psu-a", "taken"), ("psu-b", "unanswered"), ("a-strip", "taken")] {
+        let attempt = format!("\"device\":\"{device}\",\"command\":\"off\",\"result\":\"{result}\"");
+        ensure!(audit.contains(&attempt), "no {attempt} in {audit}");
+    }
     Ok(())
 }
