@@ -12,6 +12,7 @@
 
 pub mod ask;
 pub mod core;
+pub mod errors;
 mod identity;
 pub mod join;
 mod link;

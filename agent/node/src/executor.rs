@@ -15,10 +15,10 @@ use tokio::task::block_in_place;
 use tracing::{error, info, warn};
 
 use crate::drivers::{CommandSpec, Deadlines, Driver, DriverError, OcfRoot, OcfSpec, Probe, Resource};
-use crate::errors::chain;
 use crate::guard::Guard;
 use crate::operation::{Operations, Outcome as Ended};
 use crate::watchdog::{Dog, SimulatedWatchdog};
+use tiebreaker_member::errors::chain;
 
 /// The exit code of an agent that has asked for a reset of its machine (EX_SOFTWARE of sysexits.h).
 const RESET: i32 = 70;

@@ -7,10 +7,10 @@ use tiebreaker_pipeline::node::Event;
 use tiebreaker_pipeline::time::Reading;
 use tracing::{error, info, warn};
 
-use crate::errors::chain;
 use crate::watchdog::{
     DogError, Feeder, FeederConfig, FeederError, FeederHandle, FeederPhase, KEPT_NAME, Realtime, WatchdogSource,
 };
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::service_manager::ServiceManager;
 
 /// What a guard needs to know.

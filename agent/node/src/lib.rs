@@ -12,7 +12,6 @@ mod agent;
 pub mod cli;
 mod config;
 pub mod drivers;
-mod errors;
 mod executor;
 mod guard;
 mod join;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use tiebreaker_fence::PowerState;
 use tiebreaker_member::ask::{DeviceReport, DeviceRequest, LocalReply};
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{clock, takeover};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::audit::{Act, Audit, Event};
-use crate::devices::{Devices, Managed, explain};
+use crate::devices::{Devices, Managed};
 use crate::drill::Order;
 use crate::enrol::Enrolment;
 use crate::layout::Layout;
@@ -242,7 +243,7 @@ async fn one(level: &Level, managed: &Managed, member: Option<&MemberHandle>, ac
             report.state = state.as_ref().map(PowerState::to_string);
             report.guid = guid.map(|guid| guid.to_string());
         }
-        Err(error) => report.fault = Some(explain(&error)),
+        Err(error) => report.fault = Some(chain(&error)),
     }
     report.took_ms = u64::try_from(begun.elapsed().as_millis()).ok();
     report

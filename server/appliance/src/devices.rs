@@ -1,15 +1,15 @@
 //! The power devices of one cluster, and commands of the fencer for them.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tiebreaker_fence::{Device, DeviceError, PowerState};
+use tiebreaker_fence::{Device, PowerState};
 use tiebreaker_member::clock;
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::fence::OffSign;
 use tiebreaker_pipeline::fencer::{self, DeviceCommand, DeviceResult};
@@ -371,7 +371,7 @@ async fn work(device: &dyn Device, command: DeviceCommand) -> DeviceResult {
         DeviceCommand::On => device.on(deadline).await.map(|()| DeviceResult::Taken),
     };
     result.unwrap_or_else(|error| {
-        let why = explain(&error);
+        let why = chain(&error);
         if error.fault.is_refusal() { DeviceResult::Refused { why } } else { DeviceResult::Unanswered { why } }
     })
 }
@@ -385,20 +385,6 @@ fn sign(device: &dyn Device) -> OffSign {
         tiebreaker_fence::OffSign::Relay => OffSign::Relay,
         tiebreaker_fence::OffSign::Program => OffSign::Program,
     }
-}
-
-/// An error with its causes.
-pub(crate) fn explain(error: &DeviceError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

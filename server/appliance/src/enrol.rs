@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::device_config::Access;
-use crate::devices::explain;
 use crate::layout::Layout;
 use crate::recipe::Recipe;
 use crate::secrets::{KeyPlace, Vault};
+use tiebreaker_member::errors::chain;
 
 /// All that is asked of a new device has an answer by then.
 const TRIAL_WITHIN: Duration = Duration::from_secs(40);
@@ -146,7 +146,7 @@ impl Enrolment<'_> {
                                      shows, then give it with --certificate"
                                 )
                             }
-                            None => explain(&error),
+                            None => chain(&error),
                         },
                         Ok(_) => "it was let in under a certificate that nobody has".to_owned(),
                     });
@@ -194,7 +194,7 @@ impl Enrolment<'_> {
     }
 
     async fn words_for(&self, recipe: &Recipe, error: &DeviceError, until: Instant) -> String {
-        let words = explain(error);
+        let words = chain(error);
         if error.fault != Fault::Privilege {
             return words;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tiebreaker_fence::{AllOf, BoxFuture, Device, DeviceError, OffSign, PowerState, Proof};
+use tiebreaker_member::errors::chain;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::state::DeviceStatus;
 use tiebreaker_pipeline::time::Reading;
@@ -167,8 +168,8 @@ impl Recorded {
         let answer = ask.await;
         let (result, why) = match &answer {
             Ok(answer) => (word(answer), None),
-            Err(error) if error.fault.is_refusal() => ("refused", Some(crate::devices::explain(error))),
-            Err(error) => ("unanswered", Some(crate::devices::explain(error))),
+            Err(error) if error.fault.is_refusal() => ("refused", Some(chain(error))),
+            Err(error) => ("unanswered", Some(chain(error))),
         };
         let (cluster, node, device, command) = names();
         self.audit.record(Event::Answer { cluster, node, device, command, result: result.to_owned(), why });

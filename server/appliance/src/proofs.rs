@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tiebreaker_fence::{Device, Fault, PowerState, SystemGuid};
 use tiebreaker_member::core::{Reply, Request, Surroundings};
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::{MemberHandle, Tell};
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::MemberName;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::audit::Event;
-use crate::devices::{COMMAND_WITHIN, Devices, Key, Managed, explain};
+use crate::devices::{COMMAND_WITHIN, Devices, Key, Managed};
 use crate::level::{Level, Verdict};
 
 /// Between two proofs of a device that is in order, unless the configuration says otherwise.
@@ -235,7 +236,7 @@ async fn prove_unless_wanted(
 /// UUID or by a drill.
 async fn prove(device: &dyn Device, machine: Option<&str>, drilled: Drilled) -> Result<(), Unproven> {
     let proof = device.prove(Instant::now() + COMMAND_WITHIN).await.map_err(|error| Unproven {
-        why: explain(&error),
+        why: chain(&error),
         refused: matches!(error.fault, Fault::Credentials | Fault::Privilege),
     })?;
     if proof.state != PowerState::On {

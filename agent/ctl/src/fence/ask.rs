@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use tiebreaker_member::ask::{FenceAnswer, FenceAsk, FenceRequest};
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::join::{JoinGrant, JoinInfo};
 use tiebreaker_member::{
     Address, Client, Identity, JoinAsk, Keypair, LinkError, MemberName, Role, SystemClock, TimeFloor, Token,
@@ -48,7 +49,7 @@ impl Asking {
                 dir.display()
             ));
         }
-        let identity = Identity::load(dir).map_err(chain)?;
+        let identity = Identity::load(dir).map_err(|error| chain(&error))?;
         if identity.peer().role != Role::FenceClient {
             return Err(format!(
                 "the identity in {} is of a {}, not of a fence client",
@@ -75,7 +76,7 @@ impl Asking {
             match result {
                 Ok(FenceAnswer::Working { .. }) if enough => {}
                 Ok(answer) => return Ok(answer),
-                Err(error) if !enough || is_final(&error) => return Err(chain(error)),
+                Err(error) if !enough || is_final(&error) => return Err(chain(&error)),
                 Err(_) => {}
             }
             sleep(AGAIN).await;
@@ -106,11 +107,11 @@ impl Asking {
     }
 
     async fn renew(&self, client: &mut Client) -> Result<(), String> {
-        let csr = self.identity.csr().map_err(chain)?;
-        match exchange(client, FenceAsk::Renew { csr }, CONNECT_WITHIN).await.map_err(chain)? {
+        let csr = self.identity.csr().map_err(|error| chain(&error))?;
+        match exchange(client, FenceAsk::Renew { csr }, CONNECT_WITHIN).await.map_err(|error| chain(&error))? {
             FenceAnswer::Certificate { der } => {
-                let next = self.identity.renewed(&der).map_err(chain)?;
-                next.store(&self.options.identity).map_err(chain)
+                let next = self.identity.renewed(&der).map_err(|error| chain(&error))?;
+                next.store(&self.options.identity).map_err(|error| chain(&error))
             }
             FenceAnswer::Refused { why } | FenceAnswer::Failed { why } => Err(why),
             _ => Err("the appliance answers something else than was asked".into()),
@@ -161,9 +162,9 @@ pub async fn join(join: Join) -> Result<String, String> {
     let mut text = Zeroizing::new(token);
     if *text == "-" {
         text.clear();
-        std::io::stdin().lock().read_line(&mut text).map_err(chain)?;
+        std::io::stdin().lock().read_line(&mut text).map_err(|error| chain(&error))?;
     }
-    let token: Token = text.trim().parse().map_err(chain)?;
+    let token: Token = text.trim().parse().map_err(|error| chain(&error))?;
     if token.role != Role::FenceClient {
         return Err(format!(
             "this token is for the role {}: make one with `tiebreaker-server token create --cluster {} --kind fence-client`",
@@ -181,19 +182,19 @@ pub async fn join(join: Join) -> Result<String, String> {
         }
     };
     let name: MemberName = name.parse().map_err(|error| format!("{error}; give this node's name with --name"))?;
-    let key = Keypair::generate().map_err(chain)?;
+    let key = Keypair::generate().map_err(|error| chain(&error))?;
     let mut info = Vec::new();
     ciborium::into_writer(&JoinInfo::default(), &mut info).expect("writing to memory can't fail");
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let ask = JoinAsk { name, csr: key.csr().map_err(chain)?, clock, info };
+    let ask = JoinAsk { name, csr: key.csr().map_err(|error| chain(&error))?, clock, info };
     let addresses = [address];
-    let joined = join_at(&addresses, None, &token, ask, JOIN_WITHIN).await.map_err(chain)?;
+    let joined = join_at(&addresses, None, &token, ask, JOIN_WITHIN).await.map_err(|error| chain(&error))?;
     let grant: JoinGrant = decode(&joined.reply)?;
-    let identity = Identity::new(key, &grant.certificate, joined.ca).map_err(chain)?;
+    let identity = Identity::new(key, &grant.certificate, joined.ca).map_err(|error| chain(&error))?;
     make_private(&dir)?;
     // The address goes first: where the identity is, the rest is there too.
     store_addresses(&dir, &addresses).map_err(|failure| failure.to_string())?;
-    identity.store(&dir).map_err(chain)?;
+    identity.store(&dir).map_err(|error| chain(&error))?;
     let said = format!("This node is {}; its identity is in {}.", identity.peer(), dir.display());
     // Its machine's UUID, by which its BMC is known, is told at once.
     let options = Options {
@@ -211,18 +212,4 @@ fn make_private(dir: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| format!("creating {}: {error}", dir.display()))
-}
-
-/// An error with its causes.
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, chan
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tiebreaker_member::errors::chain;
 use tracing::{error, info, warn};
 
 use crate::desk::unix_ms;
@@ -188,17 +189,12 @@ impl Book {
     }
 
     fn fails(&mut self, problem: &AuditError) {
-        let why = explain(problem);
+        let why = chain(problem);
         if !std::mem::replace(&mut self.failing, true) {
             error!("the audit log can't be written: {why}");
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
-}
-
-fn explain(problem: &AuditError) -> String {
-    let source = std::error::Error::source(problem).map(|source| format!(": {source}")).unwrap_or_default();
-    format!("{problem}{source}")
 }
 
 /// Opens the log for a daemon that begins.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tiebreaker_fence::{BoxFuture, OffSign, Overseer, PowerOffError, PowerState, Progress as Step, power_off};
+use tiebreaker_member::errors::chain;
 use tiebreaker_pipeline::name::MemberName;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -16,7 +17,7 @@ use super::docket::{Job, RESTORE_WITHIN, Stage};
 use super::right::Right;
 use super::shared::{LOOK_EVERY, Shared};
 use crate::audit::Event;
-use crate::devices::{COMMAND_WITHIN, Managed, explain};
+use crate::devices::{COMMAND_WITHIN, Managed};
 use crate::level::Level;
 
 /// Between two reads.
@@ -124,11 +125,11 @@ impl Fence<'_> {
                             "it still reads off".to_owned()
                         }
                         Err(error) => {
-                            self.told(managed, "on", "unanswered", Some(explain(&error)));
-                            explain(&error)
+                            self.told(managed, "on", "unanswered", Some(chain(&error)));
+                            chain(&error)
                         }
                     },
-                    Err(error) => explain(&error),
+                    Err(error) => chain(&error),
                 };
                 if Instant::now() + SPACING >= until {
                     let why = format!("{}/{} could not give the power back: {failed}", self.node, managed.name());
@@ -257,18 +258,4 @@ impl Overseer for Watch<'_> {
             self.was_on.store(true, Ordering::Relaxed);
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tiebreaker_fence::{Fault, PowerState};
+use tiebreaker_member::errors::chain;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::clerk::Note;
 use super::shared::Shared;
 use crate::audit::Event;
-use crate::devices::{COMMAND_WITHIN, Key, Managed, explain};
+use crate::devices::{COMMAND_WITHIN, Key, Managed};
 use crate::proofs::{Drilled, PROVE_AGAIN, belongs, pause_after_refusals};
 
 /// What the last proof of a device has shown.
@@ -92,7 +93,7 @@ async fn look(shared: &Shared, managed: &Managed) -> Health {
         Err(error) => {
             let refused = matches!(error.fault, Fault::Credentials | Fault::Privilege);
             let refusals = before.map_or(0, |before| before.refusals).saturating_add(1);
-            return Health { refusals: if refused { refusals } else { 0 }, ..fault(explain(&error)) };
+            return Health { refusals: if refused { refusals } else { 0 }, ..fault(chain(&error)) };
         }
     };
     let Some(book) = shared.book().await else { return fault("the daemon is stopping".into()) };

@@ -19,8 +19,8 @@ use super::docket::{Entry, Wish};
 use super::right::Right;
 use super::shared::{LOOK_EVERY, Shared};
 use crate::audit::Event;
-use crate::devices::explain;
 use crate::joins::SharedGate;
+use tiebreaker_member::errors::chain;
 
 /// A vote that isn't decided by then is a refusal: Corosync itself settles within half a minute.
 const RIGHT_WITHIN: Duration = Duration::from_secs(30);
@@ -389,7 +389,7 @@ async fn state(shared: &Shared, node: &MemberName) -> Result<PowerState, String>
     for level in shared.levels_of(node) {
         match level.device(&shared.audit).state(until).await {
             Ok(state) => return Ok(state),
-            Err(error) => last = format!("{node}/{}: {}", level.name(), explain(&error)),
+            Err(error) => last = format!("{node}/{}: {}", level.name(), chain(&error)),
         }
     }
     Err(last)

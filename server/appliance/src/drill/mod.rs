@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tiebreaker_fence::{PowerState, SystemGuid};
 use tiebreaker_member::ask::{DrillReport, DrillState, DrillTimes};
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
 use tiebreaker_pipeline::name::MemberName;
@@ -25,7 +26,7 @@ use tiebreaker_pipeline::state::{Arming, DeviceStatus, State};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::devices::{COMMAND_WITHIN, Devices, Managed, explain};
+use crate::devices::{COMMAND_WITHIN, Devices, Managed};
 use crate::level::Level;
 use play::Play;
 use records::Records;
@@ -195,7 +196,7 @@ impl Devices {
 async fn is_ready(state: &State, managed: &Managed) -> Result<()> {
     let name = managed.name();
     let proof = managed.device().prove(Instant::now() + COMMAND_WITHIN).await;
-    let proof = proof.map_err(|error| anyhow::anyhow!("{name} can't be worked: {}", explain(&error)))?;
+    let proof = proof.map_err(|error| anyhow::anyhow!("{name} can't be worked: {}", chain(&error)))?;
     if proof.state != PowerState::On {
         bail!("{name} reads off while its node is up: it is the device of another machine");
     }

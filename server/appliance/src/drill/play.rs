@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tiebreaker_fence::PowerState;
 use tiebreaker_member::ask::{DrillState, DrillTimes};
 use tiebreaker_member::core::{Reply, Request};
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::fence::{Evidence, Fence, FenceId, Progress};
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 use super::{Marks, Seen};
 use crate::audit::Event;
 use crate::desk::unix_ms;
-use crate::devices::{COMMAND_WITHIN, Devices, explain};
+use crate::devices::{COMMAND_WITHIN, Devices};
 use crate::level::Level;
 
 /// What the cluster is asked to record stands in its state by then.
@@ -271,7 +272,7 @@ impl Play {
         }
         ensure!(silent, "{node} is still heard {} s after {name} was told: it is not its device", self.dark.as_secs());
         let state = self.level.device(&self.devices.audit).state(Instant::now() + COMMAND_WITHIN).await;
-        let state = state.map_err(|error| anyhow::anyhow!("{name} can't be read any more: {}", explain(&error)))?;
+        let state = state.map_err(|error| anyhow::anyhow!("{name} can't be read any more: {}", chain(&error)))?;
         ensure!(state == PowerState::Off, "{name} reads on again, and nobody told it to");
         let Reply::Status(status) = self.member.ask(Request::Status).await else {
             bail!("nobody could be asked whether the lease of {node} has ended");

@@ -1,7 +1,6 @@
 //! The service's one task: owns the vote service and all sockets, hands events in and carries its actions out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use anyhow::{Context, Result};
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
 use tiebreaker_member::ask::QdeviceHappening;
+use tiebreaker_member::errors::chain;
 use tiebreaker_qnetd::{Action, ClientId, Event, PeerNames, Remembered, Saved, Server};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::consume_budget;
@@ -505,15 +505,4 @@ impl Engine {
             self.server.handle(now, Event::Sent { client, messages });
         }
     }
-}
-
-/// An error and what is behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut behind = error.source();
-    while let Some(error) = behind {
-        let _ = write!(text, ": {error}");
-        behind = error.source();
-    }
-    text
 }
