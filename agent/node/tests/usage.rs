@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::{PATIENCE, pid_in, reexec, signal, wait_until};
 use rustix::process::Signal;
-use tiebreaker_agent::operation::{Kind, OperationRequest, Operations, OperationsConfig, Outcome, op_exec};
+use tiebreaker_agent::operation::{
+    Kind, OperationError, OperationRequest, Operations, OperationsConfig, Outcome, op_exec,
+};
 use tiebreaker_agent::usage::Meter;
 use tiebreaker_member::clock;
 use tiebreaker_pipeline::name::ResourceName;
@@ -33,9 +35,18 @@ fn run(operations: &Operations, resource: &str, kind: Kind, script: &str) {
 }
 
 fn open(folder: &Path) -> Operations {
-    let mut config = OperationsConfig::new(folder.to_owned());
-    config.unit = reexec("unit_entry");
-    Operations::open(config).unwrap().0
+    let mut opened = None;
+    // What another test starts at this moment has a copy of the forerunner's lock until it becomes its program.
+    wait_until("the lock of the folder", || {
+        let mut config = OperationsConfig::new(folder.to_owned());
+        config.unit = reexec("unit_entry");
+        opened = match Operations::open(config) {
+            Err(OperationError::Busy { .. }) => None,
+            opened => Some(opened.unwrap().0),
+        };
+        opened.is_some()
+    });
+    opened.unwrap()
 }
 
 /// A workload that ends with the test.

@@ -503,7 +503,8 @@ impl Node {
                     Some(OperationKind::Stop)
                 }
                 (Seen::Stopped, _) => None,
-                (Seen::Running | Seen::Unknown(_), Wish::Down) | (Seen::Broken(_), Wish::Down | Wish::Up)
+                (Seen::Running | Seen::Unknown(_), Wish::Down)
+                | (Seen::Broken(_), Wish::Down | Wish::Up | Wish::Hold)
                     if now.reached_on_either(work.stop_at) && (may_act || !lease) =>
                 {
                     Some(OperationKind::Stop)
@@ -534,7 +535,7 @@ impl Node {
                     let target = match wish {
                         Wish::Send(to) if kind == OperationKind::Migrate => Some(to),
                         Wish::Up if kind == OperationKind::Receive => work.receives.take(),
-                        Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Receive => None,
+                        Wish::Send(_) | Wish::Up | Wish::Down | Wish::Leave | Wish::Hold | Wish::Receive => None,
                     };
                     Action::Begin { id, resource: name.clone(), kind, spec: work.spec.clone(), target }
                 }

@@ -97,9 +97,10 @@ impl State {
             | Phase::Free { .. }) => other,
         };
         // While it was stopped it was nobody's neighbour: rules and memory may be against its node by now.
-        let looks = starts && looked_at && matches!(phase, Phase::Placed { .. });
+        let looks = starts && looked_at && stays_with_an_owner(&phase);
         if let Some(resource) = self.resources.get_mut(&name) {
-            resource.held |= looks;
+            // On the way to another node being held means something else.
+            resource.held |= looks && !matches!(phase, Phase::Migrating { .. });
             resource.fresh = looks || (resource.fresh && requested == Requested::Started);
         }
         self.decide(&name, phase);
@@ -122,8 +123,9 @@ impl State {
         if let Some(resource) = self.resources.get_mut(name) {
             if !matches!(phase, Phase::Placed { .. }) {
                 resource.arriving = None;
-                resource.fresh = false;
             }
+            // Who has no node is looked at when it is given one.
+            resource.fresh &= stays_with_an_owner(&phase);
             resource.phase = phase;
             resource.generation = generation;
             resource.since = since;
@@ -302,7 +304,8 @@ impl State {
         };
         if resource.held {
             resource.held = false;
-            resource.fresh = false;
+            // The word that a live move may begin says nothing about a start where it ends.
+            resource.fresh &= !matches!(phase, Phase::Placed { .. });
         } else {
             resource.arriving = None;
         }
@@ -367,8 +370,9 @@ impl State {
         let counted = self.level >= Level::FAILED_MOVES_COUNT;
         let failed = failed_move(resource, &to, at).filter(|_| counted);
         if let Some(resource) = self.resources.get_mut(&name) {
-            resource.held = false;
-            resource.fresh = false;
+            // A live move ends where it ends, whatever has become of the room there; any other node was chosen now.
+            resource.fresh &= matches!(resource.phase, Phase::Migrating { .. });
+            resource.held = resource.fresh;
             resource.first = None;
             resource.moves_failed.clone_from(&failed);
             if resource.home.as_ref() == Some(&to) {
@@ -403,6 +407,9 @@ impl State {
         self.assign(at, name.clone(), generation, to, incarnation)?;
         if let Some(resource) = self.resources.get_mut(&name) {
             resource.arriving = Some(from);
+            // It runs there already: nothing is left to look at.
+            resource.held = false;
+            resource.fresh = false;
         }
         Ok(())
     }
@@ -459,7 +466,7 @@ impl State {
                 Phase::Error { why, .. } => Phase::Error { node: None, why: why.clone() },
                 Phase::Migrating { from, to, .. } => {
                     let other = if from == node { to } else { from };
-                    resource.held = false;
+                    resource.held = resource.fresh;
                     Phase::Placed { node: other.clone() }
                 }
                 Phase::Placed { .. } if freeze || idle => Phase::Placed { node: node.clone() },
@@ -478,6 +485,14 @@ impl State {
                 self.say(at, Decision::LockDropped { resource: name, node: node.clone(), reason });
             }
         }
+    }
+}
+
+/// True while the owner of a resource may still be the one where it starts, without another choice.
+const fn stays_with_an_owner(phase: &Phase) -> bool {
+    match phase {
+        Phase::Placed { .. } | Phase::Releasing { .. } | Phase::Migrating { .. } => true,
+        Phase::New | Phase::Free { .. } | Phase::Error { .. } | Phase::Ignored => false,
     }
 }
 

@@ -147,6 +147,10 @@ impl State {
             .filter_map(|(name, resource)| planned(&resource.phase).map(|node| (name.clone(), node)))
             .collect();
         for (name, node) in moves {
+            if let Some(resource) = self.resources.get_mut(&name) {
+                // It was sent away because it may not start there, or was stopped for a while on its way.
+                resource.held |= resource.fresh;
+            }
             self.decide(&name, Phase::Placed { node });
         }
     }

@@ -2,6 +2,7 @@ mod arming;
 mod leaving;
 mod moves;
 mod property;
+mod starts;
 
 use std::collections::BTreeSet;
 
@@ -749,45 +750,7 @@ fn failures_are_forgotten_after_the_time_that_is_set() {
     assert!(matches!(log.void(age(Some(90))), Void::BadSpec { why } if why.contains("older version")));
 }
 
-// Starts, and locks that end with a life.
-
-#[test]
-fn what_is_set_to_started_is_held_until_somebody_has_looked() {
-    let mut log = placed();
-    log.must(Log::set_web(Requested::Started));
-    assert!(!log.web().held, "it was to run already");
-    log.must(Log::set_web(Requested::Stopped));
-    assert!(!log.web().held);
-    log.must(Log::set_web(Requested::Started));
-    assert!(log.web().held && log.web().fresh);
-    log.must(Log::admit("a", 2, "boot-a1", 0));
-    log.must(Log::set_web(Requested::Started));
-    assert!(log.web().held && log.web().fresh, "nobody has looked yet, whatever its agent does");
-    log.must(log.go());
-    assert!(!log.web().held && !log.web().fresh);
-    for end in [Requested::Stopped, Requested::Disabled] {
-        log.must(Log::set_web(Requested::Stopped));
-        log.must(Log::set_web(Requested::Started));
-        log.must(Log::set_web(end));
-        assert!(!log.web().fresh, "it isn't to start any more");
-    }
-}
-
-#[test]
-fn row_34_a_start_is_held_and_a_dropped_lock_told_only_from_their_level_on() {
-    let told = |log: &Log| log.state.log.iter().any(|line| matches!(line.decision, Decision::LockDropped { .. }));
-    for (level, known) in [(Level::POWER_CAN_BE_HELD, false), (Level::STARTS_ARE_LOOKED_AT, true)] {
-        let mut log = placed();
-        log.state.level = level;
-        log.must(Log::set_web(Requested::Stopped));
-        log.must(Log::set_web(Requested::Started));
-        assert_eq!(log.web().held, known);
-        log.must(Command::SetLock { resource: web(), reason: Some("backup".into()) });
-        log.must(Log::fence("a", 1));
-        log.must(Log::fenced(1));
-        assert_eq!((log.web().locked.as_deref(), told(&log)), (None, known));
-    }
-}
+// Locks that end with a life.
 
 #[test]
 fn a_lock_that_ends_with_its_nodes_life_is_told_with_its_reason_and_once() {

@@ -39,6 +39,8 @@ pub(super) struct Round<'a> {
     unserved: Option<ResourceName>,
     /// Where the planner wants what has to be placed anew, where a number of failures to survive is set.
     planned: BTreeMap<ResourceName, MemberName>,
+    /// It isn't known yet of everything that waits for its start whether it runs.
+    starts_unseen: bool,
     plan: &'a mut Plan,
 }
 
@@ -60,6 +62,7 @@ impl<'a> Round<'a> {
             before: None,
             unserved: None,
             planned,
+            starts_unseen: view.has_starts_to_see(),
             plan,
         }
     }
@@ -638,6 +641,9 @@ impl<'a> Round<'a> {
     ) -> Why {
         if let Err(why) = self.may_choose() {
             return why;
+        }
+        if self.starts_unseen {
+            return Why::Deciding;
         }
         let command = self.view.sending(name, resource, best, why.clone());
         let failed = resource.moves_failed.as_ref().filter(|_| matches!(command, Command::Migrate { .. }));

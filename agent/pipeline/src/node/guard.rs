@@ -72,7 +72,7 @@ impl Node {
         let placed = || {
             state.resources.values().any(|resource| match Wish::of(resource, me) {
                 Wish::Up | Wish::Send(_) | Wish::Receive => true,
-                Wish::Down | Wish::Leave => false,
+                Wish::Down | Wish::Leave | Wish::Hold => false,
             })
         };
         // What comes here live comes whether or not this node may act at the moment.

@@ -393,6 +393,23 @@ fn what_is_broken_is_stopped_before_it_is_started() {
 }
 
 #[test]
+fn what_may_not_start_yet_and_is_broken_goes_down_and_what_runs_stays() {
+    for (found, stops) in [(Found::Broken { why: "half dead".into() }, true), (Found::Running, false)] {
+        let mut log = placed();
+        log.must(Log::set_web(Requested::Stopped));
+        log.must(Log::set_web(Requested::Started));
+        assert!(log.web().held);
+        let mut a = Machine::found(log, found);
+        if stops {
+            a.stopped(Found::Stopped);
+            a.keep();
+        }
+        assert_eq!((a.find(OperationKind::Stop), a.find(OperationKind::Start)), (None, None));
+        assert_eq!(a.observed() == Observed::Stopped, stops);
+    }
+}
+
+#[test]
 fn a_new_decision_forgets_old_failures() {
     let mut a = Machine::running(placed());
     for _ in 0..2 {

@@ -74,6 +74,8 @@ pub(super) enum Wish {
     Down,
     /// It is left as it is.
     Leave,
+    /// It may not start here yet: what runs stays, and what is broken goes down, or nobody would ever see it stopped.
+    Hold,
     /// It shall move live to that node.
     Send(MemberName),
     /// It comes here live, or may come: it is left as it is, but guarded.
@@ -86,7 +88,7 @@ impl Wish {
             Phase::New | Phase::Ignored => Self::Leave,
             Phase::Placed { node } if node == me && resource.locked.is_some() => Self::Leave,
             Phase::Placed { node } if node == me => match resource.requested {
-                Requested::Started if resource.held => Self::Leave,
+                Requested::Started if resource.held => Self::Hold,
                 Requested::Started => Self::Up,
                 Requested::Stopped | Requested::Disabled => Self::Down,
                 Requested::Ignored => Self::Leave,

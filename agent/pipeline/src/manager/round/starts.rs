@@ -9,7 +9,7 @@ use crate::name::{MemberName, ResourceName};
 use crate::placement::choose::{LeftOut, Preference, may_be_on};
 use crate::placement::picture::Seat;
 use crate::report::Observed;
-use crate::resource::{MoveReason, Requested, Resource};
+use crate::resource::{MoveReason, Phase, Requested, Resource};
 
 impl Round<'_> {
     /// What becomes of it before it is let start; `None` where it may start here in its turn.
@@ -43,7 +43,10 @@ impl Round<'_> {
         if let Err(why) = self.may_choose() {
             return Some(why);
         }
-        match may_be_on(&self.picture, &self.rules, name, node) {
+        let emptied = self.view.state.nodes.get(node).is_some_and(|state| state.maintenance);
+        let allowed =
+            if emptied { Err(LeftOut::TakesNothing) } else { may_be_on(&self.picture, &self.rules, name, node) };
+        match allowed {
             Ok(()) => {
                 self.seat(name, resource, Seat::On(node.clone()));
                 None
@@ -68,16 +71,43 @@ impl Round<'_> {
             return Why::NoNode { why: std::iter::once(format!("{node}: {against}")).chain(others).collect() };
         };
         self.given += 1;
-        self.release(name, resource, &to, MoveReason::Better { why: format!("it may not start on {node}: {against}") });
+        let why = if *against == LeftOut::TakesNothing {
+            MoveReason::Maintenance
+        } else {
+            MoveReason::Better { why: format!("it may not start on {node}: {against}") }
+        };
+        self.release(name, resource, &to, why);
         Why::Deciding
     }
 }
 
 impl View<'_> {
-    /// True for what somebody has set to started, and isn't found running.
+    /// True for what somebody has set to started, and is seen stopped. What only may be stopped keeps its room.
     pub(in crate::manager) fn is_about_to_start(&self, name: &ResourceName, resource: &Resource) -> bool {
-        let runs = |node| self.observed(name, resource, node).is_some_and(Observed::is_running);
-        let waits = resource.fresh && resource.held && resource.requested == Requested::Started;
-        waits && !resource.phase.owner().is_some_and(runs)
+        awaits_a_look(resource).is_some_and(|node| self.observed(name, resource, node) == Some(&Observed::Stopped))
+    }
+
+    /// True while it is about to be known whether something waits for its start where it is placed, or runs: until then
+    /// nothing that runs begins to follow it.
+    pub(in crate::manager) fn has_starts_to_see(&self) -> bool {
+        self.state.resources.iter().any(|(name, resource)| {
+            awaits_a_look(resource).is_some_and(|node| {
+                self.leases.is_heard(self.state, node, self.now) && self.observed(name, resource, node).is_none()
+            })
+        })
+    }
+}
+
+/// The node where somebody has set it to started without a look since.
+fn awaits_a_look(resource: &Resource) -> Option<&MemberName> {
+    match &resource.phase {
+        Phase::Placed { node } if resource.fresh && resource.requested == Requested::Started => Some(node),
+        Phase::Placed { .. }
+        | Phase::New
+        | Phase::Releasing { .. }
+        | Phase::Migrating { .. }
+        | Phase::Free { .. }
+        | Phase::Error { .. }
+        | Phase::Ignored => None,
     }
 }

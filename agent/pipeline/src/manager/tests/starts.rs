@@ -172,6 +172,57 @@ fn what_runs_already_is_not_moved_by_this() {
 }
 
 #[test]
+fn on_a_node_in_maintenance_it_is_placed_anew_and_comes_home_later() {
+    let mut lead = stopped();
+    lead.log.must(Command::SetMaintenance { node: member("a"), on: true });
+    lead.log.must(Command::Set(Setting::Moves { most: Some(1), force: false }));
+    // The one planned move that may be under way is.
+    put(&mut lead, "peer", "a", Requested::Started, 1);
+    let generation = lead.log.state.resources[&named("peer")].generation;
+    let why = MoveReason::Maintenance;
+    lead.log.must(Command::Release { resource: named("peer"), generation, to: Some(member("b")), why });
+    let commands = start(&mut lead, &["peer"]);
+    goes_to_b(&lead, &commands);
+    lead.log.must(commands[0].clone());
+    assert_eq!(lead.log.web().home, Some(member("a")));
+}
+
+#[test]
+fn on_a_node_in_maintenance_it_waits_where_no_other_may_have_it() {
+    let mut lead = stopped();
+    put(&mut lead, "there", "b", Requested::Started, 2);
+    lead.log.must(Command::SetMaintenance { node: member("a"), on: true });
+    assert_eq!(start(&mut lead, &["there"]), []);
+    let why = lead.why().to_string();
+    assert!(why.contains("a: it takes no resources now") && why.contains("b: "), "{why}");
+}
+
+#[test]
+fn what_may_run_keeps_its_room_until_it_is_seen_stopped() {
+    for seen in [Observed::Unknown { why: "no answer".into() }, Observed::Stopping, Observed::Starting] {
+        let mut lead = stopped();
+        lead.log.must(Log::set_web(Requested::Started));
+        lead.hear_that("a", seen);
+        assert_eq!(lead.view().picture().0.count_on(&member("a")), 1);
+        lead.hear_that("a", Observed::Stopped);
+        assert_eq!(lead.view().picture().0.count_on(&member("a")), 0);
+    }
+}
+
+#[test]
+fn nothing_follows_it_before_it_is_seen_whether_it_runs() {
+    let mut lead = stopped();
+    put(&mut lead, "peer", "b", Requested::Started, 1);
+    rule(&mut lead, RuleKind::Together, &["web", "peer"]);
+    hear(&mut lead, &["peer"]);
+    lead.log.must(Log::set_web(Requested::Started));
+    assert_eq!(lead.proposals(), [], "{:?}", lead.plan());
+    hear(&mut lead, &["peer"]);
+    let commands = lead.proposals();
+    goes_to_b(&lead, &commands);
+}
+
+#[test]
 fn after_a_boot_it_starts_where_it_had_its_room() {
     let mut lead = stopped();
     lead.log.must(Log::set_web(Requested::Started));
