@@ -253,7 +253,7 @@ fn index(reply: Reply) -> Result<u64, Failure> {
 fn failed(reply: Reply) -> Failure {
     match reply {
         Reply::Void { why } => Failure::refused(why),
-        Reply::Refused { why } => Failure::refused(anyhow!(why)),
+        Reply::Refused { why } | Reply::NotYet { why } => Failure::refused(anyhow!(why)),
         Reply::NoLeader { why } | Reply::NotHeard { why } => Failure::unreachable(anyhow!(why)),
         Reply::Done { .. }
         | Reply::Status(_)

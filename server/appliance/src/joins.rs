@@ -272,6 +272,7 @@ fn done(reply: Reply) -> Result<()> {
         | Reply::Log { .. }
         | Reply::Why { .. }
         | Reply::Journal { .. }
+        | Reply::NotYet { .. }
         | Reply::NotHeard { .. }
         | Reply::Drain(_)
         | Reply::State { .. }

@@ -127,23 +127,18 @@ impl Session<'_> {
             let forced_by = force.then(|| connection.by().to_owned());
             let Way { to, live, .. } = convoy.way.clone();
             let request = Request::Move { resource: name.clone(), to, live, forced_by };
-            let reply = connection.ask(request).await?;
-            let full = match reply {
-                Reply::Refused { .. } => is_full(&self.status(&mut connection).await?),
-                _ => false,
-            };
-            Ok::<_, Failure>((reply, full))
+            connection.ask(request).await
         };
         match asked.await {
-            Ok((Reply::Done { index }, _)) => convoy.has_begun(name, index),
+            Ok(Reply::Done { index }) => convoy.has_begun(name, index),
             // Others were faster, or something has just been decided: its turn comes again.
-            Ok((Reply::Refused { .. }, true) | (Reply::Void { why: Void::Outdated }, _)) => convoy.waits_again(name),
-            Ok((reply @ (Reply::Refused { .. } | Reply::Void { .. }), _)) => {
+            Ok(Reply::NotYet { .. } | Reply::Void { why: Void::Outdated }) => convoy.waits_again(name),
+            Ok(reply @ (Reply::Refused { .. } | Reply::Void { .. })) => {
                 let why = failed(reply).to_string();
                 self.say(&format!("{name}: {why}"));
                 convoy.ends(name, Outcome::Refused, Some(why));
             }
-            Ok((reply, _)) => {
+            Ok(reply) => {
                 convoy.waits_again(name);
                 return Err(failed(reply));
             }
@@ -158,10 +153,6 @@ impl Session<'_> {
 
 fn under_way(status: &Status) -> usize {
     status.resources.iter().filter(|resource| resource.phase.is_planned_move()).count()
-}
-
-fn is_full(status: &Status) -> bool {
-    under_way(status) >= status.settings.moves_at_once()
 }
 
 fn find<'a>(status: &'a Status, name: &ResourceName) -> Option<&'a ResourceStatus> {
@@ -246,6 +237,17 @@ impl Convoy {
                 Some((Phase::Placed { node }, _)) if *node != self.way.from => {
                     let why = format!("it is on {node} by now");
                     self.ends(&name, Outcome::Refused, Some(why));
+                }
+                Some((Phase::Error { why, .. }, _)) => {
+                    let why = why.clone();
+                    self.ends(&name, Outcome::Refused, Some(format!("it is in error: {why}")));
+                }
+                Some((Phase::Ignored, _)) => {
+                    self.ends(
+                        &name,
+                        Outcome::Refused,
+                        Some("the cluster has nothing to do with it any more".to_owned()),
+                    );
                 }
                 Some((Phase::Placed { .. }, _)) if asked.len() < room => asked.push(name),
                 Some(_) => self.waiting.push_back(name),
@@ -423,6 +425,24 @@ mod tests {
             [("d", Outcome::NotBegun), ("c", Outcome::Refused), ("b", Outcome::Failed), ("a", Outcome::Moved)]
         );
         assert!(!report.complete && report.text().starts_with("1 of 4 moved"), "{}", report.text());
+    }
+
+    #[test]
+    fn what_can_not_move_any_more_is_not_waited_for() {
+        for (phase, says) in [
+            (Phase::Error { node: Some(node("node1")), why: "it can't be stopped".into() }, "it can't be stopped"),
+            (Phase::Ignored, "nothing to do with it"),
+        ] {
+            let mut status = status(&["a", "b"]);
+            let mut convoy = begin(&status, &[], 1).unwrap();
+            assert_eq!(asked(&mut convoy, &status), ["a"]);
+            convoy.has_begun(&name("a"), 0);
+            set(&mut status, "a", there());
+            set(&mut status, "b", phase);
+            assert!(matches!(convoy.look(&status), Step::Done(Next::Over)));
+            let text = convoy.report().text();
+            assert!(text.contains("b: ") && text.contains(says), "{text}");
+        }
     }
 
     #[test]

@@ -309,6 +309,12 @@ pub enum Reply {
         /// Why, and the way out.
         why: String,
     },
+    /// Not done, because its turn has not come: what is in the way ends by itself. Known from
+    /// [`Level::STARTS_ARE_LOOKED_AT`](tiebreaker_pipeline::level::Level::STARTS_ARE_LOOKED_AT) on.
+    NotYet {
+        /// What is in the way.
+        why: String,
+    },
     /// Nobody leads, or the leader doesn't answer. A change may still be carried out.
     NoLeader {
         /// What is known.

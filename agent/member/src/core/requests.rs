@@ -4,6 +4,7 @@ use tiebreaker_consensus::{Consensus, Role as RaftRole};
 use tiebreaker_pipeline::command::{Command, ENTRY_VERSION, Entry, Void};
 use tiebreaker_pipeline::fence::Evidence;
 use tiebreaker_pipeline::fencer;
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::manager::{AskError, Plan, View, Why};
 use tiebreaker_pipeline::name::{MemberName, ResourceName};
 use tiebreaker_pipeline::node::Node;
@@ -290,8 +291,8 @@ impl Core {
     /// A move waits until what was decided before it has been applied: rules and memory are judged by that.
     fn ask_move(&mut self, moment: Moment, asker: Asker, asked: AskedMove) {
         if self.moves_asked.len() >= ASKED_MAX {
-            let why = "too many moves are waiting: try again".to_owned();
-            return self.tell(moment, asker, Reply::Refused { why });
+            let reply = self.not_yet("too many moves are waiting: try again".to_owned());
+            return self.tell(moment, asker, reply);
         }
         self.moves_asked.push_back((asker, asked, moment.now.after(MOVE_WITHIN)));
     }
@@ -311,15 +312,27 @@ impl Core {
             busy = true;
             match commands {
                 // Who asked doesn't wait any more.
-                Ok(_) if over => self.tell(moment, asker, Reply::Refused { why: NoMove::Deciding.to_string() }),
+                Ok(_) if over => {
+                    let reply = self.not_yet(NoMove::Deciding.to_string());
+                    self.tell(moment, asker, reply);
+                }
                 Ok(commands) => self.propose_unless_it_breaks(moment, asker, commands, asked.forced_by),
                 Err(no @ NoMove::LeadHasChanged) => self.tell(moment, asker, Reply::NoLeader { why: no.to_string() }),
+                Err(no) if no.ends_by_itself() => {
+                    let reply = self.not_yet(no.to_string());
+                    self.tell(moment, asker, reply);
+                }
                 Err(no @ (NoMove::Deciding | NoMove::Refused(_))) => {
                     self.tell(moment, asker, Reply::Refused { why: no.to_string() });
                 }
             }
         }
         busy
+    }
+
+    /// The answer to what may be asked again as it is. An older member, which may be the one to hand it on, can't read it.
+    fn not_yet(&self, why: String) -> Reply {
+        if self.state.level >= Level::STARTS_ARE_LOOKED_AT { Reply::NotYet { why } } else { Reply::Refused { why } }
     }
 
     /// The commands of a move whose turn has come.

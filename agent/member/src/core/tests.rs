@@ -898,7 +898,24 @@ fn a_move_that_is_asked_before_the_last_one_is_applied_is_judged_by_both() {
 }
 
 #[test]
-fn a_move_waits_for_its_turn_and_is_refused_when_that_doesnt_come() {
+fn row_34_that_a_move_may_be_asked_again_is_told_only_from_its_level_on() {
+    for (level, known) in [(Level::POWER_CAN_BE_HELD, false), (Level::STARTS_ARE_LOOKED_AT, true)] {
+        let mut net = Net::of_level(&["a", "b", "c"], level);
+        ["a", "b", "c", "pi"].iter().for_each(|member| net.start_knowing(member, level));
+        net.pass(10_000);
+        let (one, two) = (place(&mut net, "one", "a"), place(&mut net, "two", "a"));
+        let most = Setting::Moves { most: Some(1), force: false };
+        assert!(matches!(net.ask("pi", Request::Propose(Command::Set(most)), 1_000), Some(Reply::Done { .. })));
+        let to_c = |resource| Request::Move { resource, to: name("c"), live: false, forced_by: None };
+        assert!(matches!(net.ask("pi", to_c(one), 1_000), Some(Reply::Done { .. })));
+        let reply = net.ask("pi", to_c(two), 5_000);
+        assert_eq!(matches!(reply, Some(Reply::NotYet { .. })), known, "{reply:?}");
+        assert_eq!(matches!(reply, Some(Reply::Refused { .. })), !known, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_move_waits_for_its_turn_and_may_be_asked_again_when_that_doesnt_come() {
     let mut net = Net::up(&["a", "b", "c"]);
     let (one, two) = (place(&mut net, "one", "a"), place(&mut net, "two", "a"));
     let most = Setting::Moves { most: Some(1), force: false };
@@ -913,7 +930,7 @@ fn a_move_waits_for_its_turn_and_is_refused_when_that_doesnt_come() {
     net.asks_pi(to_c(&two));
     net.pass(5_000);
     let replies = std::mem::take(&mut net.replies);
-    let [(_, Reply::Refused { why })] = replies.as_slice() else { panic!("{replies:?}") };
+    let [(_, Reply::NotYet { why })] = replies.as_slice() else { panic!("{replies:?}") };
     assert!(why.contains("1 planned move(s) are under way, 1 may be at once"), "{why}");
     net.asks_pi(to_c(&two));
     net.pass(1_000);

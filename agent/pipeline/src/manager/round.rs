@@ -39,8 +39,8 @@ pub(super) struct Round<'a> {
     unserved: Option<ResourceName>,
     /// Where the planner wants what has to be placed anew, where a number of failures to survive is set.
     planned: BTreeMap<ResourceName, MemberName>,
-    /// It isn't known yet of everything that waits for its start whether it runs.
-    starts_unseen: bool,
+    /// What waits for its start, or runs: which of them is about to be known.
+    starts_unseen: BTreeSet<&'a ResourceName>,
     plan: &'a mut Plan,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Round<'a> {
             before: None,
             unserved: None,
             planned,
-            starts_unseen: view.has_starts_to_see(),
+            starts_unseen: view.starts_unseen(),
             plan,
         }
     }
@@ -425,9 +425,12 @@ impl<'a> Round<'a> {
             // Also before it runs: a start that is to be followed by a move is a start too many.
             let why = self.better(name, resource, node);
             let runs = *observed == Observed::Running;
+            let emptied = view.state.nodes.get(node).is_some_and(|state| state.maintenance);
             match why {
                 Why::Deciding => return why,
                 why if runs => return why,
+                // Its turn to leave comes soon: a start here would be one too many.
+                why @ Why::MoveWaits { .. } if resource.held && emptied && self.moves == 0 => return why,
                 _ => {}
             }
         }
@@ -642,7 +645,10 @@ impl<'a> Round<'a> {
         if let Err(why) = self.may_choose() {
             return why;
         }
-        if self.starts_unseen {
+        // It would follow what is on its way elsewhere, or isn't to start where it is.
+        if matches!(why, MoveReason::Better { .. })
+            && self.rules.bundle(name).into_iter().any(|peer| self.starts_unseen.contains(peer))
+        {
             return Why::Deciding;
         }
         let command = self.view.sending(name, resource, best, why.clone());

@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
         let (done, answer) = match reply {
             Reply::Done { .. } => (true, String::new()),
             Reply::Void { why } => (false, why.to_string()),
-            Reply::Refused { why } => (false, why.clone()),
+            Reply::Refused { why } | Reply::NotYet { why } => (false, why.clone()),
             Reply::NoLeader { .. } => return self.ask_later(wish),
             Reply::Status(_)
             | Reply::State { .. }

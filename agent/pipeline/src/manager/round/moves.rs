@@ -38,6 +38,10 @@ impl Round<'_> {
         if let Err(why) = self.may_choose() {
             return why;
         }
+        if resource.fresh {
+            // It was stopped for a while on its way: what was settled with it has been given to others since.
+            self.picture.change(name, |view| view.seat = Seat::Nowhere);
+        }
         let choice = match to {
             // What was settled when the move began holds if it still can.
             Some(to) => {

@@ -2,6 +2,8 @@
 //! whether rules and memory allow it there: where they don't, it is placed anew. Until then it counts nowhere, like what has
 //! no node yet: nothing that runs makes room for it or follows it.
 
+use std::collections::BTreeSet;
+
 use super::{Round, Why};
 use crate::command::Command;
 use crate::manager::View;
@@ -87,14 +89,17 @@ impl View<'_> {
         awaits_a_look(resource).is_some_and(|node| self.observed(name, resource, node) == Some(&Observed::Stopped))
     }
 
-    /// True while it is about to be known whether something waits for its start where it is placed, or runs: until then
-    /// nothing that runs begins to follow it.
-    pub(in crate::manager) fn has_starts_to_see(&self) -> bool {
-        self.state.resources.iter().any(|(name, resource)| {
-            awaits_a_look(resource).is_some_and(|node| {
-                self.leases.is_heard(self.state, node, self.now) && self.observed(name, resource, node).is_none()
-            })
-        })
+    /// What waits for its start, or runs: which of them is about to be known. Until then nothing that runs follows it.
+    pub(in crate::manager) fn starts_unseen(&self) -> BTreeSet<&ResourceName> {
+        let soon = |node: &MemberName| {
+            self.leases.is_heard(self.state, node, self.now)
+                && self.state.in_service(node)
+                && self.leases.diverged(node).is_none()
+        };
+        let unseen = |name, resource| {
+            awaits_a_look(resource).is_some_and(|node| soon(node) && self.observed(name, resource, node).is_none())
+        };
+        self.state.resources.iter().filter(|(name, resource)| unseen(name, resource)).map(|(name, _)| name).collect()
     }
 }
 

@@ -198,6 +198,36 @@ fn on_a_node_in_maintenance_it_waits_where_no_other_may_have_it() {
 }
 
 #[test]
+fn what_was_stopped_for_a_while_on_its_way_does_not_go_where_its_room_was_given_to_others() {
+    let mut lead = stopped();
+    lead.log.must(Log::set_web(Requested::Started));
+    lead.log.must(lead.log.go());
+    lead.log.must(lead.log.release(Some("b"), MoveReason::Asked));
+    lead.log.must(Log::set_web(Requested::Stopped));
+    put(&mut lead, "peer", "b", Requested::Started, 2);
+    let commands = start(&mut lead, &["peer"]);
+    assert_eq!(assigned_to(&commands), Some("a"), "{commands:?}");
+}
+
+#[test]
+fn frozen_on_a_node_in_maintenance_it_does_not_start_before_its_turn_to_leave() {
+    let mut lead = stopped();
+    lead.log.must(Log::set_web(Requested::Started));
+    lead.log.must(lead.log.go());
+    lead.log.must(Command::Set(Setting::Moves { most: Some(1), force: false }));
+    put(&mut lead, "peer", "a", Requested::Started, 1);
+    let generation = lead.log.state.resources[&named("peer")].generation;
+    let (to, why) = (Some(member("b")), MoveReason::Maintenance);
+    lead.log.must(Command::SetMaintenance { node: member("a"), on: true });
+    lead.log.must(Command::Release { resource: named("peer"), generation, to, why });
+    let Some(resource) = lead.log.state.resources.get_mut(&web()) else { panic!("web is there") };
+    resource.held = true;
+    hear(&mut lead, &["peer"]);
+    assert_eq!(lead.proposals(), []);
+    assert!(matches!(lead.why(), Why::MoveWaits { .. }), "{}", lead.why());
+}
+
+#[test]
 fn what_may_run_keeps_its_room_until_it_is_seen_stopped() {
     for seen in [Observed::Unknown { why: "no answer".into() }, Observed::Stopping, Observed::Starting] {
         let mut lead = stopped();
