@@ -16,11 +16,10 @@ pub(super) const CUT_WITHIN: Duration = Duration::from_secs(300);
 pub(super) const TRUSTED_WITHIN: Duration = Duration::from_secs(60);
 /// Power that isn't back by then is left as it is.
 pub(super) const RESTORE_WITHIN: Duration = Duration::from_secs(120);
-/// A result that nobody has heard is kept so long for who asks again.
-const HEARD_WITHIN: Duration = Duration::from_secs(60);
-/// Who was fenced has nobody fenced for so long: what it asked before its power went may still lie in a socket, and no machine
-/// boots its cluster in less.
-const MIRROR_HELD: Duration = Duration::from_secs(20);
+/// Whoever it was that gave a node its power back, no machine boots its cluster in less. For so long it is still off for its
+/// cluster, and a result that nobody has heard is that of the failure for which it is asked for; later it may be another one.
+/// For so long, too, what it asked before its power went may lie in a socket: who was fenced has nobody fenced.
+const BOOTS_IN: Duration = Duration::from_secs(20);
 
 /// All of a cluster's fences.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -133,7 +132,7 @@ impl Docket {
                 Some(Entry::Joined)
             }
             (Wish::Off { .. }, Stage::Restoring { off: Some(off) } | Stage::Over { off: Some(off), .. })
-                if !off.heard && is_within(off.at_ms, now_ms, HEARD_WITHIN) =>
+                if !off.heard && is_within(off.at_ms, now_ms, BOOTS_IN) =>
             {
                 Some(Entry::Known(off.how.clone()))
             }
@@ -187,7 +186,7 @@ impl Docket {
                 Stage::Cutting => return Some(format!("{by} is itself being fenced, for {}", own.by)),
                 Stage::Restoring { off } | Stage::Over { off, .. } => off.as_ref(),
             };
-            if off.is_some_and(|off| is_within(off.at_ms, now_ms, MIRROR_HELD)) {
+            if off.is_some_and(|off| is_within(off.at_ms, now_ms, BOOTS_IN)) {
                 return Some(format!("{by} was fenced a moment ago, for {}", own.by));
             }
         }

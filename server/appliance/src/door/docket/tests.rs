@@ -60,11 +60,27 @@ fn who_asks_again_joins_and_hears_a_result_that_nobody_has_heard() {
     assert_eq!(docket.join(4_000, &a, &b, OFF), Some(Entry::Known("bmc".into())));
     docket.over(5_000, &b, 1, "on again".into());
     assert_eq!(docket.join(6_000, &a, &b, OFF), Some(Entry::Known("bmc".into())), "nobody has heard it yet");
-    assert_eq!(docket.join(63_000, &a, &b, OFF), None, "too old to be about the same failure");
+    assert_eq!(docket.join(22_999, &a, &b, OFF), Some(Entry::Known("bmc".into())), "it can't have booted");
+    assert_eq!(docket.join(23_000, &a, &b, OFF), None, "too old to be about the same failure");
     docket.heard(&b);
     assert_eq!(docket.join(6_000, &a, &b, OFF), None, "the next is another fence");
     assert_eq!(docket.open(6_000, &a, names("a c"), &b, OFF), Entry::Opened);
     assert_eq!(docket.get(&b).unwrap().number, 2);
+}
+
+#[test]
+fn a_node_that_may_run_again_is_fenced_anew_though_nobody_has_heard_of_the_last_time() {
+    let (a, b) = (name("a"), name("b"));
+    for wish in [OFF, REBOOT] {
+        let mut docket = Docket::default();
+        assert_eq!(docket.open(1_000, &a, names("a"), &b, wish), Entry::Opened);
+        docket.off(1_000, &b, 1, "bmc".into());
+        // Its power is back, by us or by a hand at its button; it boots, joins, and fails once more.
+        docket.over(3_000, &b, 1, "on again".into());
+        assert_eq!(docket.join(51_000, &a, &b, wish), None, "{wish:?}: the vote is asked for");
+        assert_eq!(docket.open(51_000, &a, names("a"), &b, wish), Entry::Opened, "{wish:?}");
+        assert_eq!(docket.get(&b).unwrap().stage, Stage::Cutting);
+    }
 }
 
 #[test]
