@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::book::Book;
-use super::cut;
+use super::cut::{self, Turn};
 use super::docket::{Entry, Job, Stage, Wish};
 use super::shared::Shared;
 use crate::audit::Event;
@@ -56,6 +56,8 @@ pub(super) enum Note {
     },
     /// A node was seen off. The answer says whether its power shall come back.
     Off { node: MemberName, number: u64, how: String, answer: oneshot::Sender<bool> },
+    /// A node is about to be told "on". The answer says whether it may be.
+    TellsOn { node: MemberName, number: u64, answer: oneshot::Sender<bool> },
     /// A fence is over.
     Over { node: MemberName, number: u64, result: Progress },
     /// How far it is.
@@ -94,6 +96,8 @@ pub(super) struct Clerk {
     pub(super) progress: BTreeMap<MemberName, watch::Sender<Progress>>,
     /// They. They end with the clerk, and the next one goes on.
     pub(super) workers: JoinSet<()>,
+    /// How the last of them for each node is told that another fence has begun.
+    pub(super) turns: BTreeMap<MemberName, watch::Sender<bool>>,
 }
 
 impl Clerk {
@@ -123,9 +127,16 @@ impl Clerk {
             Note::Off { node, number, how, answer } => {
                 let then_on = self.book.docket.off(unix_ms(), &node, number, how.clone());
                 self.write();
-                self.tell(&node, Progress::Off(how));
+                if then_on.is_some() {
+                    self.tell(&node, Progress::Off(how));
+                }
                 // The worker waits for it.
                 let _ = answer.send(then_on == Some(true));
+            }
+            Note::TellsOn { node, number, answer } => {
+                let may = self.book.docket.tells_on(unix_ms(), &node, number);
+                // After a restart the fence goes on giving power: only what another fence waits for is lost with this process.
+                let _ = answer.send(may);
             }
             Note::Over { node, number, result } => {
                 let how = match &result {
@@ -134,6 +145,13 @@ impl Clerk {
                     }
                     Progress::Back { off, on: Ok(on) | Err(on) } => format!("{off}; {on}"),
                 };
+                match &result {
+                    Progress::Back { on: Ok(_), .. } | Progress::On(_) => self.book.docket.is_back(&node, number),
+                    Progress::Working(_)
+                    | Progress::Off(_)
+                    | Progress::Back { on: Err(_), .. }
+                    | Progress::Failed(_) => {}
+                }
                 self.book.docket.over(unix_ms(), &node, number, how);
                 self.write();
                 if self.book.docket.get(&node).is_some_and(|job| job.number == number) {
@@ -213,7 +231,12 @@ impl Clerk {
         match job.left(unix_ms(), self.shared.is_trusted()) {
             Some(left) => {
                 info!(cluster = %shared.name, %node, by = %job.by, fence = job.number, stage = ?job.stage, "a fence is worked at");
-                self.workers.spawn(cut::work(shared, node, job, left));
+                let (stop, stopped) = watch::channel(false);
+                let before = self.turns.insert(node.clone(), stop);
+                if let Some(before) = &before {
+                    before.send_replace(true);
+                }
+                self.workers.spawn(cut::work(shared, node, job, left, Turn { before, stopped }));
             }
             None => {
                 let result = Progress::Failed("its time was over when the appliance came back".into());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tiebreaker_fence::{BoxFuture, OffSign, Overseer, PowerOffError, PowerState, Progress as Step, power_off};
 use tiebreaker_member::errors::chain;
 use tiebreaker_pipeline::name::MemberName;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ use super::docket::{Job, RESTORE_WITHIN, Stage};
 use super::right::Right;
 use super::shared::{LOOK_EVERY, Shared};
 use crate::audit::Event;
+use crate::desk::unix_ms;
 use crate::devices::{COMMAND_WITHIN, Managed};
 use crate::level::Level;
 
@@ -27,10 +28,38 @@ const DEVICE_WITHIN: Duration = Duration::from_secs(20);
 /// Between two rounds of a node's plan.
 const AGAIN: Duration = Duration::from_secs(2);
 
+const ANOTHER: &str = "another fence of it has begun";
+
+/// One works at a node's power at a time.
+pub(super) struct Turn {
+    /// Who did so for the node's fence before. It ends by itself once it is told, but for a command that is under way: what
+    /// was sent can't be called back, and its answer is waited for.
+    pub(super) before: Option<watch::Sender<bool>>,
+    /// True once another fence of the node has begun.
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+impl Turn {
+    async fn begins(&self) {
+        if let Some(before) = &self.before {
+            before.closed().await;
+        }
+    }
+
+    /// Ends when another fence of the node has begun.
+    async fn is_over(&self) {
+        // Whoever could tell has gone with the daemon, which ends this task too.
+        if self.stopped.clone().wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Works at a fence to its end, for as long as there is time left.
-pub(super) async fn work(shared: Arc<Shared>, node: MemberName, job: Job, left: Duration) {
+pub(super) async fn work(shared: Arc<Shared>, node: MemberName, job: Job, left: Duration, turn: Turn) {
     let until = Instant::now() + left;
-    let fence = Fence { shared: &shared, node: &node, job: &job };
+    turn.begins().await;
+    let fence = Fence { shared: &shared, node: &node, job: &job, turn: &turn };
     match &job.stage {
         Stage::Cutting => match fence.cut(until).await {
             Ok(how) => {
@@ -64,6 +93,7 @@ struct Fence<'a> {
     shared: &'a Shared,
     node: &'a MemberName,
     job: &'a Job,
+    turn: &'a Turn,
 }
 
 impl Fence<'_> {
@@ -82,7 +112,15 @@ impl Fence<'_> {
                 let device = level.device(&self.shared.audit);
                 let watch = Watch::new(self, level, device.name());
                 level.want();
-                let result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                let mut result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                if result.is_ok()
+                    && let Some(soon) = self.job.comes_on_within(unix_ms())
+                {
+                    self.working("it was told \"on\" a moment ago, and may still come on".to_owned()).await;
+                    sleep(soon).await;
+                    let turn = until.min(Instant::now() + DEVICE_WITHIN);
+                    result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                }
                 match result {
                     Ok(_) => match watch.is_evidence(device.sign()).await {
                         Ok(how) => return Ok(how),
@@ -115,9 +153,17 @@ impl Fence<'_> {
             last = loop {
                 let within = until.min(Instant::now() + COMMAND_WITHIN);
                 let device = managed.device();
-                let failed = match device.state(within).await {
+                let read = tokio::select! {
+                    biased;
+                    () = self.turn.is_over() => return Err(ANOTHER.to_owned()),
+                    read = device.state(within) => read,
+                };
+                let failed = match read {
                     Ok(PowerState::On) => break format!("{} reads on", device.name()),
                     Ok(PowerState::Off) if told => "it still reads off".to_owned(),
+                    Ok(PowerState::Off) if !self.shared.may_tell_on(self.node, self.job.number).await => {
+                        return Err(ANOTHER.to_owned());
+                    }
                     Ok(PowerState::Off) => match device.on(within).await {
                         Ok(()) => {
                             told = true;
@@ -181,7 +227,7 @@ impl<'a> Watch<'a> {
     }
 
     async fn may(&self) -> bool {
-        let Fence { shared, node, job } = self.fence;
+        let Fence { shared, node, job, turn: _ } = self.fence;
         loop {
             let why = match shared.right_of_any(&job.partition, node).await {
                 Right::Granted { .. } => {
@@ -211,7 +257,7 @@ impl<'a> Watch<'a> {
     /// was seen by a drill to be this node's and read on before the command. Of several that have to confirm, one that reads on
     /// says nothing of the others: each has to be proven.
     async fn is_evidence(&self, sign: OffSign) -> Result<String, String> {
-        let Fence { shared, node, job } = self.fence;
+        let Fence { shared, node, job, turn: _ } = self.fence;
         let device = self.device;
         let book = shared.book().await;
         let proven = book.is_some_and(|book| self.level.parts().all(|managed| book.is_proven(managed.recipe())));
@@ -259,3 +305,6 @@ impl Overseer for Watch<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

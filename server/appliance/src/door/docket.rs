@@ -21,6 +21,9 @@ pub(super) const RESTORE_WITHIN: Duration = Duration::from_secs(120);
 /// For so long, too, what it asked before its power went may lie in a socket: who was fenced has nobody fenced.
 const BOOTS_IN: Duration = Duration::from_secs(20);
 
+/// A device that took "on" reads so by then, if it ever does. What reads off before may run a moment later.
+const ON_LANDS_WITHIN: Duration = Duration::from_secs(20);
+
 /// All of a cluster's fences.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,9 @@ pub(super) struct Job {
     pub(super) then_on: bool,
     /// How far it is.
     pub(super) stage: Stage,
+    /// When the node was last told "on", by this fence or the one before, and was not seen on since; milliseconds since 1970.
+    #[serde(default)]
+    told_on_ms: Option<u64>,
 }
 
 /// How far a fence is.
@@ -165,6 +171,7 @@ impl Docket {
             // Whoever is asked off again while its power comes back is cut anew: it may run already.
             Some(Stage::Restoring { .. } | Stage::Over { .. }) | None => {}
         }
+        let told_on_ms = self.jobs.get(node).and_then(|job| job.told_on_ms);
         self.last += 1;
         let (then_on, stage) = match wish {
             Wish::Off { then_on } => (then_on, Stage::Cutting),
@@ -174,7 +181,7 @@ impl Docket {
         if !partition.contains(by) {
             partition.push(by.clone());
         }
-        let job = Job { number: self.last, by: by.clone(), begun_ms: now_ms, partition, then_on, stage };
+        let job = Job { number: self.last, by: by.clone(), begun_ms: now_ms, partition, then_on, stage, told_on_ms };
         self.jobs.insert(node.clone(), job);
         Entry::Opened
     }
@@ -208,6 +215,21 @@ impl Docket {
             Stage::Over { off: Some(off), how, at_ms: now_ms }
         };
         Some(job.then_on)
+    }
+
+    /// The node is about to be told "on". Gives whether it may be: not once another fence of it has begun.
+    pub(super) fn tells_on(&mut self, now_ms: u64, node: &MemberName, number: u64) -> bool {
+        let restoring = |job: &&mut Job| matches!(job.stage, Stage::Restoring { .. });
+        let Some(job) = self.current(node, number).filter(restoring) else { return false };
+        job.told_on_ms = Some(now_ms);
+        true
+    }
+
+    /// It has its power: nothing that it was told waits to be carried out.
+    pub(super) fn is_back(&mut self, node: &MemberName, number: u64) {
+        if let Some(job) = self.current(node, number) {
+            job.told_on_ms = None;
+        }
     }
 
     /// A fence is over, well or not.
@@ -246,6 +268,12 @@ impl Job {
             Stage::Cutting | Stage::Restoring { .. } => true,
             Stage::Over { .. } => false,
         }
+    }
+
+    /// For how long the node may still come on by an earlier word of ours; `None`: it won't.
+    pub(super) fn comes_on_within(&self, now_ms: u64) -> Option<Duration> {
+        let gone = Duration::from_millis(now_ms.checked_sub(self.told_on_ms?)?);
+        ON_LANDS_WITHIN.checked_sub(gone).filter(|left| !left.is_zero())
     }
 
     /// How much of its time is left; `None`: nothing, or nobody knows, since the clock was set back.

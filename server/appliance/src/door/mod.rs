@@ -106,6 +106,7 @@ impl Opening<'_> {
             peers,
             progress: BTreeMap::new(),
             workers: JoinSet::new(),
+            turns: BTreeMap::new(),
         };
         let reception = Reception { shared: Arc::clone(&shared), gate: Arc::clone(gate), time: time.clone() };
         let mut tasks = JoinSet::new();

@@ -112,6 +112,13 @@ impl Shared {
         answered.await.ok()
     }
 
+    /// Whether a node may be told "on" by this fence. Only who asks right before the command knows.
+    pub(super) async fn may_tell_on(&self, node: &MemberName, number: u64) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.note(Note::TellsOn { node: node.clone(), number, answer }).await;
+        answered.await == Ok(true)
+    }
+
     /// A fence is over.
     pub(super) async fn over(&self, node: MemberName, number: u64, result: Progress) {
         self.note(Note::Over { node, number, result }).await;

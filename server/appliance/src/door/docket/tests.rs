@@ -107,6 +107,30 @@ fn power_is_given_only_where_it_is_not_being_cut() {
 }
 
 #[test]
+fn who_gives_power_back_may_not_once_another_fence_has_begun_which_waits_for_what_it_was_told() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, REBOOT), Entry::Opened);
+    assert!(!docket.tells_on(1_500, &b, 1), "it is being cut");
+    docket.off(2_000, &b, 1, "bmc".into());
+    assert!(docket.tells_on(30_000, &b, 1));
+    assert_eq!(docket.open(31_000, &a, names("a"), &b, OFF), Entry::Opened);
+    assert!(!docket.tells_on(31_001, &b, 1), "that fence is no more");
+    assert!(!docket.tells_on(31_001, &b, 2));
+    let job = docket.get(&b).unwrap();
+    assert_eq!(job.comes_on_within(31_000), Some(Duration::from_secs(19)));
+    assert_eq!(job.comes_on_within(50_000), None);
+    // What was seen on has carried out what it was told.
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, Wish::On), Entry::Opened);
+    assert!(docket.tells_on(1_500, &b, 1));
+    docket.is_back(&b, 1);
+    docket.over(2_000, &b, 1, "on".into());
+    assert_eq!(docket.open(3_000, &a, names("a"), &b, OFF), Entry::Opened);
+    assert_eq!(docket.get(&b).unwrap().comes_on_within(3_000), None);
+}
+
+#[test]
 fn a_fence_goes_on_after_a_restart_as_long_as_its_time_lasts() {
     let (a, b) = (name("a"), name("b"));
     let mut docket = Docket::default();

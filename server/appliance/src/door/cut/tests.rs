@@ -1,0 +1,186 @@
+//! The work at fences with devices of the test, in virtual time.
+
+use std::collections::BTreeMap;
+
+use tiebreaker_fence::{Device, DeviceError, Fault, Proof};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config::Config;
+use crate::devices::Devices;
+use crate::door::book::Book;
+use crate::door::docket::{Entry, Wish};
+
+/// What feeds a node, or its BMC.
+#[derive(Clone, Default)]
+struct Wire(Arc<Mutex<Wired>>);
+
+#[derive(Default)]
+struct Wired {
+    on: bool,
+    dead: bool,
+    /// It takes commands, and carries them out so much later.
+    slow: Duration,
+    then: Option<(Instant, bool)>,
+    told: Vec<PowerState>,
+}
+
+impl Wire {
+    fn with<T>(&self, look: impl FnOnce(&mut Wired) -> T) -> T {
+        let mut wired = self.0.lock().unwrap();
+        if let Some((_, on)) = wired.then.filter(|(at, _)| Instant::now() >= *at) {
+            (wired.on, wired.then) = (on, None);
+        }
+        look(&mut wired)
+    }
+
+    fn told(&self) -> Vec<PowerState> {
+        self.with(|wired| wired.told.clone())
+    }
+
+    fn answer<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        act: impl FnOnce(&mut Wired) -> T,
+    ) -> BoxFuture<'_, Result<T, DeviceError>> {
+        let answer = self.with(|wired| (!wired.dead).then(|| act(wired)));
+        Box::pin(async move {
+            if answer.is_none() {
+                tokio::time::sleep_until(deadline).await;
+            }
+            sleep(Duration::from_millis(10)).await;
+            answer.ok_or_else(|| DeviceError::new("a wire", Fault::Unreachable, "as the test wants"))
+        })
+    }
+
+    fn switch(&self, on: bool, deadline: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+        self.answer(deadline, move |wired| {
+            wired.told.push(if on { PowerState::On } else { PowerState::Off });
+            wired.then = Some((Instant::now() + wired.slow, on));
+        })
+    }
+}
+
+impl Device for Wire {
+    fn name(&self) -> &'static str {
+        "a wire"
+    }
+
+    fn sign(&self) -> OffSign {
+        OffSign::Bmc
+    }
+
+    fn state(&self, deadline: Instant) -> BoxFuture<'_, Result<PowerState, DeviceError>> {
+        self.answer(deadline, |wired| if wired.on { PowerState::On } else { PowerState::Off })
+    }
+
+    fn off(&self, deadline: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+        self.switch(false, deadline)
+    }
+
+    fn on(&self, deadline: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
+        self.switch(true, deadline)
+    }
+
+    fn prove(&self, _: Instant) -> BoxFuture<'_, Result<Proof, DeviceError>> {
+        unreachable!("nothing is proven here")
+    }
+}
+
+/// The trusted cluster of a and b, whose b has these devices, each on its level. All of them are proven.
+struct Bench {
+    shared: Arc<Shared>,
+    book: Arc<Mutex<Book>>,
+    ends: Arc<Mutex<Vec<Progress>>>,
+    _root: tempfile::TempDir,
+    _clerk: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    fn new(devices: &[(&str, u8, &Wire)]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut text =
+            "name = 'pi'\nlisten = ['[::]:1']\n[corosync.prod]\ntrusted = true\nnodes = { a = 1, b = 2 }\n".to_owned();
+        for (number, (name, level, _)) in devices.iter().enumerate() {
+            text += &format!(
+                "[[corosync.prod.devices]]\nnode = 'b'\nname = '{name}'\nkind = 'shelly'\naddress = '192.0.2.{}:80'\n\
+                 mac = 'A8032ABE54D{number}'\nno_password = true\ndrilled = true\nlevel = {level}\n",
+                number + 1
+            );
+        }
+        let name = "prod".parse().unwrap();
+        let settings = Config::parse(&text, root.path()).unwrap().corosync[&name].clone();
+        let (audit, _scribe) = crate::audit::Audit::start(root.path());
+        let kept = Devices::new(&name, &settings.devices, audit.clone(), root.path()).unwrap();
+        let mut book = Book::default();
+        for managed in kept.all() {
+            let (_, _, wire) = devices.iter().find(|(name, ..)| *name == managed.name()).unwrap();
+            book.prove(managed.recipe(), true);
+            kept.put(Managed::of(managed.recipe().clone(), Box::new((*wire).clone())));
+        }
+        let (notes, mut noted) = mpsc::channel(8);
+        let health = Mutex::new(BTreeMap::new());
+        let shared = Arc::new(Shared { name, settings, devices: kept, audit, votes: None, notes, health });
+        let (book, ends) = (Arc::new(Mutex::new(book)), Arc::<Mutex<Vec<_>>>::default());
+        let (kept, ended) = (Arc::clone(&book), Arc::clone(&ends));
+        // A clerk who writes nothing down.
+        let clerk = tokio::spawn(async move {
+            while let Some(note) = noted.recv().await {
+                let mut book = kept.lock().unwrap();
+                let docket = &mut book.docket;
+                match note {
+                    Note::Off { node, number, how, answer } => {
+                        let _ = answer.send(docket.off(unix_ms(), &node, number, how) == Some(true));
+                    }
+                    Note::TellsOn { node, number, answer } => {
+                        let _ = answer.send(docket.tells_on(unix_ms(), &node, number));
+                    }
+                    Note::Over { node, number, result } => {
+                        docket.over(unix_ms(), &node, number, String::new());
+                        ended.lock().unwrap().push(result);
+                    }
+                    Note::Look { answer } => drop(answer.send(book.clone())),
+                    _ => {}
+                }
+            }
+        });
+        Self { shared, book, ends, _root: root, _clerk: clerk }
+    }
+
+    /// Enters a wish of a, and gives the fence that begins.
+    fn open(&self, wish: Wish) -> Job {
+        let (a, b) = names();
+        let docket = &mut self.book.lock().unwrap().docket;
+        assert_eq!(docket.open(unix_ms(), &a, vec![a.clone()], &b, wish), Entry::Opened);
+        docket.get(&b).unwrap().clone()
+    }
+
+    /// Works at a fence to its end, and gives that.
+    async fn work(&self, job: Job, left: Duration) -> Option<Progress> {
+        let (_stop, stopped) = watch::channel(false);
+        work(Arc::clone(&self.shared), names().1, job, left, Turn { before: None, stopped }).await;
+        self.ends.lock().unwrap().pop()
+    }
+}
+
+fn names() -> (MemberName, MemberName) {
+    ("a".parse().unwrap(), "b".parse().unwrap())
+}
+
+const OFF: Wish = Wish::Off { then_on: false };
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_on_a_moment_ago_is_off_only_when_it_still_is_after_that() {
+    let bmc = Wire::default();
+    bmc.with(|wired| wired.slow = Duration::from_secs(5));
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(Wish::On);
+    assert!(bench.shared.may_tell_on(&names().1, job.number).await);
+    bmc.on(Instant::now() + MINUTE).await.unwrap();
+    let job = bench.open(OFF);
+    bench.work(job, MINUTE).await;
+    assert!(bench.book.lock().unwrap().docket.active().next().is_none(), "it was called off");
+    assert!(bmc.with(|wired| !wired.on && wired.then.is_none()), "and runs");
+    assert_eq!(bmc.told(), [PowerState::On, PowerState::Off]);
+}
