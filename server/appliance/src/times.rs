@@ -21,8 +21,8 @@ const REMEMBERED: usize = 8;
 const FACTOR: u32 = 3;
 /// It gets this at least: a machine that happens to be busy is no failure.
 const LEAST: Duration = Duration::from_secs(5);
-/// And this at most, also where a drill finds out how slow it is: BMCs were seen to take 70 s.
-const MOST: Duration = Duration::from_secs(120);
+/// And this at most: what wasn't carried out by then never is. Also where a drill finds out how slow it is: BMCs were seen to take 70 s.
+pub(crate) const MOST: Duration = Duration::from_secs(120);
 /// What one gets of which nothing is known. The fencer's own limit comes right after, and says less.
 pub(crate) const UNKNOWN: Duration = fencer::OFF_WITHIN.saturating_sub(Duration::from_secs(1));
 

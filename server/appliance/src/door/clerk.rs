@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::book::Book;
 use super::cut::{self, Turn};
-use super::docket::{Entry, Job, Stage, Wish};
+use super::docket::{Entry, Job, Stage, Told, Wish};
 use super::shared::Shared;
 use crate::audit::Event;
 use crate::desk::unix_ms;
@@ -54,8 +54,10 @@ pub(super) enum Note {
         /// No answer but its end where there is nothing to join.
         answer: oneshot::Sender<Ticket>,
     },
-    /// A node was seen off. The answer says whether its power shall come back.
-    Off { node: MemberName, number: u64, how: String, answer: oneshot::Sender<bool> },
+    /// A level of a node is about to be told "off". The answer says whether it may be.
+    TellsOff { node: MemberName, number: u64, level: String, answer: oneshot::Sender<bool> },
+    /// A node was seen off, by this level. The answer says whether its power shall come back.
+    Off { node: MemberName, number: u64, level: String, how: String, answer: oneshot::Sender<bool> },
     /// A node is about to be told "on". The answer says whether it may be.
     TellsOn { node: MemberName, number: u64, answer: oneshot::Sender<bool> },
     /// A fence is over.
@@ -124,7 +126,17 @@ impl Clerk {
                     let _ = answer.send(ticket);
                 }
             }
-            Note::Off { node, number, how, answer } => {
+            Note::TellsOff { node, number, level, answer } => {
+                let told = self.book.docket.tells_off(unix_ms(), &node, number, &level);
+                match told {
+                    // Whoever comes after this process has to know of it.
+                    Told::First => self.write(),
+                    Told::Again | Told::No => {}
+                }
+                let _ = answer.send(told != Told::No);
+            }
+            Note::Off { node, number, level, how, answer } => {
+                self.book.docket.landed(&node, number, &level);
                 let then_on = self.book.docket.off(unix_ms(), &node, number, how.clone());
                 self.write();
                 if then_on.is_some() {
@@ -248,6 +260,7 @@ impl Clerk {
     fn resume(&mut self) {
         let shared = Arc::clone(&self.shared);
         self.book.retain(|node| shared.settings.has(node));
+        self.book.docket.resume(unix_ms());
         let active: Vec<(MemberName, Job)> =
             self.book.docket.active().map(|(node, job)| (node.clone(), job.clone())).collect();
         for (node, job) in active {

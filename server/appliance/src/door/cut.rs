@@ -62,9 +62,11 @@ pub(super) async fn work(shared: Arc<Shared>, node: MemberName, job: Job, left: 
     let fence = Fence { shared: &shared, node: &node, job: &job, turn: &turn };
     match &job.stage {
         Stage::Cutting => match fence.cut(until).await {
-            Ok(how) => {
+            Ok((level, how)) => {
                 let (answer, answered) = oneshot::channel();
-                shared.note(Note::Off { node: node.clone(), number: job.number, how: how.clone(), answer }).await;
+                shared
+                    .note(Note::Off { node: node.clone(), number: job.number, level, how: how.clone(), answer })
+                    .await;
                 if answered.await == Ok(true) {
                     let on = fence.restore(Instant::now() + RESTORE_WITHIN).await;
                     shared.over(node.clone(), job.number, Progress::Back { off: how, on }).await;
@@ -102,8 +104,8 @@ impl Fence<'_> {
         self.shared.levels_of(self.node)
     }
 
-    /// Cuts the power. Gives how it is known that it is cut, or why it is not.
-    async fn cut(&self, until: Instant) -> Result<String, String> {
+    /// Cuts the power. Gives by which level and how it is known that it is cut, or why it is not.
+    async fn cut(&self, until: Instant) -> Result<(String, String), String> {
         let levels = self.levels();
         let mut last = format!("{} has no power device", self.node);
         while !levels.is_empty() {
@@ -123,7 +125,7 @@ impl Fence<'_> {
                 }
                 match result {
                     Ok(_) => match watch.is_evidence(device.sign()).await {
-                        Ok(how) => return Ok(how),
+                        Ok(how) => return Ok((level.name().to_owned(), how)),
                         Err(why) => last = why,
                     },
                     Err(PowerOffError::Withdrawn { .. }) => return Err(watch.withdrawn()),
@@ -230,10 +232,11 @@ impl<'a> Watch<'a> {
         let Fence { shared, node, job, turn: _ } = self.fence;
         loop {
             let why = match shared.right_of_any(&job.partition, node).await {
-                Right::Granted { .. } => {
+                Right::Granted { .. } if shared.may_tell_off(node, job.number, self.level.name()).await => {
                     self.told.store(true, Ordering::Relaxed);
                     return true;
                 }
+                Right::Granted { .. } => ANOTHER.to_owned(),
                 Right::Open { why } => {
                     self.fence.working(why).await;
                     sleep(LOOK_EVERY).await;

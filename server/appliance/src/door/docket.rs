@@ -21,6 +21,8 @@ pub(super) const RESTORE_WITHIN: Duration = Duration::from_secs(120);
 /// For so long, too, what it asked before its power went may lie in a socket: who was fenced has nobody fenced.
 const BOOTS_IN: Duration = Duration::from_secs(20);
 
+/// An "off" that a device has, or may have, taken is carried out by then, or never.
+const OFF_LANDS_WITHIN: Duration = crate::times::MOST;
 /// A device that took "on" reads so by then, if it ever does. What reads off before may run a moment later.
 const ON_LANDS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -50,6 +52,13 @@ pub(super) struct Job {
     pub(super) then_on: bool,
     /// How far it is.
     pub(super) stage: Stage,
+    /// The levels that were told "off" and may still carry it out, since they were not the ones that showed it, by this fence or
+    /// an earlier one; and when they were last told, milliseconds since 1970.
+    #[serde(default)]
+    told_off_ms: BTreeMap<String, u64>,
+    /// When the node was last seen off, by this fence or an earlier one, milliseconds since 1970.
+    #[serde(default)]
+    fenced_ms: Option<u64>,
     /// When the node was last told "on", by this fence or the one before, and was not seen on since; milliseconds since 1970.
     #[serde(default)]
     told_on_ms: Option<u64>,
@@ -99,6 +108,17 @@ pub(super) enum Wish {
     },
     /// Power on.
     On,
+}
+
+/// Whether a level may be told "off".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    /// It may be, and wasn't told yet.
+    First,
+    /// It may be, once more.
+    Again,
+    /// It may not.
+    No,
 }
 
 /// What becomes of who asks.
@@ -171,7 +191,6 @@ impl Docket {
             // Whoever is asked off again while its power comes back is cut anew: it may run already.
             Some(Stage::Restoring { .. } | Stage::Over { .. }) | None => {}
         }
-        let told_on_ms = self.jobs.get(node).and_then(|job| job.told_on_ms);
         self.last += 1;
         let (then_on, stage) = match wish {
             Wish::Off { then_on } => (then_on, Stage::Cutting),
@@ -181,7 +200,21 @@ impl Docket {
         if !partition.contains(by) {
             partition.push(by.clone());
         }
-        let job = Job { number: self.last, by: by.clone(), begun_ms: now_ms, partition, then_on, stage, told_on_ms };
+        // What an earlier fence did isn't over because another begins.
+        let former = self.jobs.remove(node);
+        let (told_on_ms, fenced_ms) = former.as_ref().map_or((None, None), |job| (job.told_on_ms, job.fenced_ms));
+        let told_off_ms = former.map_or_else(BTreeMap::new, |job| job.told_off_ms);
+        let job = Job {
+            number: self.last,
+            by: by.clone(),
+            begun_ms: now_ms,
+            partition,
+            then_on,
+            stage,
+            told_off_ms,
+            fenced_ms,
+            told_on_ms,
+        };
         self.jobs.insert(node.clone(), job);
         Entry::Opened
     }
@@ -189,12 +222,21 @@ impl Docket {
     /// The fence that keeps `by` from having `node` fenced.
     fn against(&self, now_ms: u64, by: &MemberName, node: &MemberName) -> Option<String> {
         if let Some(own) = self.jobs.get(by) {
-            let off = match &own.stage {
+            match own.stage {
                 Stage::Cutting => return Some(format!("{by} is itself being fenced, for {}", own.by)),
-                Stage::Restoring { off } | Stage::Over { off, .. } => off.as_ref(),
-            };
-            if off.is_some_and(|off| is_within(off.at_ms, now_ms, BOOTS_IN)) {
+                Stage::Restoring { .. } | Stage::Over { .. } => {}
+            }
+            if own.fenced_ms.is_some_and(|at_ms| is_within(at_ms, now_ms, BOOTS_IN)) {
                 return Some(format!("{by} was fenced a moment ago, for {}", own.by));
+            }
+            // Both would be off.
+            if let Some((level, _)) =
+                own.told_off_ms.iter().find(|(_, at_ms)| is_within(**at_ms, now_ms, OFF_LANDS_WITHIN))
+            {
+                return Some(format!(
+                    "{by}/{level} was told \"off\", and may do so up to {} s later: ask again then",
+                    OFF_LANDS_WITHIN.as_secs()
+                ));
             }
         }
         let behalf = self
@@ -208,6 +250,7 @@ impl Docket {
     /// A node was seen off. Gives the job's number, and whether its power shall come back; `None` if that fence is over.
     pub(super) fn off(&mut self, now_ms: u64, node: &MemberName, number: u64, how: String) -> Option<bool> {
         let job = self.current(node, number)?;
+        job.fenced_ms = Some(now_ms);
         let off = Off { at_ms: now_ms, how: how.clone(), heard: false };
         job.stage = if job.then_on {
             Stage::Restoring { off: Some(off) }
@@ -215,6 +258,31 @@ impl Docket {
             Stage::Over { off: Some(off), how, at_ms: now_ms }
         };
         Some(job.then_on)
+    }
+
+    /// A level of the node is about to be told "off". Gives whether it may be; not once the fence is over.
+    pub(super) fn tells_off(&mut self, now_ms: u64, node: &MemberName, number: u64, level: &str) -> Told {
+        let cutting = |job: &&mut Job| matches!(job.stage, Stage::Cutting);
+        let Some(job) = self.current(node, number).filter(cutting) else { return Told::No };
+        match job.told_off_ms.insert(level.to_owned(), now_ms) {
+            Some(_) => Told::Again,
+            None => Told::First,
+        }
+    }
+
+    /// A level has carried out what it was told.
+    pub(super) fn landed(&mut self, node: &MemberName, number: u64, level: &str) {
+        if let Some(job) = self.current(node, number) {
+            job.told_off_ms.remove(level);
+        }
+    }
+
+    /// What a former process has written down is taken up. When it told a level "off" for the last time, only the first time
+    /// of which is written down, is not known: up to now.
+    pub(super) fn resume(&mut self, now_ms: u64) {
+        for job in self.jobs.values_mut().filter(|job| matches!(job.stage, Stage::Cutting)) {
+            job.told_off_ms.values_mut().for_each(|at_ms| *at_ms = now_ms);
+        }
     }
 
     /// The node is about to be told "on". Gives whether it may be: not once another fence of it has begun.

@@ -112,6 +112,13 @@ impl Shared {
         answered.await.ok()
     }
 
+    /// Whether a level of a node may be told "off" by this fence. Only who asks right before the command knows.
+    pub(super) async fn may_tell_off(&self, node: &MemberName, number: u64, level: &str) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.note(Note::TellsOff { node: node.clone(), number, level: level.to_owned(), answer }).await;
+        answered.await == Ok(true)
+    }
+
     /// Whether a node may be told "on" by this fence. Only who asks right before the command knows.
     pub(super) async fn may_tell_on(&self, node: &MemberName, number: u64) -> bool {
         let (answer, answered) = oneshot::channel();

@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::door::book::Book;
-use crate::door::docket::{Entry, Wish};
+use crate::door::docket::{Entry, Told, Wish};
 
 /// What feeds a node, or its BMC.
 #[derive(Clone, Default)]
@@ -129,7 +129,11 @@ impl Bench {
                 let mut book = kept.lock().unwrap();
                 let docket = &mut book.docket;
                 match note {
-                    Note::Off { node, number, how, answer } => {
+                    Note::TellsOff { node, number, level, answer } => {
+                        let _ = answer.send(docket.tells_off(unix_ms(), &node, number, &level) != Told::No);
+                    }
+                    Note::Off { node, number, level, how, answer } => {
+                        docket.landed(&node, number, &level);
                         let _ = answer.send(docket.off(unix_ms(), &node, number, how) == Some(true));
                     }
                     Note::TellsOn { node, number, answer } => {
@@ -183,4 +187,18 @@ async fn what_was_told_on_a_moment_ago_is_off_only_when_it_still_is_after_that()
     assert!(bench.book.lock().unwrap().docket.active().next().is_none(), "it was called off");
     assert!(bmc.with(|wired| !wired.on && wired.then.is_none()), "and runs");
     assert_eq!(bmc.told(), [PowerState::On, PowerState::Off]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_levels_were_told_is_remembered() {
+    // It takes the command, and the fence's time is over first.
+    let bmc = Wire::default();
+    bmc.with(|wired| (wired.on, wired.slow) = (true, Duration::from_secs(70)));
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(OFF);
+    let end = bench.work(job, MINUTE).await;
+    assert!(matches!(end, Some(Progress::Failed(_))), "{end:?}");
+    let (a, b) = names();
+    let mirror = bench.book.lock().unwrap().docket.open(unix_ms(), &b, vec![b.clone()], &a, OFF);
+    assert!(matches!(mirror, Entry::Refused(_)), "{mirror:?}");
 }

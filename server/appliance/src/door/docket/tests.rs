@@ -107,6 +107,64 @@ fn power_is_given_only_where_it_is_not_being_cut() {
 }
 
 #[test]
+fn whose_off_can_still_land_has_nobody_fenced_though_its_fence_has_failed() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    assert_eq!(docket.tells_off(2_000, &b, 1, "bmc"), Told::First);
+    assert_eq!(docket.tells_off(9_000, &b, 1, "bmc"), Told::Again);
+    docket.over(61_000, &b, 1, "its time is over".into());
+    assert_eq!(docket.tells_off(61_000, &b, 1, "bmc"), Told::No);
+    let why = refusal(docket.open(62_000, &b, names("b"), &a, OFF));
+    assert!(why.contains("b/bmc was told \"off\", and may"), "{why}");
+    // Another fence makes it forget nothing, nor does a restart.
+    assert_eq!(docket.open(63_000, &a, names("a"), &b, Wish::On), Entry::Opened);
+    docket.over(64_000, &b, 2, "on".into());
+    let mut docket: Docket = serde_json::from_str(&serde_json::to_string(&docket).unwrap()).unwrap();
+    docket.resume(65_000);
+    refusal(docket.open(128_999, &b, names("b"), &a, OFF));
+    assert_eq!(docket.open(129_000, &b, names("b"), &a, OFF), Entry::Opened, "it would have landed");
+}
+
+#[test]
+fn what_showed_the_node_off_has_landed_and_what_another_level_was_told_has_not() {
+    let (a, b) = (name("a"), name("b"));
+    for others in [false, true] {
+        let mut docket = Docket::default();
+        assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+        if others {
+            docket.tells_off(1_000, &b, 1, "bmc");
+        }
+        docket.tells_off(2_000, &b, 1, "plug");
+        docket.landed(&b, 1, "plug");
+        docket.off(3_000, &b, 1, "plug".into());
+        let entry = docket.open(23_000, &b, names("b"), &a, OFF);
+        assert_eq!(matches!(entry, Entry::Refused(_)), others, "{entry:?}");
+    }
+}
+
+#[test]
+fn when_a_former_process_told_off_last_is_not_known() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    docket.tells_off(2_000, &b, 1, "bmc");
+    docket.resume(50_000);
+    docket.over(61_000, &b, 1, "failed".into());
+    refusal(docket.open(169_999, &b, names("b"), &a, OFF));
+}
+
+#[test]
+fn power_that_is_given_makes_nobody_forget_who_was_fenced_a_moment_ago() {
+    let (a, b) = (name("a"), name("b"));
+    let mut docket = Docket::default();
+    assert_eq!(docket.open(1_000, &a, names("a"), &b, OFF), Entry::Opened);
+    docket.off(2_000, &b, 1, "bmc".into());
+    assert_eq!(docket.open(3_000, &a, names("a"), &b, Wish::On), Entry::Opened);
+    assert!(refusal(docket.open(4_000, &b, names("b"), &a, OFF)).contains("a moment ago"));
+}
+
+#[test]
 fn who_gives_power_back_may_not_once_another_fence_has_begun_which_waits_for_what_it_was_told() {
     let (a, b) = (name("a"), name("b"));
     let mut docket = Docket::default();
