@@ -144,50 +144,65 @@ impl Fence<'_> {
         Err(last)
     }
 
-    /// Gives power by all of the node's devices, that of a supply before that of what it feeds. Gives how it is known, or why
-    /// it can't be.
+    /// Gives power by all of the node's devices, in the reverse of the order in which they cut: that of a supply before that of
+    /// what it feeds. Of a level that needs several to be off each has to be on again. One that can't be reached keeps no other
+    /// from its turn, and has its own again in the next round: a BMC may answer once its supply has power. Gives how it is
+    /// known, or why it can't be.
     async fn restore(&self, until: Instant) -> Result<String, String> {
-        let mut last = format!("{} has no power device", self.node);
         let levels = self.levels();
-        let devices: Vec<&Arc<Managed>> = levels.iter().flat_map(Level::parts).collect();
-        for managed in devices.iter().rev() {
-            let mut told = false;
-            last = loop {
-                let within = until.min(Instant::now() + COMMAND_WITHIN);
-                let device = managed.device();
-                let read = tokio::select! {
-                    biased;
-                    () = self.turn.is_over() => return Err(ANOTHER.to_owned()),
-                    read = device.state(within) => read,
-                };
-                let failed = match read {
-                    Ok(PowerState::On) => break format!("{} reads on", device.name()),
-                    Ok(PowerState::Off) if told => "it still reads off".to_owned(),
-                    Ok(PowerState::Off) if !self.shared.may_tell_on(self.node, self.job.number).await => {
-                        return Err(ANOTHER.to_owned());
+        let mut left: Vec<(&Arc<Managed>, bool)> =
+            levels.iter().flat_map(Level::parts).map(|managed| (managed, false)).collect();
+        left.reverse();
+        let mut on = Err(format!("{} has no power device", self.node));
+        while !left.is_empty() {
+            let mut failures = Vec::new();
+            let mut again = Vec::new();
+            for (managed, told) in left {
+                match self.give(managed, told, until).await {
+                    Given::On(how) => on = Ok(how),
+                    Given::NotYet { told, why } => {
+                        failures.push(format!("{}/{} could not give the power back: {why}", self.node, managed.name()));
+                        again.push((managed, told));
                     }
-                    Ok(PowerState::Off) => match device.on(within).await {
-                        Ok(()) => {
-                            told = true;
-                            self.told(managed, "on", "taken", None);
-                            "it still reads off".to_owned()
-                        }
-                        Err(error) => {
-                            self.told(managed, "on", "unanswered", Some(chain(&error)));
-                            chain(&error)
-                        }
-                    },
-                    Err(error) => chain(&error),
-                };
-                if Instant::now() + SPACING >= until {
-                    let why = format!("{}/{} could not give the power back: {failed}", self.node, managed.name());
-                    warn!(cluster = %self.shared.name, "{why}");
-                    return Err(why);
+                    Given::Another => return Err(ANOTHER.to_owned()),
                 }
-                sleep(SPACING).await;
-            };
+            }
+            left = again;
+            if !left.is_empty() && Instant::now() + SPACING >= until {
+                let why = failures.join("; ");
+                warn!(cluster = %self.shared.name, "{why}");
+                return Err(why);
+            }
+            sleep(SPACING).await;
         }
-        if devices.is_empty() { Err(last) } else { Ok(last) }
+        on
+    }
+
+    /// One look at a device, and the command where it is needed and wasn't taken yet.
+    async fn give(&self, managed: &Managed, told: bool, until: Instant) -> Given {
+        let within = until.min(Instant::now() + COMMAND_WITHIN);
+        let device = managed.device();
+        let read = tokio::select! {
+            biased;
+            () = self.turn.is_over() => return Given::Another,
+            read = device.state(within) => read,
+        };
+        match read {
+            Ok(PowerState::On) => Given::On(format!("{} reads on", device.name())),
+            Ok(PowerState::Off) if told => Given::NotYet { told, why: "it still reads off".to_owned() },
+            Ok(PowerState::Off) if !self.shared.may_tell_on(self.node, self.job.number).await => Given::Another,
+            Ok(PowerState::Off) => match device.on(within).await {
+                Ok(()) => {
+                    self.told(managed, "on", "taken", None);
+                    Given::NotYet { told: true, why: "it still reads off".to_owned() }
+                }
+                Err(error) => {
+                    self.told(managed, "on", "unanswered", Some(chain(&error)));
+                    Given::NotYet { told, why: chain(&error) }
+                }
+            },
+            Err(error) => Given::NotYet { told, why: chain(&error) },
+        }
     }
 
     async fn working(&self, what: String) {
@@ -208,6 +223,21 @@ impl Fence<'_> {
             why,
         });
     }
+}
+
+/// How far a device is that gives power back.
+enum Given {
+    /// It reads on: so.
+    On(String),
+    /// It doesn't, or nobody knows.
+    NotYet {
+        /// Whether it has taken the command.
+        told: bool,
+        /// Why.
+        why: String,
+    },
+    /// Another fence of the node has begun.
+    Another,
 }
 
 /// Looks at the vote before each command, and notes how it goes.

@@ -202,3 +202,37 @@ async fn what_failed_levels_were_told_is_remembered() {
     let mirror = bench.book.lock().unwrap().docket.open(unix_ms(), &b, vec![b.clone()], &a, OFF);
     assert!(matches!(mirror, Entry::Refused(_)), "{mirror:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_dead_keeps_no_other_from_giving_power() {
+    // Two outlets are the first level, the BMC behind them the next; its own is dead.
+    let wires: [Wire; 4] = Default::default();
+    let [left, right, bmc, spare] = &wires;
+    spare.with(|wired| wired.dead = true);
+    let bench = Bench::new(&[("left", 1, left), ("right", 1, right), ("bmc", 2, bmc), ("spare", 3, spare)]);
+    let job = bench.open(Wish::On);
+    let end = bench.work(job, MINUTE).await;
+    let Some(Progress::Failed(why)) = end else { panic!("{end:?}") };
+    assert!(why.starts_with("b/spare could not give the power back") && !why.contains("bmc"), "{why}");
+    for wire in [left, right, bmc] {
+        assert_eq!(wire.told(), [PowerState::On]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fed_by_another_answers_once_that_has_power() {
+    let (outlet, bmc) = (Wire::default(), Wire::default());
+    bmc.with(|wired| wired.dead = true);
+    // The outlet is cut first here, and so the last to give power.
+    let bench = Bench::new(&[("outlet", 1, &outlet), ("bmc", 2, &bmc)]);
+    let job = bench.open(Wish::On);
+    let fed = async {
+        while outlet.told().is_empty() {
+            sleep(SPACING).await;
+        }
+        bmc.with(|wired| wired.dead = false);
+    };
+    let (end, ()) = tokio::join!(bench.work(job, MINUTE), fed);
+    assert!(matches!(end, Some(Progress::On(_))), "{end:?}");
+    assert_eq!((outlet.told(), bmc.told()), (vec![PowerState::On], vec![PowerState::On]));
+}
