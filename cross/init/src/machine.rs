@@ -318,6 +318,10 @@ impl Machine {
         };
         if let Err(error) = reboot(command) {
             say(format_args!("the kernel refuses to go down: {error}"));
+            // It has no server any more, and shall not stay so.
+            if ending == Ending::PowerOff && self.line.watchdog {
+                self.dog = Dog::arm();
+            }
         }
         self.finished = false;
     }

@@ -12,6 +12,10 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 pub const PROOF_WITHIN: Duration = Duration::from_secs(20);
 /// From the order to stop to the end of the process.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// From the kill to the end of the process: one that waits for a dead card never ends.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
+/// From the process's orderly end to that of the machine, which the kernel may refuse.
+const DOWN_WITHIN: Duration = Duration::from_secs(10);
 /// A machine whose server has not worked for so long is started anew.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
@@ -52,8 +56,8 @@ enum State {
     Waiting { until: Duration },
     Running { since: Duration, proof: Option<Duration> },
     Terminating { until: Duration, told: bool },
-    Killed,
-    Finished { told: bool },
+    Killed { until: Duration },
+    Finished { until: Duration, told: bool },
 }
 
 /// The supervisor of one process. Times count from one moment that doesn't matter.
@@ -78,8 +82,9 @@ impl Supervisor {
             (Event::Stop, State::Running { .. }) => {
                 self.state = State::Terminating { until: now + STOP_WITHIN, told: false };
             }
-            (Event::Stop, State::Waiting { .. }) | (Event::Ended, State::Terminating { .. } | State::Killed) => {
-                self.state = State::Finished { told: false };
+            (Event::Stop, State::Waiting { .. })
+            | (Event::Ended | Event::NotStarted, State::Terminating { .. } | State::Killed { .. }) => {
+                self.state = State::Finished { until: now + DOWN_WITHIN, told: false };
             }
             (Event::Ended | Event::NotStarted, State::Running { since, proof }) => {
                 if proof.is_some() && now.saturating_sub(since) >= RAN_WELL {
@@ -92,15 +97,12 @@ impl Supervisor {
                 self.state = State::Running { since, proof: Some(now) };
                 self.worked = now;
             }
-            (Event::NotStarted, State::Terminating { .. } | State::Killed) => {
-                self.state = State::Finished { told: false };
-            }
             (
                 Event::Ended | Event::NotStarted | Event::Up | Event::Proof,
                 State::Waiting { .. } | State::Finished { .. },
             )
-            | (Event::Stop, State::Terminating { .. } | State::Killed | State::Finished { .. })
-            | (Event::Up | Event::Proof, State::Terminating { .. } | State::Killed) => {}
+            | (Event::Stop, State::Terminating { .. } | State::Killed { .. } | State::Finished { .. })
+            | (Event::Up | Event::Proof, State::Terminating { .. } | State::Killed { .. }) => {}
         }
     }
 
@@ -116,18 +118,18 @@ impl Supervisor {
                 Some(Action::Terminate)
             }
             State::Terminating { until, told: true } if now >= until => {
-                self.state = State::Killed;
+                self.state = State::Killed { until: now + KILL_WITHIN };
                 Some(Action::Kill)
             }
-            State::Finished { told: false } => {
-                self.state = State::Finished { told: true };
+            State::Finished { until, told: false } => {
+                self.state = State::Finished { until, told: true };
                 Some(Action::Finished)
             }
             State::Waiting { .. }
             | State::Running { .. }
             | State::Terminating { .. }
-            | State::Killed
-            | State::Finished { told: true } => None,
+            | State::Killed { .. }
+            | State::Finished { told: true, .. } => None,
         }
     }
 
@@ -139,8 +141,7 @@ impl Supervisor {
             State::Running { proof: Some(proof), .. } => within(proof, PROOF_WITHIN),
             State::Running { since, proof: None } => within(since, UP_WITHIN) && within(self.worked, GIVE_UP_AFTER),
             State::Waiting { .. } => within(self.worked, GIVE_UP_AFTER),
-            State::Terminating { until, .. } => now <= until,
-            State::Killed | State::Finished { .. } => true,
+            State::Terminating { until, .. } | State::Killed { until } | State::Finished { until, .. } => now <= until,
         }
     }
 }
@@ -223,8 +224,22 @@ mod tests {
         supervisor.handle(s(21), Event::Ended);
         assert_eq!(supervisor.poll(s(21)), Some(Action::Finished));
         assert_eq!(supervisor.poll(s(22)), None, "it is not started again");
+        // The kernel may keep the machine up.
+        assert!(supervisor.deserves(s(31)));
+        assert!(!supervisor.deserves(s(32)), "its end was due");
         let mut waits = Supervisor::new(s(0));
         waits.handle(s(0), Event::Stop);
         assert_eq!(waits.poll(s(0)), Some(Action::Finished));
+    }
+
+    #[test]
+    fn a_server_that_can_not_be_killed_costs_the_machine_its_watchdog() {
+        let mut supervisor = running();
+        supervisor.handle(s(10), Event::Stop);
+        supervisor.poll(s(10));
+        assert_eq!(supervisor.poll(s(20)), Some(Action::Kill));
+        assert!(supervisor.deserves(s(30)));
+        supervisor.handle(s(31), Event::Proof);
+        assert!(!supervisor.deserves(s(31)), "10 s after the kill");
     }
 }
