@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tiebreaker_member::core::{Reply, Request};
 use tiebreaker_member::join::{JoinGrant, JoinInfo, JoinedMember};
 use tiebreaker_member::runtime::MemberHandle;
 use tiebreaker_member::{
-    Address, Ca, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Serial, Subject, TokenBook, TrustedTime,
-    request_key, signing_time, trusted_seconds,
+    Address, Ca, Identity, JoinRequest, LEAF_VALIDITY, PeerId, Role, Subject, TokenBook, TrustedTime, request_key,
+    signing_time, trusted_seconds,
 };
 use tiebreaker_pipeline::command::Command;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
@@ -129,20 +129,20 @@ impl Gate {
         cluster: &ClusterName,
         now: u64,
         request: JoinRequest,
-    ) -> Result<(Vec<u8>, String, Serial)> {
+    ) -> Result<(Vec<u8>, String)> {
         let key = request_key(&request.csr).context("the certificate request is not valid")?;
         let redeemed = self.tokens.lock().await.redeem(cluster, &request.secret, &request.name, &request.csr, now)?;
         if redeemed.role != Role::FenceClient {
             bail!("this token is for the role {}, not for a fence agent", redeemed.role);
         }
-        let (certificate, serial) =
+        let certificate =
             self.certify_fence_client(cluster, &request.name, &request.csr, signing_time(now, request.clock))?;
         let mut bytes = Vec::new();
         ciborium::into_writer(&JoinGrant { certificate, member: None }, &mut bytes)?;
-        Ok((bytes, key, serial))
+        Ok((bytes, key))
     }
 
-    /// Signs a certificate of the fence agent of a Corosync cluster's node. Gives it, DER, and its number.
+    /// Signs a certificate of the fence agent of a Corosync cluster's node. Gives it, DER.
     ///
     /// # Errors
     /// The request is bad, or the date unknown.
@@ -152,11 +152,9 @@ impl Gate {
         node: &MemberName,
         csr: &[u8],
         now: u64,
-    ) -> Result<(Vec<u8>, Serial)> {
+    ) -> Result<Vec<u8>> {
         let peer = PeerId { cluster: cluster.clone(), role: Role::FenceClient, name: node.clone() };
-        let certificate = self.ca.sign(csr, &Subject { peer, raft_id: None }, now, LEAF_VALIDITY)?.to_vec();
-        let read = self.ca.read_leaf(&certificate).map_err(|fault| anyhow!("the certificate is unusable: {fault}"))?;
-        Ok((certificate, read.serial))
+        Ok(self.ca.sign(csr, &Subject { peer, raft_id: None }, now, LEAF_VALIDITY)?.to_vec())
     }
 
     fn check_name(&self, member: &MemberHandle, request: &JoinRequest, key: &str) -> Result<()> {

@@ -16,7 +16,7 @@ use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::certificate::{CaCertificate, CertFault, PeerCert, p256_point};
+use super::certificate::{CaCertificate, CertFault, PeerCert, key_of, p256_point};
 use super::credentials::{Identity, pem_block, pem_key};
 use super::files::{FileError, read_private, replace_private};
 use super::key::{KeyError, Keypair};
@@ -268,8 +268,7 @@ pub fn request_key(csr: &[u8]) -> Result<String, CaError> {
     let Ok((_, request)) = X509CertificationRequest::from_der(csr) else {
         return Err(CaError::Request);
     };
-    let hash = ring::digest::digest(&ring::digest::SHA256, request.certification_request_info.subject_pki.raw);
-    Ok(hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(key_of(&request.certification_request_info.subject_pki))
 }
 
 fn public_key_of(csr: &[u8]) -> Result<SubjectPublicKeyInfo, CaError> {

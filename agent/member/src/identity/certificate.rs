@@ -121,6 +121,8 @@ pub struct PeerCert {
     pub subject: Subject,
     /// Its serial number.
     pub serial: Serial,
+    /// Its holder's key, as [`request_key`](super::request_key) tells it.
+    pub key: String,
     /// When it was made, seconds since 1970. Nobody is refused for it: clocks run behind more often than certificates
     /// come from the future.
     pub not_before: u64,
@@ -240,6 +242,12 @@ pub(super) fn p256_point<'a>(spki: &'a SubjectPublicKeyInfo<'_>) -> Result<&'a [
     Ok(&spki.subject_public_key.data)
 }
 
+/// By what a key is known: its SHA-256, in hex.
+pub(super) fn key_of(spki: &SubjectPublicKeyInfo<'_>) -> String {
+    let hash = digest::digest(&digest::SHA256, spki.raw);
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn verify_signed_by(cert: &X509Certificate<'_>, point: &[u8]) -> Result<(), CertFault> {
     if cert.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256
         || cert.tbs_certificate.signature.algorithm != OID_SIG_ECDSA_WITH_SHA256
@@ -271,6 +279,7 @@ fn read_signed(cert: &X509Certificate<'_>) -> Result<PeerCert, CertFault> {
     Ok(PeerCert {
         subject,
         serial: Serial(bytes),
+        key: key_of(cert.public_key()),
         not_before: u64::try_from(validity.not_before.timestamp()).unwrap_or(0),
         // A date before 1970 is long past: zero expires it.
         not_after: u64::try_from(validity.not_after.timestamp()).unwrap_or(0),

@@ -15,6 +15,8 @@ pub struct Roster {
     /// refused, and nothing more.
     left_behind: BTreeMap<(Role, MemberName), u64>,
     serials: BTreeSet<Serial>,
+    /// The roles of which only these are let in, by the keys that they enrolled with.
+    keys: BTreeMap<Role, BTreeMap<MemberName, String>>,
 }
 
 impl Roster {
@@ -37,6 +39,12 @@ impl Roster {
         self.serials.insert(serial);
     }
 
+    /// Lets in of this role only these, each with any certificate for its own key: whoever enrols anew has another key, and so
+    /// however many certificates it had before are worth nothing.
+    pub fn bind_keys(&mut self, role: Role, keys: BTreeMap<MemberName, String>) {
+        self.keys.insert(role, keys);
+    }
+
     /// Whether this certificate belongs to somebody who was removed or left behind.
     #[must_use]
     pub fn refuses(&self, cert: &PeerCert) -> bool {
@@ -46,13 +54,18 @@ impl Roster {
     /// Whether it belongs to somebody who was removed: then there is nothing to say to it.
     #[must_use]
     pub fn was_removed(&self, cert: &PeerCert) -> bool {
-        self.serials.contains(&cert.serial) || is_in(&self.removed, cert)
+        self.serials.contains(&cert.serial) || is_in(&self.removed, cert) || self.is_of_another_key(cert)
     }
 
     /// Whether it belongs to somebody whom a takeover left behind.
     #[must_use]
     pub fn was_left_behind(&self, cert: &PeerCert) -> bool {
         is_in(&self.left_behind, cert)
+    }
+
+    fn is_of_another_key(&self, cert: &PeerCert) -> bool {
+        let peer = &cert.subject.peer;
+        self.keys.get(&peer.role).is_some_and(|keys| keys.get(&peer.name) != Some(&cert.key))
     }
 }
 
@@ -71,6 +84,7 @@ mod tests {
         PeerCert {
             subject: Subject::from_uri(uri).unwrap(),
             serial: Serial::from_bytes([serial; 16]),
+            key: format!("key {serial}"),
             not_before: 0,
             not_after: 1,
         }
@@ -99,6 +113,16 @@ mod tests {
         assert!(!roster.refuses(&new), "it joined again");
         roster.remove(Role::Appliance, "pi".parse().unwrap(), Some(4));
         assert!(roster.was_removed(&new));
+    }
+
+    #[test]
+    fn a_role_can_be_bound_to_the_keys_that_its_holders_enrolled_with() {
+        let mut roster = Roster::default();
+        roster.bind_keys(Role::FenceClient, BTreeMap::from([("a".parse().unwrap(), "key 2".to_owned())]));
+        assert!(!roster.refuses(&cert("tiebreaker://c/fence-client/a", 2)));
+        assert!(roster.was_removed(&cert("tiebreaker://c/fence-client/a", 1)), "another key");
+        assert!(roster.was_removed(&cert("tiebreaker://c/fence-client/b", 2)), "it never enrolled");
+        assert!(!roster.refuses(&cert("tiebreaker://c/operator/a", 1)), "of another role");
     }
 
     #[test]

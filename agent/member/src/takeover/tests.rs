@@ -9,7 +9,7 @@ const NOW_MS: i64 = 1_800_000_000_000;
 
 fn cert(uri: &str) -> PeerCert {
     let subject = Subject::from_uri(uri).unwrap();
-    PeerCert { subject, serial: Serial::from_bytes([1; 16]), not_before: 0, not_after: 1 }
+    PeerCert { subject, serial: Serial::from_bytes([1; 16]), key: String::new(), not_before: 0, not_after: 1 }
 }
 
 fn entry(index: u64, command: Command) -> LogEntry {

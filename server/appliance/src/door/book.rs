@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tiebreaker_member::{EARLIEST_PLAUSIBLE, FileError, Roster, Serial, read_private, replace_private};
+use tiebreaker_member::{EARLIEST_PLAUSIBLE, FileError, Role, Roster, Serial, read_private, replace_private};
 use tiebreaker_pipeline::name::MemberName;
 
 use super::docket::Docket;
@@ -14,12 +14,6 @@ use crate::layout::unix_seconds;
 use crate::recipe::Recipe;
 
 const VERSION: u32 = 1;
-
-/// Certificates of one node that count at once: the one in use, and the next, whose delivery may have failed.
-const CERTIFICATES: usize = 4;
-
-/// Refused certificates that are remembered; each ends by itself within three months.
-const REFUSED: usize = 256;
 
 /// The file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -32,7 +26,8 @@ pub(super) struct Book {
     pub(super) docket: Docket,
     /// Who may ask, by node.
     clients: BTreeMap<MemberName, Client>,
-    /// Certificates of those who were enrolled anew.
+    /// Former versions refused certificates one by one. It is read, and written no more.
+    #[serde(default, skip_serializing)]
     refused: Vec<Serial>,
     /// The UUIDs of the nodes' machines, as they tell them.
     pub(super) machines: BTreeMap<MemberName, String>,
@@ -45,6 +40,8 @@ pub(super) struct Book {
 struct Client {
     /// Its key, as [`request_key`](tiebreaker_member::request_key) tells it.
     key: String,
+    /// Of former versions too.
+    #[serde(default, skip_serializing)]
     serials: Vec<Serial>,
 }
 
@@ -118,22 +115,9 @@ impl Book {
         self.newest_s
     }
 
-    /// A node has a certificate, and the ones that it had before count no more.
-    pub(super) fn enrolled(&mut self, node: MemberName, key: String, serial: Serial) {
-        if let Some(former) = self.clients.insert(node, Client { key, serials: vec![serial] }) {
-            self.refused.extend(former.serials);
-        }
-        let surplus = self.refused.len().saturating_sub(REFUSED);
-        self.refused.drain(..surplus);
-    }
-
-    /// A node has one more certificate for its key.
-    pub(super) fn renewed(&mut self, node: &MemberName, serial: Serial) {
-        if let Some(client) = self.clients.get_mut(node) {
-            client.serials.push(serial);
-            let surplus = client.serials.len().saturating_sub(CERTIFICATES);
-            client.serials.drain(..surplus);
-        }
+    /// A node has a certificate for this key, and those for the key that it had before count no more.
+    pub(super) fn enrolled(&mut self, node: MemberName, key: String) {
+        self.clients.insert(node, Client { key, serials: Vec::new() });
     }
 
     /// The key of a node that may ask.
@@ -141,11 +125,11 @@ impl Book {
         self.clients.get(node).map(|client| client.key.as_str())
     }
 
-    /// Whose certificates are refused: those of nodes that were enrolled anew, or aren't configured any more.
+    /// Whose certificates are taken: those of nodes that are configured, for the keys that they enrolled with.
     pub(super) fn roster(&self, is_node: impl Fn(&MemberName) -> bool) -> Roster {
+        let nodes = self.clients.iter().filter(|(node, _)| is_node(node));
         let mut roster = Roster::default();
-        let gone = self.clients.iter().filter(|(node, _)| !is_node(node)).flat_map(|(_, client)| &client.serials);
-        self.refused.iter().chain(gone).for_each(|serial| roster.remove_serial(*serial));
+        roster.bind_keys(Role::FenceClient, nodes.map(|(node, client)| (node.clone(), client.key.clone())).collect());
         roster
     }
 
@@ -189,13 +173,9 @@ mod tests {
 
     use super::*;
 
-    fn serial(byte: u8) -> Serial {
-        Serial::from_bytes([byte; 16])
-    }
-
-    fn cert(byte: u8) -> PeerCert {
+    fn cert(key: &str) -> PeerCert {
         let subject = Subject::from_uri("tiebreaker://prod/fence-client/a").unwrap();
-        PeerCert { subject, serial: serial(byte), not_before: 0, not_after: 1 }
+        PeerCert { subject, serial: Serial::from_bytes([1; 16]), key: key.into(), not_before: 0, not_after: 1 }
     }
 
     #[test]
@@ -203,17 +183,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let a = MemberName::new("a").unwrap();
         let mut book = Book::read(dir.path()).unwrap();
-        book.enrolled(a.clone(), "one".into(), serial(1));
-        book.renewed(&a, serial(2));
-        assert!(!book.roster(|_| true).refuses(&cert(1)) && !book.roster(|_| true).refuses(&cert(2)));
-        book.enrolled(a.clone(), "two".into(), serial(3));
+        assert!(book.roster(|_| true).refuses(&cert("one")), "it is not enrolled");
+        book.enrolled(a.clone(), "one".into());
+        assert!(!book.roster(|_| true).refuses(&cert("one")));
+        book.enrolled(a.clone(), "two".into());
         book.write(dir.path()).unwrap();
         let book = Book::read(dir.path()).unwrap();
         assert_eq!(book.key(&a), Some("two"));
         let roster = book.roster(|_| true);
-        assert!(roster.refuses(&cert(1)) && roster.refuses(&cert(2)) && !roster.refuses(&cert(3)));
-        assert!(book.roster(|_| false).refuses(&cert(3)), "it is no node any more");
+        assert!(roster.refuses(&cert("one")) && !roster.refuses(&cert("two")));
+        assert!(book.roster(|_| false).refuses(&cert("two")), "it is no node any more");
         assert!(book.newest_s() >= EARLIEST_PLAUSIBLE);
+    }
+
+    #[test]
+    fn a_book_that_names_certificates_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let serial = serde_json::to_string(&Serial::from_bytes([7; 16])).unwrap();
+        let text = format!(
+            "{{\"version\":1,\"newest_s\":0,\"docket\":{{\"last\":0,\"jobs\":{{}}}},\"refused\":[{serial}],\
+             \"clients\":{{\"a\":{{\"key\":\"one\",\"serials\":[{serial}]}}}},\"machines\":{{}},\"proven\":[]}}"
+        );
+        replace_private(&Book::path(dir.path()), text.as_bytes()).unwrap();
+        let mut book = Book::read(dir.path()).unwrap();
+        assert!(!book.roster(|_| true).refuses(&cert("one")));
+        book.write(dir.path()).unwrap();
+        Book::read(dir.path()).unwrap();
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tiebreaker_member::PeerTable;
 use tiebreaker_member::ask::{FenceShown, FenceStage};
-use tiebreaker_member::{PeerTable, Serial};
 use tiebreaker_pipeline::name::MemberName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -67,9 +67,7 @@ pub(super) enum Note {
     /// Who asked was told that the node was off.
     Heard { node: MemberName },
     /// A node has its certificate.
-    Enrolled { node: MemberName, key: String, serial: Serial, answer: oneshot::Sender<()> },
-    /// A node has its next one.
-    Renewed { node: MemberName, serial: Serial },
+    Enrolled { node: MemberName, key: String, answer: oneshot::Sender<()> },
     /// A node tells its machine's UUID.
     Machine { node: MemberName, uuid: String },
     /// A device was proven, or its proof is lost.
@@ -179,15 +177,11 @@ impl Clerk {
                 self.book.docket.heard(&node);
                 self.write();
             }
-            Note::Enrolled { node, key, serial, answer } => {
-                self.book.enrolled(node, key, serial);
+            Note::Enrolled { node, key, answer } => {
+                self.book.enrolled(node, key);
                 self.write();
                 self.publish();
                 let _ = answer.send(());
-            }
-            Note::Renewed { node, serial } => {
-                self.book.renewed(&node, serial);
-                self.write();
             }
             Note::Machine { node, uuid } => {
                 if self.book.machines.get(&node) != Some(&uuid) {

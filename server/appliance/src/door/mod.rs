@@ -84,7 +84,8 @@ impl Opening<'_> {
         let subject = Subject { peer, raft_id: None };
         let first = gate.issue_own(&subject, &time).context("making the appliance's certificate for the cluster")?;
         let (identity, shows) = watch::channel(Arc::new(first));
-        let (peers, table) = watch::channel(Arc::new(PeerTable::default()));
+        let roster = book.roster(|node| settings.has(node));
+        let (peers, table) = watch::channel(Arc::new(PeerTable { roster, ..PeerTable::default() }));
         let link = LinkConfig { identity: shows, time: time.clone(), source: None, timing: Timing::default() };
         let (links, incoming) = Links::start(link, acceptor, table)?;
         let devices = Devices::new(name, &settings.devices, audit.clone(), layout.root())?;

@@ -299,9 +299,7 @@ impl Reception {
         if book.key(&peer.name) != Some(key.as_str()) {
             bail!("the request is for another key than the one that {} enrolled with: enrol it anew", peer.name);
         }
-        let (der, serial) = self.gate.certify_fence_client(&self.shared.name, &peer.name, csr, self.time.now())?;
-        self.shared.note(Note::Renewed { node: peer.name.clone(), serial }).await;
-        Ok(der)
+        self.gate.certify_fence_client(&self.shared.name, &peer.name, csr, self.time.now())
     }
 
     /// Lets the fence agent of a node in.
@@ -313,10 +311,10 @@ impl Reception {
                     "cluster {cluster} has no node {node}: add it to [corosync.{cluster}] nodes in the appliance's server.toml"
                 );
             }
-            let (bytes, key, serial) = self.gate.admit_fence_client(&cluster, self.time.now(), request).await?;
+            let (bytes, key) = self.gate.admit_fence_client(&cluster, self.time.now(), request).await?;
             // Its former certificates count no more once this is written down.
             let (answer, answered) = oneshot::channel();
-            self.shared.note(Note::Enrolled { node: node.clone(), key, serial, answer }).await;
+            self.shared.note(Note::Enrolled { node: node.clone(), key, answer }).await;
             answered.await.context("the appliance's daemon is stopping")?;
             Ok::<_, anyhow::Error>(bytes)
         };
