@@ -22,7 +22,7 @@ use crate::devices::{COMMAND_WITHIN, Managed};
 use crate::level::Level;
 
 /// Between two reads.
-const SPACING: Duration = Duration::from_millis(200);
+pub(super) const SPACING: Duration = Duration::from_millis(200);
 /// The next level has its turn when one hasn't shown the node off by then.
 const DEVICE_WITHIN: Duration = Duration::from_secs(20);
 /// Between two rounds of a node's plan.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tiebreaker_fence::PowerState;
+use tiebreaker_fence::{PowerState, confirm_off};
 use tiebreaker_member::ask::{FenceAnswer, FenceAsk, FenceNode, FenceRequest};
 use tiebreaker_member::{JoinReply, JoinRequest, PeerId, Reply, Requester, Role, TrustedTime, request_key};
 use tiebreaker_pipeline::name::MemberName;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::clerk::{Note, Progress, Ticket};
+use super::cut::SPACING;
 use super::docket::{Entry, Wish};
 use super::right::Right;
 use super::shared::{LOOK_EVERY, Shared};
@@ -380,15 +381,32 @@ pub(super) fn faults(shared: &Shared, node: &MemberName) -> Vec<String> {
     found.iter().filter_map(fault).collect()
 }
 
-/// Reads whether a node has power, by the first level of its plan that answers.
+/// Reads whether a node has power. Whoever hears "off" may act on it: it is said only on the word of a level that is proven, read
+/// twice as in a fence. What others read counts for nothing but that the node may be on.
 async fn state(shared: &Shared, node: &MemberName) -> Result<PowerState, String> {
-    let until = Instant::now() + READ_WITHIN;
-    let mut last = format!("{node} has no power device");
-    for level in shared.levels_of(node) {
-        match level.device(&shared.audit).state(until).await {
-            Ok(state) => return Ok(state),
-            Err(error) => last = format!("{node}/{}: {}", level.name(), chain(&error)),
-        }
+    let levels = shared.levels_of(node);
+    let book = shared.book().await.ok_or("the appliance's daemon is stopping")?;
+    let share = READ_WITHIN / u32::try_from(levels.len().max(1)).unwrap_or(u32::MAX);
+    let (mut may_be_on, mut whys) = (false, Vec::new());
+    for level in levels {
+        let proven = level.parts().all(|managed| book.is_proven(managed.recipe()));
+        let device = level.device(&shared.audit);
+        let why = match confirm_off(device.as_ref(), SPACING, Instant::now() + share).await {
+            Ok(true) if proven => return Ok(PowerState::Off),
+            Ok(false) if proven => return Ok(PowerState::On),
+            Ok(true) => "it reads off, which proves nothing: it was never seen to be this node's and on \
+                         (`tiebreaker-server corosync status` says what is missing)"
+                .to_owned(),
+            Ok(false) => {
+                may_be_on = true;
+                continue;
+            }
+            Err(error) => chain(&error),
+        };
+        whys.push(format!("{node}/{}: {why}", level.name()));
     }
-    Err(last)
+    if may_be_on {
+        return Ok(PowerState::On);
+    }
+    Err(if whys.is_empty() { format!("{node} has no power device") } else { whys.join("; ") })
 }

@@ -263,6 +263,9 @@ async fn who_gives_power_back_ends_before_the_next_fence_begins() {
 async fn a_device_that_always_says_off_is_not_believed() {
     let rig = Rig::with(true, Faults { always_off: true, ..Faults::default() }).await;
     let a = rig.enrol_as("a").await.unwrap();
+    let state = rig.ask(&a, FenceAsk::State { node: "b".into() }).await;
+    let Ok(FenceAnswer::Failed { why }) = state else { panic!("{state:?}") };
+    assert!(why.contains("b/bmc: it reads off, which proves nothing"), "{why}");
     let fresh = rig.ask(&a, off("b", 3_000)).await;
     assert!(!matches!(fresh, Ok(FenceAnswer::Done { .. })), "{fresh:?}");
     assert!(rig.machines[1].is_on(), "nobody switched it");
@@ -309,7 +312,10 @@ async fn every_request_is_in_the_audit_log() {
     let mut rig = Rig::new(true).await;
     let (a, b) = (rig.enrol_as("a").await.unwrap(), rig.enrol_as("b").await.unwrap());
     rig.proven(&a).await;
+    let state = || FenceAsk::State { node: "b".into() };
+    assert!(matches!(rig.ask(&a, state()).await, Ok(FenceAnswer::State { on: true })));
     assert!(matches!(rig.ask(&a, off("b", 20_000)).await, Ok(FenceAnswer::Done { .. })));
+    assert!(matches!(rig.ask(&a, state()).await, Ok(FenceAnswer::State { on: false })), "its device is proven");
     refusal(rig.ask(&b, off("a", 1_000)).await);
     assert!(matches!(
         rig.ask(&a, FenceAsk::On { node: "b".into(), within_ms: 20_000 }).await,
