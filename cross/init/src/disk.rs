@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 use crate::mbr;
@@ -40,25 +40,43 @@ pub fn mount_kernels() -> Result<()> {
     Ok(())
 }
 
-/// Finds the disk that has this signature, for as long as drivers may still be looking.
+/// Finds the disk that has this signature, for as long as drivers may still be looking. `alive` is called before each look:
+/// the watchdog knows less time than a slow card needs.
 ///
 /// # Errors
 /// There is none.
-pub fn find(signature: u32, within: Duration) -> Result<String> {
+pub fn find(signature: u32, within: Duration, alive: impl FnMut()) -> Result<String> {
+    let found = until(within, alive, || look(signature))?;
+    found.with_context(|| {
+        format!("there is no disk with the signature {signature:08x}: is the card in, and was it written whole?")
+    })
+}
+
+fn until<T>(
+    within: Duration,
+    mut alive: impl FnMut(),
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let deadline = Instant::now() + within;
     loop {
-        let entries = fs::read_dir("/sys/class/block").context("looking for disks")?;
-        for entry in entries.flatten() {
-            let (path, Ok(name)) = (entry.path(), entry.file_name().into_string()) else { continue };
-            if !path.join("partition").exists() && signature_of(&name) == Some(signature) {
-                return Ok(name);
-            }
-        }
-        if Instant::now() >= deadline {
-            bail!("there is no disk with the signature {signature:08x}: is the card in, and was it written whole?");
+        alive();
+        let found = look()?;
+        if found.is_some() || Instant::now() >= deadline {
+            return Ok(found);
         }
         sleep(Duration::from_millis(50));
     }
+}
+
+fn look(signature: u32) -> Result<Option<String>> {
+    let entries = fs::read_dir("/sys/class/block").context("looking for disks")?;
+    for entry in entries.flatten() {
+        let (path, Ok(name)) = (entry.path(), entry.file_name().into_string()) else { continue };
+        if !path.join("partition").exists() && signature_of(&name) == Some(signature) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn signature_of(disk: &str) -> Option<u32> {
@@ -126,6 +144,21 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_disk_shows_before_each_look_that_it_is_alive() {
+        let (mut alive, mut looks) = (0, 0);
+        let found = until(
+            Duration::from_secs(60),
+            || alive += 1,
+            || {
+                looks += 1;
+                Ok((looks == 3).then_some("mmcblk0"))
+            },
+        );
+        assert_eq!((found.unwrap(), alive), (Some("mmcblk0"), 3));
+        assert_eq!(until(Duration::ZERO, || (), || Ok(None::<()>)).unwrap(), None);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_left_alone_where_nothing_changes() {

@@ -46,7 +46,7 @@ pub fn run() -> Result<Infallible> {
     shine(Light::Starting);
     let disk = line.disk.context("the kernel's command line names no tiebreaker.disk")?;
     // A machine without its card can do nothing else than try again from the beginning.
-    let disk = disk::find(disk, DISK_WITHIN)?;
+    let disk = disk::find(disk, DISK_WITHIN, || dog.feed())?;
     dog.feed();
     say(format_args!("{drivers} drivers, disk {disk}"));
     let ends = Ends::listen()?;
