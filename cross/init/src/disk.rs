@@ -98,7 +98,7 @@ pub fn mount_settings(disk: &str) -> Result<()> {
     mount_partition(disk, SETTINGS_PARTITION, SETTINGS, "vfat", flags)
 }
 
-/// Mounts the state, if it isn't yet.
+/// Mounts the state.
 ///
 /// # Errors
 /// It can't be mounted. It is never made anew: it holds the cluster's authority.

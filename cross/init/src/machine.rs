@@ -120,8 +120,7 @@ struct Machine {
     settings: Settings,
     /// Whether somebody wrote them.
     written: bool,
-    /// The state is mounted, the settings hold.
-    settled: bool,
+    state: StateFolder,
     mistake: bool,
     up: bool,
     invited: bool,
@@ -142,7 +141,7 @@ impl Machine {
             server: None,
             settings: Settings::without_a_file(),
             written: false,
-            settled: false,
+            state: StateFolder::default(),
             mistake: false,
             up: false,
             invited: false,
@@ -163,9 +162,7 @@ impl Machine {
             say(format_args!("{error:#}"));
         }
         self.dog.feed();
-        let state = disk::mount_state(&self.disk).and_then(|()| server::own_folder());
-        self.settled = state.is_ok();
-        if let Err(error) = state {
+        if let Err(error) = self.state.ready(|| disk::mount_state(&self.disk), server::own_folder) {
             say(format_args!("NO STATE, so no server: {error:#}"));
         }
         self.dog.feed();
@@ -184,7 +181,7 @@ impl Machine {
         }
         network::start(self.settings.network.clone(), self.settings.name.clone());
         clock::start(self.settings.time_servers.clone());
-        if self.settled
+        if self.state.owned
             && let Some(text) = keep
             && let Err(error) = disk::replace(&server::last_good(), &text)
         {
@@ -273,11 +270,7 @@ impl Machine {
     }
 
     fn start(&mut self) -> Result<Pid> {
-        if !self.settled {
-            disk::mount_state(&self.disk)?;
-            server::own_folder()?;
-            self.settled = true;
-        }
+        self.state.ready(|| disk::mount_state(&self.disk), server::own_folder)?;
         server::configure(&self.settings, self.written)?;
         server::start().context("starting it")
     }
@@ -327,10 +320,56 @@ impl Machine {
     }
 }
 
+/// How far the folder of the server's state is.
+#[derive(Default)]
+struct StateFolder {
+    /// What is mounted is refused a second time.
+    mounted: bool,
+    /// It is the server's.
+    owned: bool,
+}
+
+impl StateFolder {
+    /// Does what is still to be done.
+    fn ready(&mut self, mount: impl FnOnce() -> Result<()>, own: impl FnOnce() -> Result<()>) -> Result<()> {
+        if !self.mounted {
+            mount()?;
+            self.mounted = true;
+        }
+        if !self.owned {
+            own()?;
+            self.owned = true;
+        }
+        Ok(())
+    }
+}
+
 fn words(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "in a way that the kernel doesn't name".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_is_not_mounted_again_though_the_next_step_fails() {
+        let (mut state, mut mounts) = (StateFolder::default(), 0);
+        let mut mount = || {
+            mounts += 1;
+            if mounts == 1 { bail!("the card is not there yet") } else { Ok(()) }
+        };
+        state.ready(&mut mount, || Ok(())).unwrap_err();
+        assert!(!state.mounted && !state.owned);
+        state.ready(&mut mount, || bail!("read-only")).unwrap_err();
+        state.ready(&mut mount, || Ok(())).unwrap();
+        state.ready(&mut mount, || bail!("it is owned")).unwrap();
+        assert_eq!(mounts, 2);
     }
 }
