@@ -208,14 +208,27 @@ impl Machine {
             say("the server is stopped, as the kernel's command line asks for");
             server::tell(pid, Signal::STOP);
         }
-        if self.supervisor.deserves(self.now()) {
-            self.starved = false;
-            self.dog.feed();
-        } else if !self.starved {
-            self.starved = true;
-            say("THE SERVER DOESN'T PROVE THAT IT WORKS: the watchdog isn't fed any more, and resets the machine");
-            shine(Light::Starting);
+        if let Some(light) = self.feed(self.now()) {
+            shine(light);
         }
+    }
+
+    /// Feeds the watchdog if the machine deserves it. Gives what the LED is to show where that has changed.
+    fn feed(&mut self, now: Duration) -> Option<Light> {
+        let fed = self.supervisor.deserves(now);
+        if fed {
+            self.dog.feed();
+        }
+        if fed != self.starved {
+            return None;
+        }
+        self.starved = !fed;
+        say(if fed {
+            "the server proves again that it works: the watchdog is fed"
+        } else {
+            "THE SERVER DOESN'T PROVE THAT IT WORKS: the watchdog isn't fed any more, and resets the machine"
+        });
+        Some(light(self.up && fed, self.mistake))
     }
 
     fn hear(&mut self) {
@@ -227,7 +240,7 @@ impl Machine {
                     if event == Event::Up {
                         self.up = true;
                         say("READY: the server is up");
-                        shine(if self.mistake { Light::Mistake } else { Light::Works });
+                        shine(light(true, self.mistake));
                     }
                 }
             }
@@ -320,6 +333,15 @@ impl Machine {
     }
 }
 
+/// What the LED shows of a server, and of the settings.
+fn light(works: bool, mistake: bool) -> Light {
+    match (works, mistake) {
+        (false, _) => Light::Starting,
+        (true, true) => Light::Mistake,
+        (true, false) => Light::Works,
+    }
+}
+
 /// How far the folder of the server's state is.
 #[derive(Default)]
 struct StateFolder {
@@ -357,6 +379,23 @@ mod tests {
     use anyhow::bail;
 
     use super::*;
+
+    #[test]
+    fn a_late_proof_ends_what_the_led_says_of_a_server_that_hangs() {
+        let told = UnixDatagram::unbound().unwrap();
+        for (mistake, then) in [(false, Light::Works), (true, Light::Mistake)] {
+            let told = told.try_clone().unwrap();
+            let mut machine = Machine::new(CommandLine::parse(""), Dog::none(), "mmcblk0".into(), told);
+            (machine.mistake, machine.up) = (mistake, true);
+            let s = Duration::from_secs;
+            machine.supervisor.poll(s(0));
+            machine.supervisor.handle(s(2), Event::Up);
+            assert_eq!(machine.feed(s(3)), None);
+            assert_eq!((machine.feed(s(30)), machine.feed(s(31))), (Some(Light::Starting), None));
+            machine.supervisor.handle(s(32), Event::Proof);
+            assert_eq!((machine.feed(s(32)), machine.feed(s(33))), (Some(then), None));
+        }
+    }
 
     #[test]
     fn what_is_mounted_is_not_mounted_again_though_the_next_step_fails() {
