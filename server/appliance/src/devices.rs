@@ -286,6 +286,7 @@ impl Devices {
             };
             info!(%node, device, ?command, ?result, "power device");
             member.tell(Tell::Device(token, result)).await;
+            devices.times.keep().await;
         });
     }
 

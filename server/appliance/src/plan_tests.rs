@@ -346,6 +346,11 @@ async fn the_next_level_follows_after_the_time_that_was_learned() {
     assert_eq!(evidence, Evidence::BmcOff { device: "bmc".into() });
     assert!(after > Duration::from_secs(5) && after < Duration::from_secs(8), "{after:?}");
     assert!(fenced.failures.iter().any(|why| why.contains("still reads on; it took 0.")), "{:?}", fenced.failures);
+    // No result of a fence has waited for the card; it is written once that is told.
+    let file = bench.root.path().join("clusters/home/device-times.json");
+    assert!(!file.exists());
+    bench.devices.times.keep().await;
+    assert!(file.exists());
     // What somebody else's level did to it taught nothing, and it is still known after a restart.
     let parts = [("psu-a", 1, &bench.feeds[0]), ("psu-b", 1, &bench.feeds[1]), ("bmc", 2, &bench.bmc)];
     let again = configured(bench.root.path(), &parts);

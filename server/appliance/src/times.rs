@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tiebreaker_member::replace_private;
 use tiebreaker_pipeline::fencer;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -73,12 +74,16 @@ struct Told {
 pub(crate) struct Times {
     path: PathBuf,
     known: Arc<Mutex<Known>>,
+    /// Held by who writes, so that nothing older is written last.
+    writing: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Known {
     records: Vec<Record>,
     told: BTreeMap<Key, Told>,
+    /// Something was learned that isn't written down.
+    unwritten: bool,
 }
 
 impl Times {
@@ -96,7 +101,8 @@ impl Times {
                 Vec::new()
             }
         };
-        Self { path, known: Arc::new(Mutex::new(Known { records, told: BTreeMap::new() })) }
+        let known = Known { records, told: BTreeMap::new(), unwritten: false };
+        Self { path, known: Arc::new(Mutex::new(known)), writing: Arc::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -142,7 +148,8 @@ impl Times {
         known.told.get(&(level.node().clone(), level.name().to_owned())).map(|told| told.last + within)
     }
 
-    /// It reads off: the first time after it was told, that is learned.
+    /// It reads off: the first time after it was told, that is learned. It is written down by [`Times::keep`]: a fence doesn't
+    /// wait for the card.
     pub(crate) fn reads_off(&self, now: Instant, level: &Level) {
         let mut known = self.lock();
         let Some(told) = known.told.get_mut(&(level.node().clone(), level.name().to_owned())) else { return };
@@ -162,7 +169,25 @@ impl Times {
         let times = &mut known.records[place].off_ms;
         times.push(took);
         times.drain(..times.len().saturating_sub(REMEMBERED));
+        known.unwritten = true;
+    }
+
+    /// Writes down what was learned, if anything. Who has a result to tell tells it first.
+    pub(crate) async fn keep(&self) {
+        if !self.lock().unwritten {
+            return;
+        }
+        let times = self.clone();
+        // Panics end the process, and nobody aborts it.
+        let _ = spawn_blocking(move || times.write()).await;
+    }
+
+    fn write(&self) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock();
         let text = serde_json::to_vec_pretty(&known.records).expect("texts and numbers can always be written as JSON");
+        known.unwritten = false;
+        drop(known);
         if let Err(problem) = replace_private(&self.path, &text) {
             warn!(path = %self.path.display(), "how long a device took can't be kept: {problem}");
         }
