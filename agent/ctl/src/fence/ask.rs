@@ -83,6 +83,23 @@ impl Asking {
         }
     }
 
+    /// Shows an identity for the first time. Whatever comes of it, the node is enrolled: its token is spent.
+    async fn check_in(&self) -> Result<(), String> {
+        let why = match self.ask(FenceAsk::List).await {
+            Ok(FenceAnswer::Nodes { .. }) => return Ok(()),
+            Ok(FenceAnswer::Refused { why } | FenceAnswer::Failed { why }) => why,
+            Ok(
+                FenceAnswer::State { .. }
+                | FenceAnswer::Done { .. }
+                | FenceAnswer::Working { .. }
+                | FenceAnswer::Certificate { .. },
+            ) => "the appliance answers something else than was asked".to_owned(),
+            Err(why) => why,
+        };
+        let again = format!("`{} --action monitor` looks again", super::NAME);
+        Err(format!("this node is enrolled, but the look afterwards has failed: {why}; {again}"))
+    }
+
     async fn once(&self, ask: &FenceAsk, left: Duration) -> Result<FenceAnswer, LinkError> {
         let mut ask = ask.clone();
         let soon = u64::try_from(left.saturating_sub(SPARE).as_millis()).unwrap_or(u64::MAX);
@@ -204,7 +221,9 @@ pub async fn join(join: Join) -> Result<String, String> {
         identity: dir,
         answer_within: Duration::from_secs(super::options::ANSWER_WITHIN_S),
     };
-    Asking { identity, addresses: addresses.into(), options }.ask(FenceAsk::List).await?;
+    if let Err(why) = (Asking { identity, addresses: addresses.into(), options }).check_in().await {
+        eprintln!("{}: warning: {why}", super::NAME);
+    }
     Ok(said)
 }
 
@@ -212,4 +231,57 @@ fn make_private(dir: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| format!("creating {}: {error}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tiebreaker_member::{
+        Acceptor, Ca, Incoming, LEAF_VALIDITY, LinkConfig, Links, PeerId, PeerTable, Subject, Timing, TokenBook,
+    };
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn subject(role: Role, name: &str) -> Subject {
+        let peer = PeerId { cluster: "prod".parse().unwrap(), role, name: name.parse().unwrap() };
+        Subject { peer, raft_id: None }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_enrolled_though_the_appliance_does_not_answer_the_look_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, mut tokens) = (Ca::new_in_memory().unwrap(), TokenBook::open(dir.path()).unwrap());
+        let time = TrustedTime::new(Arc::new(SystemClock), TimeFloor::default());
+        let (pin, cluster) = (ca.certificate().fingerprint(), "prod".parse().unwrap());
+        let token = tokens.create(pin, &cluster, Role::FenceClient, time.now(), 60).unwrap();
+        let acceptor = Acceptor::bind(&[SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).await.unwrap();
+        let own = ca.issue(&subject(Role::Appliance, "pi"), time.now(), LEAF_VALIDITY).unwrap();
+        let (_identity, identity) = watch::channel(Arc::new(own));
+        // Nobody is let in with a certificate.
+        let mut table = PeerTable::default();
+        table.roster.bind_keys(Role::FenceClient, BTreeMap::new());
+        let (_table, table) = watch::channel(Arc::new(table));
+        let config = LinkConfig { identity, time: time.clone(), source: None, timing: Timing::default() };
+        let (_links, mut incoming) = Links::start(config, &acceptor, table).unwrap();
+        let grant = async {
+            let Some(Incoming::Join { request, reply, .. }) = incoming.recv().await else { panic!("nobody joins") };
+            let leaf = ca.sign(&request.csr, &subject(Role::FenceClient, "pve1"), time.now(), LEAF_VALIDITY).unwrap();
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&JoinGrant { certificate: leaf.to_vec(), member: None }, &mut bytes).unwrap();
+            reply.accept(bytes).unwrap();
+        };
+        let identity = dir.path().join("identity");
+        let asked = Join {
+            address: acceptor.local_addrs()[0].to_string().parse().unwrap(),
+            token: token.to_text().to_string(),
+            name: Some("pve1".into()),
+            identity: identity.clone(),
+        };
+        let (said, ()) = tokio::join!(join(asked), grant);
+        assert!(said.unwrap().contains("This node is "));
+        assert!(Identity::exists(&identity));
+    }
 }
