@@ -3,12 +3,15 @@
 //!
 //! Two files: what is new goes to the end of one, and when that is long enough it takes the place of the other. Nothing is
 //! ever written twice. A record is its length and a part of its SHA-256 before its CBOR: what a reset or a power cut left
-//! half-written at the end is found out and cut off.
+//! half-written at the end is found out and cut off. What a write that failed left there is cut off as well, whole or not: it
+//! is written again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,15 +30,33 @@ const RECORD_MAX: usize = 8 * 1024;
 const GATHER: Duration = Duration::from_millis(250);
 /// A disk that didn't take them is tried again after this long.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// A write that takes longer than this hangs: a card that tidies itself up takes a second or two.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Whoever ends waits so long for the last lines.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The length and the checksum before each record.
 const HEAD: usize = 8;
 
+/// Writes to the end of a file and makes it durable: [`write_durably`], or a disk of a test.
+type Put = Box<dyn FnMut(&mut File, &[u8]) -> io::Result<()> + Send>;
+
+/// How the disk does, as the thread tells.
+#[derive(Default)]
+struct Disk {
+    /// Why it takes nothing.
+    fault: Option<String>,
+    /// A write has not come back since.
+    busy_since: Option<Instant>,
+}
+
 /// The way to the thread.
 pub(super) struct Keeper {
     lines: Option<SyncSender<JournalLine>>,
-    fault: watch::Receiver<Option<String>>,
+    disk: watch::Receiver<Disk>,
+    /// Lines that were given up since the disk took the last ones.
+    lost: Arc<AtomicU64>,
+    /// What is said of a disk that hangs. The thread can't say it then.
+    hangs: String,
     ended: Receiver<()>,
 }
 
@@ -43,41 +64,56 @@ impl Keeper {
     /// Reads what is kept beside a member's store, and starts to keep what is new. Never fails: what can't be read is not
     /// told, and [`Self::fault`] says why.
     pub fn start(store: &Path) -> (Self, Vec<JournalLine>) {
-        let book = Book::beside(store);
-        let (tell, fault) = watch::channel(None);
-        let kept = match book.read() {
-            Ok(kept) => kept,
-            Err(error) => {
-                tell.send_replace(Some(book.says(&error)));
-                Vec::new()
-            }
+        Self::on(Book::beside(store, Box::new(write_durably)))
+    }
+
+    fn on(book: Book) -> (Self, Vec<JournalLine>) {
+        let (kept, fault) = match book.read() {
+            Ok(kept) => (kept, None),
+            Err(error) => (Vec::new(), Some(book.says(&error))),
         };
+        let (tell, disk) = watch::channel(Disk { fault, busy_since: None });
         let (send, lines) = sync_channel(JOURNAL_MAX);
         let (end, ended) = sync_channel(1);
+        let lost = Arc::new(AtomicU64::new(0));
+        let hangs = book.hangs();
+        let thread = Thread { book, tell, waiting: Vec::new(), lost: lost.clone() };
         thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                Thread { book, tell, waiting: Vec::new(), lost: 0 }.run(&lines);
+                thread.run(&lines);
                 // Nobody waits any more if the disk took too long.
                 let _ = end.try_send(());
             })
             .expect("a thread can be started while the daemon starts");
-        (Self { lines: Some(send), fault, ended }, kept)
+        (Self { lines: Some(send), disk, lost, hangs, ended }, kept)
     }
 
     /// Keeps a line, if the disk is not too far behind.
     pub fn keep(&self, line: JournalLine) {
         if let Some(lines) = &self.lines {
             match lines.try_send(line) {
-                // The thread says what is wrong with the disk; the line is still in memory.
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                // It is still in memory, for as long as this member runs.
+                Err(TrySendError::Full(_)) => {
+                    if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                        warn!(fault = self.hangs, "the disk is too far behind: lines of the journal are lost");
+                    }
+                }
             }
         }
     }
 
     /// Why the journal can't be kept, if it can't.
     pub fn fault(&self) -> Option<String> {
-        self.fault.borrow().clone()
+        self.fault_at(Instant::now())
+    }
+
+    fn fault_at(&self, now: Instant) -> Option<String> {
+        let disk = self.disk.borrow();
+        let hangs = disk.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= HANGS_AFTER);
+        let behind = self.lost.load(Ordering::Relaxed) > 0;
+        disk.fault.clone().or_else(|| (hangs || behind).then(|| self.hangs.clone()))
     }
 }
 
@@ -91,11 +127,11 @@ impl Drop for Keeper {
 
 struct Thread {
     book: Book,
-    tell: watch::Sender<Option<String>>,
+    tell: watch::Sender<Disk>,
     /// Not on the disk yet; bounded by [`JOURNAL_MAX`].
     waiting: Vec<JournalLine>,
-    /// Lines that had to be given up meanwhile.
-    lost: u64,
+    /// Lines that had to be given up meanwhile, here or on the way.
+    lost: Arc<AtomicU64>,
 }
 
 impl Thread {
@@ -119,7 +155,7 @@ impl Thread {
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         // A disk that takes nothing is left alone for a while, however much comes.
-        let pause = if self.tell.borrow().is_some() { TRY_AGAIN } else { GATHER };
+        let pause = if self.tell.borrow().fault.is_some() { TRY_AGAIN } else { GATHER };
         let end = Instant::now() + pause;
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -133,7 +169,7 @@ impl Thread {
     fn wait(&mut self, line: JournalLine) {
         if self.waiting.len() >= JOURNAL_MAX {
             self.waiting.remove(0);
-            self.lost += 1;
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.waiting.push(line);
     }
@@ -142,24 +178,23 @@ impl Thread {
         if self.waiting.is_empty() {
             return;
         }
+        self.tell.send_modify(|disk| disk.busy_since = Some(Instant::now()));
         let fault = match self.book.append(&self.waiting) {
             Ok(()) => {
                 self.waiting.clear();
-                if self.lost > 0 {
-                    warn!(lost = self.lost, "the journal can be kept again; lines of the time between are lost");
-                    self.lost = 0;
+                let lost = self.lost.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    warn!(lost, "the journal can be kept again; lines of the time between are lost");
                 }
                 None
             }
             Err(error) => Some(self.book.says(&error)),
         };
-        self.tell.send_if_modified(|told| {
-            let news = *told != fault;
-            if let Some(fault) = fault.as_ref().filter(|_| news) {
+        self.tell.send_modify(|disk| {
+            if let Some(fault) = fault.as_ref().filter(|_| disk.fault != fault) {
                 warn!(fault, "the journal can't be kept: what this member did won't be known after a restart");
             }
-            *told = fault;
-            news
+            *disk = Disk { fault, busy_since: None };
         });
     }
 }
@@ -168,19 +203,32 @@ impl Thread {
 struct Book {
     now: PathBuf,
     before: PathBuf,
-    /// The open file and how much of it is good; absent before the first write and after one that failed.
-    open: Option<(File, u64)>,
+    put: Put,
+    /// The file that is written to; absent before the first write and after one that failed.
+    open: Option<File>,
+    /// No more of it than this is good. Nothing is known before it is opened first; after that what stands behind is what a
+    /// write left that failed.
+    good: u64,
 }
 
 impl Book {
-    fn beside(store: &Path) -> Self {
-        Self { now: store.with_extension("journal"), before: store.with_extension("journal.before"), open: None }
+    fn beside(store: &Path, put: Put) -> Self {
+        let (now, before) = (store.with_extension("journal"), store.with_extension("journal.before"));
+        Self { now, before, put, open: None, good: u64::MAX }
     }
 
     fn says(&self, error: &io::Error) -> String {
         format!(
             "its journal can't be kept in {}: {error}; what it did won't be known after a restart, and nothing else is amiss: \
              make room, or let it be written",
+            self.now.display()
+        )
+    }
+
+    fn hangs(&self) -> String {
+        format!(
+            "its journal can't be kept in {}: the disk doesn't answer; what it did won't be known after a restart: look at \
+             the disk",
             self.now.display()
         )
     }
@@ -200,50 +248,52 @@ impl Book {
         Ok(lines)
     }
 
-    /// Appends lines and makes them durable.
+    /// Appends lines and makes them durable: all of them, or none counts.
     fn append(&mut self, lines: &[JournalLine]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for line in lines {
             record(&mut bytes, line);
         }
-        let (mut file, good) = match self.open.take() {
-            Some(open) => open,
+        let long = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        // What fails leaves the file closed: its end is looked at anew before anything follows it.
+        let mut file = match self.open.take() {
+            Some(file) => file,
             None => self.reopen()?,
         };
-        let long = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if good > 0 && good.saturating_add(long) > FILE_MAX {
+        if self.good > 0 && self.good.saturating_add(long) > FILE_MAX {
             fs::rename(&self.now, &self.before)?;
-            (file, _) = self.reopen()?;
-            self.write(file, 0, &bytes)
-        } else {
-            file.seek(SeekFrom::Start(good))?;
-            self.write(file, good, &bytes)
+            self.good = 0;
+            file = self.reopen()?;
         }
-    }
-
-    /// What fails half-way leaves the file closed: its end is looked at anew before anything follows it.
-    fn write(&mut self, mut file: File, good: u64, bytes: &[u8]) -> io::Result<()> {
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        self.open = Some((file, good + u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
+        file.seek(SeekFrom::Start(self.good))?;
+        (self.put)(&mut file, &bytes)?;
+        self.good += long;
+        self.open = Some(file);
         Ok(())
     }
 
-    /// Opens the file that is written to, and cuts off what is no record.
-    fn reopen(&self) -> io::Result<(File, u64)> {
+    /// Opens the file that is written to, and cuts off what is no record or doesn't count.
+    fn reopen(&mut self) -> io::Result<File> {
         let file =
             OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(&self.now)?;
-        let bytes = contents(&self.now)?;
-        let good = records(&bytes).1;
-        if file.metadata()?.len() != good {
-            file.set_len(good)?;
+        let mut bytes = contents(&self.now)?;
+        // Somebody may have made room meanwhile by taking the file away: then there is less than was good.
+        bytes.truncate(usize::try_from(self.good).unwrap_or(usize::MAX));
+        self.good = records(&bytes).1;
+        if file.metadata()?.len() != self.good {
+            file.set_len(self.good)?;
         }
-        if let Some(folder) = self.now.parent().filter(|_| good == 0) {
+        if let Some(folder) = self.now.parent().filter(|_| self.good == 0) {
             // A new name lasts only with its folder.
             File::open(folder)?.sync_all()?;
         }
-        Ok((file, good))
+        Ok(file)
     }
+}
+
+fn write_durably(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_data()
 }
 
 /// What a file holds, as far as one of ours can be long.
@@ -300,8 +350,21 @@ mod tests {
         terms.map(line).collect()
     }
 
+    fn long(at_ms: u64) -> JournalLine {
+        JournalLine { at_ms, deed: Deed::WatchdogFailed { why: "x".repeat(300) } }
+    }
+
     fn store(folder: &tempfile::TempDir) -> PathBuf {
         folder.path().join("raft.redb")
+    }
+
+    /// The files beside a store, on a disk that works.
+    fn book(store: &Path) -> Book {
+        Book::beside(store, Box::new(write_durably))
+    }
+
+    fn thread(book: Book) -> Thread {
+        Thread { book, tell: watch::channel(Disk::default()).0, waiting: Vec::new(), lost: Arc::default() }
     }
 
     fn keep(store: &Path, new: Vec<JournalLine>) -> Vec<JournalLine> {
@@ -344,9 +407,7 @@ mod tests {
     #[test]
     fn it_takes_no_more_room_than_two_files_and_keeps_the_newest() {
         let folder = tempfile::tempdir().unwrap();
-        let mut book = Book::beside(&store(&folder));
-        let why = "x".repeat(300);
-        let long = |term: u64| JournalLine { at_ms: term, deed: Deed::WatchdogFailed { why: why.clone() } };
+        let mut book = book(&store(&folder));
         for term in 0..5_000 {
             book.append(&[long(term)]).unwrap();
         }
@@ -361,26 +422,155 @@ mod tests {
     fn a_disk_that_takes_nothing_is_told_of_and_gets_what_waited_when_it_takes_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gone").join("raft.redb");
-        let mut thread = {
-            let (tell, _) = watch::channel(None);
-            Thread { book: Book::beside(&path), tell, waiting: Vec::new(), lost: 0 }
-        };
+        let mut thread = thread(book(&path));
         lines(0..3).into_iter().for_each(|line| thread.wait(line));
         thread.write();
-        let fault = thread.tell.borrow().clone().unwrap();
+        let fault = thread.tell.borrow().fault.clone().unwrap();
         assert!(fault.contains("raft.journal") && fault.contains("make room"), "{fault}");
         fs::create_dir(folder.path().join("gone")).unwrap();
         thread.write();
-        assert_eq!(*thread.tell.borrow(), None);
-        assert_eq!(Book::beside(&path).read().unwrap(), lines(0..3));
+        assert_eq!(thread.tell.borrow().fault, None);
+        assert_eq!(book(&path).read().unwrap(), lines(0..3));
     }
 
     #[test]
     fn what_waits_for_a_disk_is_bounded() {
-        let (tell, _) = watch::channel(None);
-        let mut thread = Thread { book: Book::beside(Path::new("/nowhere/x")), tell, waiting: Vec::new(), lost: 0 };
+        let mut thread = thread(book(Path::new("/nowhere/x")));
         lines(0..JOURNAL_MAX as u64 + 2).into_iter().for_each(|line| thread.wait(line));
-        assert_eq!((thread.waiting.len(), thread.lost, thread.waiting[0].at_ms), (JOURNAL_MAX, 2, 2));
+        assert_eq!(
+            (thread.waiting.len(), thread.lost.load(Ordering::Relaxed), thread.waiting[0].at_ms),
+            (JOURNAL_MAX, 2, 2)
+        );
+    }
+
+    /// What comes of one attempt to write.
+    #[derive(Clone, Copy, Debug)]
+    enum Attempt {
+        Lasts,
+        /// A disk that is full: so many bytes stand there.
+        Fits(usize),
+        /// All of it stands in the file, and the disk says that it didn't take it.
+        NotDurable,
+    }
+
+    /// A book on a disk with such attempts, one after the other; those that follow last.
+    fn book_on(store: &Path, attempts: impl IntoIterator<Item = Attempt, IntoIter: Send + 'static>) -> Book {
+        let mut attempts = attempts.into_iter();
+        Book::beside(
+            store,
+            Box::new(move |file, bytes| match attempts.next().unwrap_or(Attempt::Lasts) {
+                Attempt::Lasts => write_durably(file, bytes),
+                Attempt::Fits(room) => {
+                    file.write_all(&bytes[..room.min(bytes.len())])?;
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                Attempt::NotDurable => {
+                    file.write_all(bytes)?;
+                    Err(io::Error::other("input/output error"))
+                }
+            }),
+        )
+    }
+
+    #[test]
+    fn what_a_failed_write_left_behind_is_not_kept_twice() {
+        let mut two = Vec::new();
+        record(&mut two, &line(3));
+        record(&mut two, &line(4));
+        for attempt in (0..=two.len()).map(Attempt::Fits).chain([Attempt::NotDurable]) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut book = book_on(&store(&folder), [Attempt::Lasts, attempt, attempt]);
+            book.append(&lines(0..3)).unwrap();
+            book.append(&lines(3..5)).unwrap_err();
+            book.append(&lines(3..5)).unwrap_err();
+            book.append(&lines(3..6)).unwrap();
+            book.append(&lines(6..7)).unwrap();
+            assert_eq!(book.read().unwrap(), lines(0..7), "{attempt:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_hours_costs_nothing_that_was_kept_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = store(&folder);
+        let mut before = book(&path);
+        (0..1_000).for_each(|term| before.append(&[long(term)]).unwrap());
+        let files = || [before.before.clone(), before.now.clone()].map(|path| fs::read(path).unwrap());
+        let old = files();
+        let waiting: Vec<_> = (1_000..1_010).map(long).collect();
+        let mut book = book_on(&path, [Attempt::NotDurable; 200]);
+        for _ in 0..200 {
+            book.append(&waiting).unwrap_err();
+        }
+        let [kept, now] = files();
+        assert!(kept == old[0] && now.starts_with(&old[1]), "the newer file has taken the place of the older one");
+        assert!(now.len() < old[1].len() + 10 * 400, "{} bytes of {} lines", now.len(), waiting.len());
+        book.append(&waiting).unwrap();
+        let kept = book.read().unwrap();
+        assert_eq!(kept.iter().map(|line| line.at_ms).collect::<Vec<_>>(), (510..1_010).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_disk_that_fails_now_and_then_keeps_each_line_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = store(&folder);
+        let attempts = [Attempt::Fits(0), Attempt::Lasts, Attempt::NotDurable, Attempt::Fits(500), Attempt::Lasts];
+        let mut thread = thread(book_on(&path, attempts.into_iter().cycle()));
+        for term in 0..3_000 {
+            thread.wait(long(term));
+            thread.write();
+        }
+        let kept: Vec<_> = book(&path).read().unwrap().iter().map(|line| line.at_ms).collect();
+        assert_eq!(kept, (2_500..3_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_takes_the_file_away_to_make_room_gets_a_new_one_without_a_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = store(&folder);
+        let mut book = book_on(&path, [Attempt::Lasts, Attempt::Fits(10)]);
+        book.append(&lines(0..3)).unwrap();
+        book.append(&lines(3..5)).unwrap_err();
+        fs::remove_file(path.with_extension("journal")).unwrap();
+        book.append(&lines(3..5)).unwrap();
+        assert_eq!(book.read().unwrap(), lines(3..5));
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_told_of_and_what_is_lost_is_counted_until_it_works_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = store(&folder);
+        let (begin, begun) = sync_channel(0);
+        let (answer, answers) = sync_channel::<()>(1);
+        let (keeper, _) = Keeper::on(Book::beside(
+            &path,
+            Box::new(move |file, bytes| {
+                // Once the test has gone it neither wants to know nor answers.
+                let _ = begin.send(());
+                let _ = answers.recv();
+                write_durably(file, bytes)
+            }),
+        ));
+        let soon = Duration::from_secs(60);
+        keeper.keep(line(0));
+        begun.recv_timeout(soon).unwrap();
+        assert_eq!(keeper.fault(), None, "it may still answer");
+        let fault = keeper.fault_at(Instant::now() + HANGS_AFTER).unwrap();
+        assert!(fault.contains("raft.journal") && fault.contains("doesn't answer"), "{fault}");
+
+        let all = u64::try_from(JOURNAL_MAX).unwrap();
+        lines(1..all + 1).into_iter().for_each(|line| keeper.keep(line));
+        assert_eq!((keeper.fault(), keeper.lost.load(Ordering::Relaxed)), (None, 0), "all of it fits");
+        lines(all + 1..all + 4).into_iter().for_each(|line| keeper.keep(line));
+        assert_eq!((keeper.fault(), keeper.lost.load(Ordering::Relaxed)), (Some(fault), 3));
+
+        answer.send(()).unwrap();
+        // The next write begins when the one before is over.
+        begun.recv_timeout(soon).unwrap();
+        assert_eq!((keeper.fault(), keeper.lost.load(Ordering::Relaxed)), (None, 0));
+        drop((answer, begun));
+        drop(keeper);
+        assert_eq!(book(&path).read().unwrap(), lines(1..all + 1), "and the first line is one of 501");
     }
 
     #[test]
