@@ -60,6 +60,14 @@ impl IpmiSim {
     /// # Errors
     /// The Debian package openipmi is missing, or the simulator doesn't start.
     pub fn start() -> Result<Self> {
+        Self::start_with(PASSWORD)
+    }
+
+    /// As [`IpmiSim::start`], with a password of the test's for both accounts: 16 letters at most.
+    ///
+    /// # Errors
+    /// As [`IpmiSim::start`].
+    pub fn start_with(password: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
         let hook = dir.path().join("hook");
         fs::write(&hook, HOOK)?;
@@ -68,7 +76,7 @@ impl IpmiSim {
         let started = Command::new(&hook).arg(dir.path()).args(["set", "power", "1"]).status()?;
         ensure!(started.success(), "the chassis hook could not start the node");
         let button = format!("{} {}", hook.display(), dir.path().display());
-        let simulator = simulate(dir.path(), address, &button, &[])?;
+        let simulator = simulate(dir.path(), address, &button, password, &[])?;
         Ok(Self { dir, simulator, address })
     }
 
@@ -90,6 +98,21 @@ impl IpmiSim {
             fs::remove_file(flag)?
         }
         Ok(())
+    }
+
+    /// The simulator's own process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.simulator.id()
+    }
+
+    /// Whether the simulator stands still: whoever asks it waits.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn set_still(&self, still: bool) -> Result<()> {
+        let pid = Pid::from_child(&self.simulator);
+        Ok(kill_process(pid, if still { Signal::STOP } else { Signal::CONT })?)
     }
 
     /// The process that stands for the node, if it runs.
@@ -124,7 +147,7 @@ impl MachineBmc {
     /// The Debian package openipmi is missing, or the simulator doesn't start.
     pub fn start(machine: &Machine, address: SocketAddr, place: &[OsString]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
-        let simulator = simulate(dir.path(), address, &machine.button(), place)?;
+        let simulator = simulate(dir.path(), address, &machine.button(), PASSWORD, place)?;
         Ok(Self { simulator, _dir: dir })
     }
 }
@@ -138,12 +161,12 @@ impl Drop for MachineBmc {
 }
 
 /// Starts the simulator with its files in `dir`.
-fn simulate(dir: &Path, address: SocketAddr, button: &str, place: &[OsString]) -> Result<Child> {
+fn simulate(dir: &Path, address: SocketAddr, button: &str, password: &str, place: &[OsString]) -> Result<Child> {
     let program = tool("ipmi_sim", "openipmi")?;
     let state = dir.join("state");
     fs::create_dir(&state)?;
     let config = dir.join("lan.conf");
-    fs::write(&config, lan_config(address, button))?;
+    fs::write(&config, lan_config(address, button, password))?;
     let emulation = dir.join("bmc.emu");
     fs::write(&emulation, "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n")?;
     placed(place, program.as_os_str())
@@ -161,7 +184,7 @@ fn simulate(dir: &Path, address: SocketAddr, button: &str, place: &[OsString]) -
         .with_context(|| format!("starting {}", program.display()))
 }
 
-fn lan_config(address: SocketAddr, button: &str) -> String {
+fn lan_config(address: SocketAddr, button: &str, password: &str) -> String {
     let (ip, port) = (address.ip(), address.port());
     let auths = "md2 md5";
     format!(
@@ -176,8 +199,8 @@ set_working_mc 0x20
     guid 00112233445566778899aabbccddeeff
   endlan
   chassis_control "{button}"
-  user 2 true "{ADMINISTRATOR}" "{PASSWORD}" admin 10 {auths}
-  user 3 true "{OPERATOR}" "{PASSWORD}" operator 10 {auths}
+  user 2 true "{ADMINISTRATOR}" "{password}" admin 10 {auths}
+  user 3 true "{OPERATOR}" "{password}" operator 10 {auths}
 "#
     )
 }

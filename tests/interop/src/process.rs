@@ -42,12 +42,16 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(total))
 }
 
-/// How often each of these texts stands in the memory of a process: on its stacks, its heap, and whatever else it has mapped
-/// to itself. Needs root where the process keeps its memory private.
+/// How often each of these texts stands in the memory of a process: on its stacks, its heap, in its program, and whatever else
+/// it has mapped to itself and may read. Needs root where the process keeps its memory private.
 ///
 /// # Errors
 /// It has ended, or may not be read.
 pub fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Result<Vec<usize>> {
+    let mut begins = [false; 256];
+    for text in texts {
+        begins[usize::from(*text.first().context("an empty text is everywhere")?)] = true;
+    }
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("the process has ended")?;
     let memory = fs::File::open(format!("/proc/{pid}/mem")).context("opening the memory of the process")?;
     let mut found = vec![0; texts.len()];
@@ -55,8 +59,7 @@ pub fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Result<Vec<usize>> {
     for line in maps.lines() {
         let mut words = line.split_whitespace();
         let (range, rights) = (words.next().context("a range")?, words.next().context("rights")?);
-        // What can't be written holds programs and files.
-        if !rights.starts_with("rw") {
+        if !rights.starts_with('r') {
             continue;
         }
         let (from, to) = range.split_once('-').context("a range has two ends")?;
@@ -65,8 +68,13 @@ pub fn found_in_memory(pid: u32, texts: &[&[u8]]) -> Result<Vec<usize>> {
         // Some are the kernel's own, which nobody may read.
         let Ok(()) = std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, from) else { continue };
         read += bytes.len();
-        for (count, text) in found.iter_mut().zip(texts) {
-            *count += bytes.windows(text.len()).filter(|window| window == text).count();
+        // Most bytes begin none of them.
+        for (at, byte) in bytes.iter().enumerate() {
+            if begins[usize::from(*byte)] {
+                for (count, text) in found.iter_mut().zip(texts) {
+                    *count += usize::from(bytes[at..].starts_with(text));
+                }
+            }
         }
     }
     ensure!(read > 1 << 20, "only {read} bytes of the process could be read");

@@ -1,7 +1,7 @@
 //! Our Redfish client against `sushy-emulator`, alone and in the daemon of an appliance, whose memory is searched. Needs the
 //! Debian packages python3-venv, openipmi and fence-agents, and the Python package index once: without them these tests fail.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tiebreaker_fence::{
@@ -9,7 +9,7 @@ use tiebreaker_fence::{
     RedfishConfig, RedfishDevice, RedfishError, RedfishLogin, Secret, WebError, power_off,
 };
 use tiebreaker_interop::{
-    Cluster, Look, SOON,
+    Cluster, Look, SOON, Traces,
     fence_agent::fence_agent,
     ipmi_sim::{self, IpmiSim},
     process::found_in_memory,
@@ -121,20 +121,6 @@ async fn a_fence_agent_of_others_works_the_same_service() -> Result<()> {
     Ok(())
 }
 
-/// All regular files below a folder.
-fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            files(&entry.path(), found)?;
-        } else if kind.is_file() {
-            found.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
 /// Adds a device through the running daemon, fences its node, and looks for the password everywhere. Needs root, because
 /// the daemon keeps its memory private.
 #[test]
@@ -192,25 +178,19 @@ fn a_fence_through_the_daemon_leaves_evidence_and_no_password_anywhere() -> Resu
     ensure!(off.contains("bmc-off") || off.contains("closed"), "{off}");
 
     let pid = cluster.appliance.pid().context("the appliance runs")?;
-    let header = base64(format!("{USER}:{PASSWORD}").as_bytes());
+    let traces = Traces::of(PASSWORD);
     let folder = cluster.appliance.data().display().to_string();
-    let texts = [PASSWORD.as_bytes(), header.trim_end_matches('=').as_bytes(), folder.as_bytes()];
-    let found = found_in_memory(pid, &texts)?;
-    ensure!(found[2] > 0, "the search finds nothing that is there");
-    ensure!(found[..2] == [0, 0], "the memory of the appliance holds the password {found:?} times");
+    let mut found = found_in_memory(pid, &[&traces.texts()[..], &[folder.as_bytes()]].concat())?;
+    ensure!(found.pop().is_some_and(|folder| folder > 0), "the search finds nothing that is there");
+    let left = traces.told(&found);
+    ensure!(left.is_empty(), "the memory of the appliance holds the password: {left:?}");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("the limit of core dumps")?;
     ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
 
     // Neither the logs, nor any other file, nor a command line has it.
-    let mut all = Vec::new();
-    files(cluster.folder(), &mut all)?;
-    for path in all {
-        let bytes = fs::read(&path)?;
-        for text in [PASSWORD.as_bytes(), header.as_bytes()] {
-            ensure!(!bytes.windows(text.len()).any(|window| window == text), "{} holds the password", path.display());
-        }
-    }
+    let holding = traces.in_files(cluster.folder())?;
+    ensure!(holding.is_empty(), "{holding:?} hold the password");
 
     let audit = cluster.appliance.command(&["audit", "list", "--last", "1000", "--json"])?.done()?;
     for event in ["device_added", "asked", "wanted", "attempt", "answer", "evidence"] {
@@ -247,20 +227,4 @@ fn a_bmc_by_ipmi_is_tried_too(cluster: &Cluster) -> Result<()> {
     ensure!(changed.refused()?.contains("1 of 1 device(s) failed"), "a wrong password is told at once");
     ensure!(sim.node().is_some(), "nothing of that switched anything");
     Ok(fs::remove_file(password)?)
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let word = (u32::from(group[0]) << 16)
-            | (u32::from(group.get(1).copied().unwrap_or(0)) << 8)
-            | u32::from(group.get(2).copied().unwrap_or(0));
-        for place in 0..=group.len() {
-            let index = (word >> (18 - 6 * place)) & 63;
-            text.push(char::from(LETTERS[usize::try_from(index).expect("six bits")]));
-        }
-        text.extend(std::iter::repeat_n('=', 3 - group.len()));
-    }
-    text
 }
