@@ -262,7 +262,6 @@ impl Book {
         };
         if self.good > 0 && self.good.saturating_add(long) > FILE_MAX {
             fs::rename(&self.now, &self.before)?;
-            self.good = 0;
             file = self.reopen()?;
         }
         file.seek(SeekFrom::Start(self.good))?;
