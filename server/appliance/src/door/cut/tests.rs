@@ -163,6 +163,8 @@ impl Bench {
     async fn work(&self, job: Job, left: Duration) -> Option<Progress> {
         let (_stop, stopped) = watch::channel(false);
         work(Arc::clone(&self.shared), names().1, job, left, Turn { before: None, stopped }).await;
+        // What it told the clerk was taken when a later question is answered.
+        self.shared.book().await.unwrap();
         self.ends.lock().unwrap().pop()
     }
 }
