@@ -239,27 +239,6 @@ async fn a_fence_goes_on_when_the_door_is_opened_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gives_power_back_ends_before_the_next_fence_begins() {
-    let rig = Rig::new(true).await;
-    let a = rig.enrol_as("a").await.unwrap();
-    rig.proven(&a).await;
-    assert!(matches!(rig.ask(&a, off("b", 20_000)).await, Ok(FenceAnswer::Done { .. })));
-    // The BMC doesn't answer who is to give the power back, and it is asked off again meanwhile.
-    rig.machines[1].faults.set(Faults { mute: true, ..Faults::default() });
-    let on = rig.ask(&a, FenceAsk::On { node: "b".into(), within_ms: 500 }).await;
-    assert!(matches!(on, Ok(FenceAnswer::Working { .. })), "{on:?}");
-    let early = rig.ask(&a, off("b", 300)).await;
-    assert!(matches!(early, Ok(FenceAnswer::Working { .. })), "{early:?}");
-    rig.machines[1].faults.set(Faults::default());
-    let again = rig.ask(&a, off("b", 20_000)).await;
-    assert!(matches!(again, Ok(FenceAnswer::Done { .. })), "{again:?}");
-    // Nobody is left who would switch it on.
-    sleep(Duration::from_secs(3)).await;
-    assert!(!rig.machines[1].is_on(), "it was called off, and runs");
-    assert_eq!(rig.fence_of("b").await.number, 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_always_says_off_is_not_believed() {
     let rig = Rig::with(true, Faults { always_off: true, ..Faults::default() }).await;
     let a = rig.enrol_as("a").await.unwrap();

@@ -238,3 +238,24 @@ async fn what_is_fed_by_another_answers_once_that_has_power() {
     assert!(matches!(end, Some(Progress::On(_))), "{end:?}");
     assert_eq!((outlet.told(), bmc.told()), (vec![PowerState::On], vec![PowerState::On]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_power_back_ends_before_the_next_fence_begins() {
+    let bmc = Wire::default();
+    bmc.with(|wired| wired.dead = true);
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let (stop, stopped) = watch::channel(false);
+    let turn = Turn { before: None, stopped };
+    let first = tokio::spawn(work(Arc::clone(&bench.shared), names().1, bench.open(Wish::On), MINUTE, turn));
+    sleep(Duration::from_secs(1)).await;
+    // Its read goes on for a while; the BMC answers others meanwhile, and the next fence calls the node off.
+    bmc.with(|wired| wired.dead = false);
+    let job = bench.open(OFF);
+    stop.send_replace(true);
+    let (_stop, stopped) = watch::channel(false);
+    work(Arc::clone(&bench.shared), names().1, job, MINUTE, Turn { before: Some(stop), stopped }).await;
+    assert!(first.is_finished(), "two work at one node's power");
+    assert!(bench.book.lock().unwrap().docket.active().next().is_none(), "it was called off");
+    sleep(MINUTE).await;
+    assert_eq!(bmc.told(), [], "and is told on");
+}
