@@ -61,6 +61,18 @@ pub enum LocalRequest {
     Secrets(SecretsRequest),
     /// The Corosync clusters whose nodes the appliance fences.
     Fenced,
+    /// Holds the switching of power in such a cluster. The answer shows it.
+    FencedHold {
+        /// Which.
+        cluster: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Ends a hold of such a cluster. The answer shows it.
+    FencedRelease {
+        /// Which.
+        cluster: String,
+    },
     /// What happened in the QDevice service.
     QdeviceEvents {
         /// The run of the daemon that `after` is of.

@@ -300,7 +300,11 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         LocalRequest::Qdevice | LocalRequest::QdeviceInvite { .. } | LocalRequest::QdeviceEvents { .. } => {
             LocalReply::Refused { why: "this is a node: the appliance serves QDevice clients, ask there".into() }
         }
-        LocalRequest::Devices { .. } | LocalRequest::Secrets(_) | LocalRequest::Fenced => {
+        LocalRequest::Devices { .. }
+        | LocalRequest::Secrets(_)
+        | LocalRequest::Fenced
+        | LocalRequest::FencedHold { .. }
+        | LocalRequest::FencedRelease { .. } => {
             LocalReply::Refused { why: "this is a node: the appliance keeps the power devices, ask there".into() }
         }
         LocalRequest::CreateToken { .. } => LocalReply::Refused {

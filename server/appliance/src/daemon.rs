@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tiebreaker_member::ask::{LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
+use tiebreaker_member::ask::{FencedCluster, LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
 use tiebreaker_member::core::Reply;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::service_manager::{ServiceManager, take_kept};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook, trusted_seconds};
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -330,6 +330,20 @@ impl Daemon {
                 }
                 LocalReply::Fenced { clusters }
             }
+            LocalRequest::FencedHold { cluster, reason } => match self.find_door(&cluster) {
+                Ok(door) => {
+                    show_fenced(door.hold(by, reason), answer);
+                    return;
+                }
+                Err(error) => refused(format!("{error:#}")),
+            },
+            LocalRequest::FencedRelease { cluster } => match self.find_door(&cluster) {
+                Ok(door) => {
+                    show_fenced(door.release(by), answer);
+                    return;
+                }
+                Err(error) => refused(format!("{error:#}")),
+            },
             LocalRequest::Devices { cluster, request } => {
                 let served = match self.find_devices(cluster) {
                     Ok(served) => served,
@@ -414,6 +428,22 @@ impl Daemon {
         }
     }
 
+    fn find_door(&self, cluster: &str) -> Result<&Door> {
+        let name = ClusterName::new(cluster)?;
+        match self.doors.get(&name) {
+            Some(door) => Ok(door),
+            None if self.config.corosync.contains_key(&name) => {
+                bail!("the nodes of {name} can't be fenced from here now: look at the daemon's log")
+            }
+            None if self.clusters.contains_key(&name) => {
+                bail!("{name} is a cluster of Tiebreaker's own: `tiebreaker fence hold` and `fence release` are for it")
+            }
+            None => bail!(
+                "there is no Corosync cluster {name}: add [corosync.{name}] to server.toml and restart the daemon"
+            ),
+        }
+    }
+
     fn find(&self, cluster: Option<String>) -> Result<Served> {
         let names = || self.clusters.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match cluster {
@@ -459,6 +489,21 @@ impl Daemon {
         let (token, expires) = self.gate.create_token(&name, kind, self.gate.now(member), ttl_s).await?;
         Ok(LocalReply::Token { token: token.to_string(), expires, created })
     }
+}
+
+/// Answers with a Corosync cluster once what is asked of it is done. A disk may take seconds: other requests don't wait for it.
+fn show_fenced(
+    done: impl Future<Output = Result<FencedCluster>> + Send + 'static,
+    answer: oneshot::Sender<LocalReply>,
+) {
+    tokio::spawn(async move {
+        let reply = match done.await {
+            Ok(cluster) => LocalReply::Fenced { clusters: vec![cluster] },
+            Err(error) => LocalReply::Refused { why: format!("{error:#}") },
+        };
+        // Who asked may have gone.
+        let _ = answer.send(reply);
+    });
 }
 
 /// Whether a token is for a Corosync cluster's fence agents.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::audit::{Act, Audit, Event};
 use crate::devices::{Devices, Managed};
+use crate::door;
 use crate::drill::Order;
 use crate::enrol::Enrolment;
 use crate::layout::Layout;
@@ -114,26 +115,31 @@ impl Hand {
 }
 
 impl Hand {
-    /// Whether power may be switched where no daemon runs: not while somebody holds it, as far as this appliance has heard.
+    /// Whether power may be switched where no member is asked: not while somebody holds it, as far as this appliance has heard.
     ///
     /// # Errors
     /// It is held, or that can't be found out; `force` goes on all the same, and says so.
     pub(crate) fn may_switch_alone(&self, cluster: &ClusterName, force: bool) -> Result<()> {
         let store = self.layout.store(cluster);
+        let unknown = |error: anyhow::Error| {
+            Some(format!("whether somebody holds the switching of power can't be found out: {error:#}"))
+        };
+        let of_door = match door::stored_hold(&self.layout, cluster) {
+            Ok(None) => None,
+            Ok(Some(hold)) => Some(format!(
+                "the switching of power is {hold}: with the daemon running, `tiebreaker-server corosync release {cluster}` ends that"
+            )),
+            Err(error) => unknown(error),
+        };
         let why = match store.exists().then(|| takeover::last_stored(&store)) {
-            None | Some(Ok(None)) => return Ok(()),
-            Some(Ok(Some(state))) => match &state.settings.hold {
-                None => return Ok(()),
-                Some(hold) => format!(
+            None | Some(Ok(None)) => None,
+            Some(Ok(Some(state))) => state.settings.hold.as_ref().map(|hold| format!(
                     "the switching of power was {hold}, when this appliance heard of its cluster last; start the daemon and \
                      `tiebreaker fence release`"
-                ),
-            },
-            Some(Err(error)) => format!(
-                "whether somebody holds the switching of power can't be found out: {:#}",
-                anyhow::Error::from(error)
-            ),
+                )),
+            Some(Err(error)) => unknown(error.into()),
         };
+        let Some(why) = of_door.or(why) else { return Ok(()) };
         if !force {
             bail!("{why}; or insist with --force");
         }

@@ -54,6 +54,24 @@ fn the_half_with_the_vote_fences_and_the_other_is_refused() {
     let member = one.agent("action=off\\nplug=node2\\nanswer_timeout=3\\n").unwrap().refused().unwrap();
     assert!(member.contains("node2 is a member of the partition of node1"), "{member}");
 
+    // While an operator holds the switching of power nobody gets anybody's.
+    let corosync = |words: &[&str]| cluster.appliance.command(&[&["corosync"], words].concat()).unwrap();
+    corosync(&["hold", "prod", "--reason", "new cables"]).done().unwrap();
+    corosync(&["hold", "prod"]).done().unwrap_err();
+    let held = one.agent("action=off\\nplug=node2\\n").unwrap().refused().unwrap();
+    for part in [
+        "the switching of power is held by ",
+        " (new cables): `tiebreaker-server corosync release prod` ends that",
+        "`stonith_admin --confirm node2`",
+    ] {
+        assert!(held.contains(part), "{held}");
+    }
+    assert_eq!(two.agent("action=list-status\\n").unwrap().done().unwrap(), "node1,,ON\nnode2,,ON\n");
+    assert!(corosync(&["status"]).done().unwrap().contains("the switching of power is held by "));
+    assert!(corosync(&["status", "--json"]).done().unwrap().contains("\"reason\":\"new cables\""));
+    corosync(&["release", "prod"]).done().unwrap();
+    corosync(&["release", "prod"]).done().unwrap_err();
+
     // Both halves ask at the same time, as two Pacemakers do.
     cluster.split().unwrap();
     let nodes = &cluster.nodes;
@@ -85,6 +103,7 @@ fn the_half_with_the_vote_fences_and_the_other_is_refused() {
         r#""what":"fence enrol","node":"node1""#,
         r#""what":"fence reboot","node":"node2","by":"fence-client node1","granted":true"#,
         r#""what":"fence off","node":"node2","by":"fence-client node1","granted":false"#,
+        r#""what":"hold","node":null"#,
         r#""event":"attempt""#,
         r#""event":"evidence""#,
         r#""grade":"bmc-off""#,

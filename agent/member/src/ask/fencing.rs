@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tiebreaker_pipeline::state::Hold;
 
 /// A request of a fence agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -117,6 +118,9 @@ pub struct FencedCluster {
     pub qdevice: Option<String>,
     /// Its nodes, by name.
     pub nodes: Vec<FencedNode>,
+    /// That no power device of it is told to switch anything, and who wants that.
+    #[serde(default)]
+    pub hold: Option<Hold>,
 }
 
 /// One of its nodes.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tiebreaker_firmware::{Fault, Fencing, Quorum};
+use tiebreaker_member::ask::FencedCluster;
 use tiebreaker_member::core::{Status, unproven};
 
 /// All that is shown.
@@ -24,10 +25,11 @@ impl Glance {
         Self { quorum: Quorum::Lost, fencing: Fencing::Idle, fault: Fault::Silent, held: false, reasons }
     }
 
-    /// The worst of all clusters. `None` stands for one that doesn't answer.
-    pub(super) fn of(clusters: &[Option<Status>]) -> Self {
-        let mut answering = clusters.iter().flatten().peekable();
-        let held = answering.peek().is_some() && answering.all(|status| status.settings.hold.is_some());
+    /// The worst of all clusters. `None` stands for one that doesn't answer. Of Corosync clusters the holds count alone.
+    pub(super) fn of(clusters: &[Option<Status>], fenced: &[FencedCluster]) -> Self {
+        let own = clusters.iter().flatten().map(|status| status.settings.hold.is_some());
+        let holds: Vec<bool> = own.chain(fenced.iter().map(|cluster| cluster.hold.is_some())).collect();
+        let held = !holds.is_empty() && holds.iter().all(|held| *held);
         let (fencing, reasons) = (Fencing::Idle, BTreeSet::new());
         let mut glance = Self { quorum: Quorum::Whole, fencing, fault: Fault::None, held, reasons };
         for cluster in clusters {
@@ -39,6 +41,9 @@ impl Glance {
                     glance.reasons.insert("a cluster doesn't answer".to_owned());
                 }
             }
+        }
+        if holds.contains(&true) {
+            glance.fencing = glance.fencing.max(Fencing::Held);
         }
         glance
     }
@@ -54,9 +59,6 @@ impl Glance {
         for open in status.fences.iter().filter(|open| open.fence.is_open()) {
             let fencing = if open.fence.last_failure.is_some() { Fencing::Failed } else { Fencing::UnderWay };
             self.fencing = self.fencing.max(fencing);
-        }
-        if status.settings.hold.is_some() {
-            self.fencing = self.fencing.max(Fencing::Held);
         }
         let devices = status.members.iter().flat_map(|member| {
             let lacks = member.unprotectable.is_some();
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_stays_dark_until_something_new_comes() {
-        let mut glance = Glance::of(&[]);
+        let mut glance = Glance::of(&[], &[]);
         assert_eq!((glance.quorum, glance.fault), (Quorum::Whole, Fault::None));
         glance.fault = Fault::Device;
         glance.reasons.insert("bmc".into());
@@ -100,8 +102,8 @@ mod tests {
 
     #[test]
     fn a_hold_is_shown_and_only_if_all_are_held_the_button_releases() {
-        use super::super::tests::status;
-        let of = |held: [bool; 2]| Glance::of(&[Some(status("home", held[0])), Some(status("work", held[1]))]);
+        use super::super::tests::{fenced, status};
+        let of = |held: [bool; 2]| Glance::of(&[Some(status("home", held[0])), Some(status("work", held[1]))], &[]);
         for (held, fencing, all) in [
             ([false, false], Fencing::Idle, false),
             ([true, false], Fencing::Held, false),
@@ -110,14 +112,23 @@ mod tests {
             let glance = of(held);
             assert_eq!((glance.fencing, glance.held), (fencing, all), "{held:?}");
         }
+        for (own, door, fencing, all) in [
+            (false, true, Fencing::Held, false),
+            (true, false, Fencing::Held, false),
+            (true, true, Fencing::Held, true),
+        ] {
+            let glance = Glance::of(&[Some(status("home", own))], &[fenced("prod", door)]);
+            assert_eq!((glance.fencing, glance.held), (fencing, all), "{own} {door}");
+        }
+        assert!(Glance::of(&[], &[fenced("prod", true)]).held, "there is no other cluster");
         // One that doesn't answer is not known to be held.
-        assert!(Glance::of(&[Some(status("home", true)), None]).held, "of those that answer all are");
-        assert!(!Glance::of(&[None]).held && !Glance::of(&[]).held);
+        assert!(Glance::of(&[Some(status("home", true)), None], &[]).held, "of those that answer all are");
+        assert!(!Glance::of(&[None], &[]).held && !Glance::of(&[], &[]).held);
     }
 
     #[test]
     fn a_cluster_that_does_not_answer_has_no_majority_that_one_could_rely_on() {
-        let glance = Glance::of(&[None]);
+        let glance = Glance::of(&[None], &[]);
         assert_eq!((glance.quorum, glance.fault), (Quorum::Lost, Fault::Alarm));
         assert_eq!(Glance::silent().fault, Fault::Silent);
     }

@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tiebreaker_member::Client;
-use tiebreaker_member::ask::{LocalReply, LocalRequest};
+use tiebreaker_member::ask::{FencedCluster, LocalReply, LocalRequest};
 use tiebreaker_member::core::{Reply, Request, Status};
 use tiebreaker_pipeline::command::{Command, Setting};
 
 pub(crate) use guard::Guard;
 pub(crate) use panel::run as run_panel;
 pub(crate) use settings::{Board, RawBoard};
+
+/// Why power is held, as everybody reads it.
+const BUTTON: &str = "the appliance's button";
 
 /// Asks the daemon, as any program on this machine does.
 async fn ask(socket: &Path, request: &LocalRequest, within: Duration) -> Result<LocalReply> {
@@ -44,11 +47,27 @@ async fn clusters(socket: &Path, within: Duration) -> Result<Vec<String>> {
 /// Some didn't do it; what they say. The others have done it all the same.
 async fn set_hold(socket: &Path, hold: bool, within: Duration) -> Result<()> {
     let mut refused = Vec::new();
-    let statuses = statuses(socket, within).await?;
-    if statuses.is_empty() {
+    let (statuses, fenced) = (statuses(socket, within).await?, fenced(socket, within).await?);
+    if statuses.is_empty() && fenced.is_empty() {
         bail!(
             "there is no cluster here whose switching of power could be held: `tiebreaker-server token create` creates one"
         );
+    }
+    for FencedCluster { name, hold: former, .. } in fenced {
+        if former.is_some() == hold {
+            continue;
+        }
+        let request = if hold {
+            LocalRequest::FencedHold { cluster: name.clone(), reason: Some(BUTTON.to_owned()) }
+        } else {
+            LocalRequest::FencedRelease { cluster: name.clone() }
+        };
+        match ask(socket, &request, within).await {
+            Ok(LocalReply::Fenced { .. }) => {}
+            Ok(LocalReply::Refused { why }) => refused.push(format!("{name}: {why}")),
+            Ok(_) => refused.push(format!("{name}: it answered something else")),
+            Err(error) => refused.push(format!("{name}: {error:#}")),
+        }
     }
     for status in statuses {
         // One that doesn't answer is not asked either.
@@ -60,11 +79,8 @@ async fn set_hold(socket: &Path, hold: bool, within: Duration) -> Result<()> {
             continue;
         }
         let by = String::new();
-        let setting = if hold {
-            Setting::Hold { by, reason: Some("the appliance's button".to_owned()) }
-        } else {
-            Setting::Release { by }
-        };
+        let setting =
+            if hold { Setting::Hold { by, reason: Some(BUTTON.to_owned()) } } else { Setting::Release { by } };
         let request = Box::new(Request::Propose(Command::Set(setting)));
         let request = LocalRequest::Cluster { cluster: Some(status.cluster.to_string()), request };
         match ask(socket, &request, within).await {
@@ -78,6 +94,14 @@ async fn set_hold(socket: &Path, hold: bool, within: Duration) -> Result<()> {
         }
     }
     if refused.is_empty() { Ok(()) } else { bail!("{}", refused.join("; ")) }
+}
+
+/// The Corosync clusters whose nodes are fenced from here.
+async fn fenced(socket: &Path, within: Duration) -> Result<Vec<FencedCluster>> {
+    match ask(socket, &LocalRequest::Fenced, within).await? {
+        LocalReply::Fenced { clusters } => Ok(clusters),
+        _ => bail!("the daemon answered something else than was asked"),
+    }
 }
 
 /// What each cluster says of itself; `None` of one that doesn't answer.
@@ -131,7 +155,14 @@ mod tests {
         }
     }
 
-    /// A daemon of these clusters, each held or not; what `refuses` refuses.
+    /// A Corosync cluster, held or not.
+    pub(super) fn fenced(name: &str, held: bool) -> FencedCluster {
+        let hold = held.then(|| Hold { by: "root".into(), reason: None, at_ms: 1 });
+        FencedCluster { name: name.into(), qdevice: None, nodes: Vec::new(), hold }
+    }
+
+    /// A daemon of these clusters, each held or not; what `refuses` refuses. Those whose names begin with `corosync` are of
+    /// Corosync.
     struct Daemon {
         socket: PathBuf,
         held: Arc<Mutex<BTreeMap<String, bool>>>,
@@ -162,9 +193,34 @@ mod tests {
         }
     }
 
+    fn is_door(name: &str) -> bool {
+        name.starts_with("corosync")
+    }
+
     fn reply(held: &mut BTreeMap<String, bool>, refuses: Option<&str>, request: LocalRequest) -> LocalReply {
         let (name, request) = match request {
-            LocalRequest::Clusters => return LocalReply::Clusters { names: held.keys().cloned().collect() },
+            LocalRequest::Clusters => {
+                return LocalReply::Clusters { names: held.keys().filter(|name| !is_door(name)).cloned().collect() };
+            }
+            LocalRequest::Fenced => {
+                let doors = held.iter().filter(|(name, _)| is_door(name));
+                return LocalReply::Fenced { clusters: doors.map(|(name, held)| fenced(name, *held)).collect() };
+            }
+            LocalRequest::FencedHold { cluster, .. } | LocalRequest::FencedRelease { cluster }
+                if refuses == Some(&cluster[..]) =>
+            {
+                return LocalReply::Refused { why: "the disk is full".into() };
+            }
+            LocalRequest::FencedHold { cluster, reason } => {
+                assert_eq!((reason.as_deref(), held[&cluster]), (Some(BUTTON), false));
+                held.insert(cluster.clone(), true);
+                return LocalReply::Fenced { clusters: vec![fenced(&cluster, true)] };
+            }
+            LocalRequest::FencedRelease { cluster } => {
+                assert!(held[&cluster], "it isn't held");
+                held.insert(cluster.clone(), false);
+                return LocalReply::Fenced { clusters: vec![fenced(&cluster, false)] };
+            }
             LocalRequest::Cluster { cluster: Some(name), request } => (name, *request),
             other => panic!("{other:?}"),
         };
@@ -192,6 +248,22 @@ mod tests {
         assert_eq!(daemon.held(), [true, true]);
         set_hold(&daemon.socket, false, WITHIN).await.unwrap();
         assert_eq!(daemon.held(), [false, false]);
+    }
+
+    #[tokio::test]
+    async fn the_button_holds_corosync_clusters_too() {
+        let daemon = Daemon::start(&[("corosync1", true), ("corosync2", false), ("home", false)], None);
+        set_hold(&daemon.socket, true, WITHIN).await.unwrap();
+        assert_eq!(daemon.held(), [true, true, true]);
+        assert!(panel::glance(&daemon.socket).await.held);
+        set_hold(&daemon.socket, false, WITHIN).await.unwrap();
+        assert_eq!(daemon.held(), [false, false, false]);
+        assert!(!panel::glance(&daemon.socket).await.held);
+        let alone = Daemon::start(&[("corosync1", false), ("corosync2", false)], Some("corosync1"));
+        let error = set_hold(&alone.socket, true, WITHIN).await.unwrap_err().to_string();
+        assert_eq!((error.as_str(), alone.held()), ("corosync1: the disk is full", vec![false, true]));
+        let glance = panel::glance(&alone.socket).await;
+        assert_eq!((glance.fencing, glance.held), (tiebreaker_firmware::Fencing::Held, false));
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::glance::Glance;
 use super::settings::Board;
-use super::{set_hold, statuses};
+use super::{fenced, set_hold, statuses};
 
 /// How often the daemon is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -81,8 +81,10 @@ async fn ask(socket: PathBuf, tell: watch::Sender<Glance>) -> Infallible {
     }
 }
 
-async fn glance(socket: &Path) -> Glance {
-    statuses(socket, ANSWER_WITHIN).await.map_or_else(|_| Glance::silent(), |clusters| Glance::of(&clusters))
+/// What the LEDs shall show now.
+pub(super) async fn glance(socket: &Path) -> Glance {
+    let clusters = async { anyhow::Ok((statuses(socket, ANSWER_WITHIN).await?, fenced(socket, ANSWER_WITHIN).await?)) };
+    clusters.await.map_or_else(|_| Glance::silent(), |(clusters, fenced)| Glance::of(&clusters, &fenced))
 }
 
 fn led(key: &str, wire: Option<&Wire>) -> Option<Indicator<OutputLine>> {
@@ -240,7 +242,7 @@ mod tests {
             acknowledged: BTreeSet::new(),
             failing: false,
         };
-        let (mut at_ms, mut glance) = (0, Glance::of(&[]));
+        let (mut at_ms, mut glance) = (0, Glance::of(&[], &[]));
         run(&mut panel, &bench, &mut at_ms, 200, &glance);
         bench.button.store(true, Ordering::Relaxed);
         assert_eq!(run(&mut panel, &bench, &mut at_ms, 4_900, &glance).1, []);
@@ -269,7 +271,7 @@ mod tests {
             failing: false,
         };
         let mut at_ms = 0;
-        let mut glance = Glance::of(&[]);
+        let mut glance = Glance::of(&[], &[]);
         assert_eq!(run(&mut panel, &bench, &mut at_ms, 2_000, &glance), (false, vec![]));
         glance.fault = Fault::Device;
         glance.reasons.insert("the BMC of node1 isn't proven".into());

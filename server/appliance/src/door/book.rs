@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_member::{EARLIEST_PLAUSIBLE, FileError, Role, Roster, Serial, read_private, replace_private};
 use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::state::{Hold, REASON_MAX};
 
-use super::docket::Docket;
+use super::docket::{Docket, Told};
 use crate::layout::unix_seconds;
 use crate::recipe::Recipe;
 
@@ -33,6 +34,18 @@ pub(super) struct Book {
     pub(super) machines: BTreeMap<MemberName, String>,
     /// Devices that once read on while their node was up, and are that node's.
     proven: Vec<Proven>,
+    /// No power device of the cluster is told to switch anything, for as long as this stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hold: Option<Hold>,
+}
+
+/// Why a command may not be sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Barred {
+    /// The fence is over, or another one of its node has begun.
+    Another,
+    /// The switching of power is held.
+    Held(Hold),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -64,6 +77,7 @@ impl Default for Book {
             refused: Vec::new(),
             machines: BTreeMap::new(),
             proven: Vec::new(),
+            hold: None,
         }
     }
 }
@@ -85,7 +99,8 @@ impl Book {
             Err(FileError::Missing { .. }) => return Ok(Self::default()),
             Err(error) => return Err(error.into()),
         };
-        let way_out = "remove it: fences under way are forgotten then, and the cluster's nodes have to enrol again";
+        let way_out =
+            "remove it: fences under way and a hold are forgotten then, and the cluster's nodes have to enrol again";
         let book: Self =
             serde_json::from_str(&text).with_context(|| format!("{} is damaged: {way_out}", path.display()))?;
         if book.version != VERSION {
@@ -149,6 +164,61 @@ impl Book {
             self.proven.push(proof);
         }
         true
+    }
+
+    /// Holds the switching of power.
+    ///
+    /// # Errors
+    /// It is held already, or there is no room for so many words.
+    pub(super) fn hold(&mut self, hold: Hold) -> Result<()> {
+        if [Some(&hold.by), hold.reason.as_ref()].into_iter().flatten().any(|text| text.chars().count() > REASON_MAX) {
+            bail!("a reason has {REASON_MAX} characters at most");
+        }
+        if let Some(hold) = &self.hold {
+            bail!("the switching of power is {hold}: nothing to do");
+        }
+        self.hold = Some(hold);
+        Ok(())
+    }
+
+    /// Ends a hold.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn release(&mut self) -> Result<()> {
+        self.hold.take().context("the switching of power isn't held: nothing to release")?;
+        Ok(())
+    }
+
+    /// A level of a node is about to be told "off". Gives whether that is new, if it may be.
+    pub(super) fn tells_off(
+        &mut self,
+        now_ms: u64,
+        node: &MemberName,
+        number: u64,
+        level: &str,
+    ) -> Result<bool, Barred> {
+        self.bars(node, number)?;
+        match self.docket.tells_off(now_ms, node, number, level) {
+            Told::First => Ok(true),
+            Told::Again => Ok(false),
+            Told::No => Err(Barred::Another),
+        }
+    }
+
+    /// A node is about to be told "on". Gives whether it may be.
+    pub(super) fn tells_on(&mut self, now_ms: u64, node: &MemberName, number: u64) -> Result<(), Barred> {
+        self.bars(node, number)?;
+        if self.docket.tells_on(now_ms, node, number) { Ok(()) } else { Err(Barred::Another) }
+    }
+
+    /// A fence that is over ends, held or not.
+    fn bars(&self, node: &MemberName, number: u64) -> Result<(), Barred> {
+        let is_under_way = self.docket.get(node).is_some_and(|job| job.number == number && job.is_active());
+        match &self.hold {
+            Some(hold) if is_under_way => Err(Barred::Held(hold.clone())),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Forgets nodes that aren't configured any more, but who may no longer ask.

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use tiebreaker_member::PeerTable;
 use tiebreaker_member::ask::{FenceShown, FenceStage};
 use tiebreaker_pipeline::name::MemberName;
+use tiebreaker_pipeline::state::Hold;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::book::Book;
+use super::book::{Barred, Book};
 use super::cut::{self, Turn};
-use super::docket::{Entry, Job, Stage, Told, Wish};
+use super::docket::{Entry, Job, Stage, Wish};
 use super::shared::Shared;
 use crate::audit::Event;
 use crate::desk::unix_ms;
@@ -55,11 +57,11 @@ pub(super) enum Note {
         answer: oneshot::Sender<Ticket>,
     },
     /// A level of a node is about to be told "off". The answer says whether it may be.
-    TellsOff { node: MemberName, number: u64, level: String, answer: oneshot::Sender<bool> },
+    TellsOff { node: MemberName, number: u64, level: String, answer: oneshot::Sender<Result<(), Barred>> },
     /// A node was seen off, by this level. The answer says whether its power shall come back.
     Off { node: MemberName, number: u64, level: String, how: String, answer: oneshot::Sender<bool> },
     /// A node is about to be told "on". The answer says whether it may be.
-    TellsOn { node: MemberName, number: u64, answer: oneshot::Sender<bool> },
+    TellsOn { node: MemberName, number: u64, answer: oneshot::Sender<Result<(), Barred>> },
     /// A fence is over.
     Over { node: MemberName, number: u64, result: Progress },
     /// How far it is.
@@ -72,6 +74,10 @@ pub(super) enum Note {
     Machine { node: MemberName, uuid: String },
     /// A device was proven, or its proof is lost.
     Proven { recipe: Box<Recipe>, proven: bool },
+    /// Nothing is switched from now on. The answer comes once that is written down.
+    Hold { hold: Hold, answer: oneshot::Sender<Result<()>> },
+    /// That is over.
+    Release { answer: oneshot::Sender<Result<()>> },
     /// What is in the book?
     Look { answer: oneshot::Sender<Book> },
 }
@@ -125,13 +131,12 @@ impl Clerk {
                 }
             }
             Note::TellsOff { node, number, level, answer } => {
-                let told = self.book.docket.tells_off(unix_ms(), &node, number, &level);
-                match told {
+                let told = self.book.tells_off(unix_ms(), &node, number, &level);
+                if told == Ok(true) {
                     // Whoever comes after this process has to know of it.
-                    Told::First => self.write(),
-                    Told::Again | Told::No => {}
+                    self.write();
                 }
-                let _ = answer.send(told != Told::No);
+                let _ = answer.send(told.map(drop));
             }
             Note::Off { node, number, level, how, answer } => {
                 self.book.docket.landed(&node, number, &level);
@@ -144,7 +149,7 @@ impl Clerk {
                 let _ = answer.send(then_on == Some(true));
             }
             Note::TellsOn { node, number, answer } => {
-                let may = self.book.docket.tells_on(unix_ms(), &node, number);
+                let may = self.book.tells_on(unix_ms(), &node, number);
                 // After a restart the fence goes on giving power: only what another fence waits for is lost with this process.
                 let _ = answer.send(may);
             }
@@ -194,6 +199,12 @@ impl Clerk {
                     self.write();
                 }
             }
+            Note::Hold { hold, answer } => {
+                let _ = answer.send(self.change(|book| book.hold(hold)));
+            }
+            Note::Release { answer } => {
+                let _ = answer.send(self.change(Book::release));
+            }
             Note::Look { answer } => {
                 let _ = answer.send(self.book.clone());
             }
@@ -208,9 +219,12 @@ impl Clerk {
         partition: Option<Vec<MemberName>>,
     ) -> Option<Ticket> {
         let now_ms = unix_ms();
-        let entry = match partition {
-            None => self.book.docket.join(now_ms, by, node, wish)?,
-            Some(partition) => self.book.docket.open(now_ms, by, partition, node, wish),
+        // What is under way, or known, is nothing new: a hold refuses what begins.
+        let entry = match (self.book.docket.join(now_ms, by, node, wish), &self.book.hold, partition) {
+            (Some(entry), ..) => entry,
+            (None, Some(hold), _) => Entry::Refused(self.shared.held(hold, node)),
+            (None, None, None) => return None,
+            (None, None, Some(partition)) => self.book.docket.open(now_ms, by, partition, node, wish),
         };
         let progress = self.progress.entry(node.clone());
         let progress = progress.or_insert_with(|| watch::channel(Progress::Working("it begins".into())).0);
@@ -272,9 +286,7 @@ impl Clerk {
 
     /// What is under way goes on though it can't be written down: it is then only lost with this process.
     fn write(&mut self) {
-        let (book, folder) = (&mut self.book, &self.folder);
-        let written = tokio::task::block_in_place(|| book.write(folder));
-        if let Err(error) = written {
+        if let Err(error) = self.try_write() {
             error!(cluster = %self.shared.name, "the fences of a Corosync cluster can't be written down: {error:#}");
             self.shared.audit.record(Event::Failed {
                 cluster: self.shared.name.to_string(),
@@ -282,6 +294,22 @@ impl Clerk {
                 why: format!("the fences can't be written down: {error:#}"),
             });
         }
+    }
+
+    fn try_write(&mut self) -> Result<()> {
+        let (book, folder) = (&mut self.book, &self.folder);
+        tokio::task::block_in_place(|| book.write(folder))
+    }
+
+    /// A change that an operator wants: it is made once it is on the disk, or not at all.
+    fn change(&mut self, change: impl FnOnce(&mut Book) -> Result<()>) -> Result<()> {
+        let former = self.book.hold.clone();
+        change(&mut self.book)?;
+        let written = self.try_write();
+        if written.is_err() {
+            self.book.hold = former;
+        }
+        written.context("it can't be written down, so nothing has changed")
     }
 
     fn tell(&self, node: &MemberName, progress: Progress) {

@@ -2,16 +2,17 @@
 //! wanted. Before each command that cuts, the vote is looked at once more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tiebreaker_fence::{BoxFuture, OffSign, Overseer, PowerOffError, PowerState, Progress as Step, power_off};
+use tiebreaker_fence::{BoxFuture, Device, OffSign, Overseer, PowerOffError, PowerState, Progress as Step, power_off};
 use tiebreaker_member::errors::chain;
 use tiebreaker_pipeline::name::MemberName;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::book::Barred;
 use super::clerk::{Note, Progress};
 use super::docket::{Job, RESTORE_WITHIN, Stage};
 use super::right::Right;
@@ -25,6 +26,8 @@ use crate::level::Level;
 pub(super) const SPACING: Duration = Duration::from_millis(200);
 /// The next level has its turn when one hasn't shown the node off by then.
 const DEVICE_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks at what was told "off" and is told nothing more, since the switching of power is held.
+const HELD_LOOK: Duration = Duration::from_secs(1);
 /// Between two rounds of a node's plan.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -59,7 +62,8 @@ impl Turn {
 pub(super) async fn work(shared: Arc<Shared>, node: MemberName, job: Job, left: Duration, turn: Turn) {
     let until = Instant::now() + left;
     turn.begins().await;
-    let fence = Fence { shared: &shared, node: &node, job: &job, turn: &turn };
+    let told = AtomicBool::new(job.has_told_off());
+    let fence = Fence { shared: &shared, node: &node, job: &job, turn: &turn, told };
     match &job.stage {
         Stage::Cutting => match fence.cut(until).await {
             Ok((level, how)) => {
@@ -96,6 +100,8 @@ struct Fence<'a> {
     node: &'a MemberName,
     job: &'a Job,
     turn: &'a Turn,
+    /// A level was told "off", or may have been by a former process.
+    told: AtomicBool,
 }
 
 impl Fence<'_> {
@@ -114,20 +120,22 @@ impl Fence<'_> {
                 let device = level.device(&self.shared.audit);
                 let watch = Watch::new(self, level, device.name());
                 level.want();
-                let mut result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                let mut result = self.off(device.as_ref(), turn, &watch).await;
                 if result.is_ok()
                     && let Some(soon) = self.job.comes_on_within(unix_ms())
                 {
                     self.working("it was told \"on\" a moment ago, and may still come on".to_owned()).await;
                     sleep(soon).await;
                     let turn = until.min(Instant::now() + DEVICE_WITHIN);
-                    result = power_off(device.as_ref(), SPACING, turn, &watch).await;
+                    result = self.off(device.as_ref(), turn, &watch).await;
                 }
                 match result {
-                    Ok(_) => match watch.is_evidence(device.sign()).await {
+                    Ok(()) => match watch.is_evidence(device.sign()).await {
                         Ok(how) => return Ok((level.name().to_owned(), how)),
                         Err(why) => last = why,
                     },
+                    // Another level may show it.
+                    Err(PowerOffError::Withdrawn { .. }) if watch.only_looks() => last = watch.withdrawn(),
                     Err(PowerOffError::Withdrawn { .. }) => return Err(watch.withdrawn()),
                     Err(error) => {
                         last = format!("{}/{}: {}", self.node, level.name(), chain(&error));
@@ -142,6 +150,21 @@ impl Fence<'_> {
             sleep(AGAIN).await;
         }
         Err(last)
+    }
+
+    /// Cuts the power by one level. While the switching of power is held, what was told "off" before may still carry it out: it is
+    /// looked at, and told nothing.
+    async fn off(&self, device: &dyn Device, until: Instant, watch: &Watch<'_>) -> Result<(), PowerOffError> {
+        loop {
+            match power_off(device, SPACING, until, watch).await {
+                Ok(_) => return Ok(()),
+                Err(PowerOffError::Withdrawn { .. }) if watch.only_looks() && Instant::now() + HELD_LOOK < until => {
+                    self.working(watch.withdrawn()).await;
+                    sleep(HELD_LOOK).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Gives power by all of the node's devices, in the reverse of the order in which they cut: that of a supply before that of
@@ -190,18 +213,25 @@ impl Fence<'_> {
         match read {
             Ok(PowerState::On) => Given::On(format!("{} reads on", device.name())),
             Ok(PowerState::Off) if told => Given::NotYet { told, why: "it still reads off".to_owned() },
-            Ok(PowerState::Off) if !self.shared.may_tell_on(self.node, self.job.number).await => Given::Another,
-            Ok(PowerState::Off) => match device.on(within).await {
-                Ok(()) => {
-                    self.told(managed, "on", "taken", None);
-                    Given::NotYet { told: true, why: "it still reads off".to_owned() }
-                }
-                Err(error) => {
-                    self.told(managed, "on", "unanswered", Some(chain(&error)));
-                    Given::NotYet { told, why: chain(&error) }
-                }
+            Ok(PowerState::Off) => match self.shared.may_tell_on(self.node, self.job.number).await {
+                Ok(()) => self.tell_on(managed, within).await,
+                Err(Barred::Another) => Given::Another,
+                Err(Barred::Held(hold)) => Given::NotYet { told, why: self.shared.held(&hold, self.node) },
             },
             Err(error) => Given::NotYet { told, why: chain(&error) },
+        }
+    }
+
+    async fn tell_on(&self, managed: &Managed, within: Instant) -> Given {
+        match managed.device().on(within).await {
+            Ok(()) => {
+                self.told(managed, "on", "taken", None);
+                Given::NotYet { told: true, why: "it still reads off".to_owned() }
+            }
+            Err(error) => {
+                self.told(managed, "on", "unanswered", Some(chain(&error)));
+                Given::NotYet { told: false, why: chain(&error) }
+            }
         }
     }
 
@@ -249,7 +279,15 @@ struct Watch<'a> {
     /// It read on, before any command of this fence by this level.
     was_on: AtomicBool,
     told: AtomicBool,
-    withdrawn: Mutex<Option<String>>,
+    withdrawn: Mutex<Option<Withdrawn>>,
+}
+
+/// Why a fence is given up.
+enum Withdrawn {
+    /// The switching of power is held.
+    Held(String),
+    /// It isn't this fence's to cut the power any more.
+    Lapsed(String),
 }
 
 impl<'a> Watch<'a> {
@@ -259,29 +297,47 @@ impl<'a> Watch<'a> {
     }
 
     async fn may(&self) -> bool {
-        let Fence { shared, node, job, turn: _ } = self.fence;
+        let Fence { shared, node, job, turn: _, told } = self.fence;
         loop {
             let why = match shared.right_of_any(&job.partition, node).await {
-                Right::Granted { .. } if shared.may_tell_off(node, job.number, self.level.name()).await => {
-                    self.told.store(true, Ordering::Relaxed);
-                    return true;
-                }
-                Right::Granted { .. } => ANOTHER.to_owned(),
+                Right::Granted { .. } => match shared.may_tell_off(node, job.number, self.level.name()).await {
+                    Ok(()) => {
+                        self.told.store(true, Ordering::Relaxed);
+                        told.store(true, Ordering::Relaxed);
+                        return true;
+                    }
+                    Err(Barred::Another) => Withdrawn::Lapsed(ANOTHER.to_owned()),
+                    Err(Barred::Held(hold)) => Withdrawn::Held(shared.held(&hold, node)),
+                },
                 Right::Open { why } => {
                     self.fence.working(why).await;
                     sleep(LOOK_EVERY).await;
                     continue;
                 }
-                Right::Member { why } | Right::Refused { why } => why,
+                Right::Member { why } | Right::Refused { why } => Withdrawn::Lapsed(why),
             };
-            *self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            *self.kept() = Some(why);
             return false;
         }
     }
 
     fn withdrawn(&self) -> String {
-        let why = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        format!("it was given up before a command was sent: {why}")
+        match (&*self.kept(), self.fence.told.load(Ordering::Relaxed)) {
+            (Some(Withdrawn::Held(why)), true) => format!("it was told \"off\" and is not seen off, and {why}"),
+            (Some(Withdrawn::Held(why) | Withdrawn::Lapsed(why)), _) => {
+                format!("it was given up before a command was sent: {why}")
+            }
+            (None, _) => "it was given up before a command was sent".to_owned(),
+        }
+    }
+
+    /// Whether the fence tells nothing more for now, and goes on since it has told something.
+    fn only_looks(&self) -> bool {
+        self.fence.told.load(Ordering::Relaxed) && matches!(*self.kept(), Some(Withdrawn::Held(_)))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Withdrawn>> {
+        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it is known that the node is off, when its devices have read off twice; or why that proves nothing.
@@ -290,7 +346,7 @@ impl<'a> Watch<'a> {
     /// was seen by a drill to be this node's and read on before the command. Of several that have to confirm, one that reads on
     /// says nothing of the others: each has to be proven.
     async fn is_evidence(&self, sign: OffSign) -> Result<String, String> {
-        let Fence { shared, node, job, turn: _ } = self.fence;
+        let Fence { shared, node, job, turn: _, told: _ } = self.fence;
         let device = self.device;
         let book = shared.book().await;
         let proven = book.is_some_and(|book| self.level.parts().all(|managed| book.is_proven(managed.recipe())));

@@ -338,6 +338,11 @@ impl Job {
         }
     }
 
+    /// Whether a level was told "off" by this fence, and hasn't shown it.
+    pub(super) fn has_told_off(&self) -> bool {
+        self.told_off_ms.values().any(|at_ms| *at_ms >= self.begun_ms)
+    }
+
     /// For how long the node may still come on by an earlier word of ours; `None`: it won't.
     pub(super) fn comes_on_within(&self, now_ms: u64) -> Option<Duration> {
         let gone = Duration::from_millis(now_ms.checked_sub(self.told_on_ms?)?);

@@ -25,6 +25,7 @@ use tiebreaker_member::{
     TrustedTime,
 };
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::state::Hold;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -35,7 +36,8 @@ use self::clerk::Clerk;
 use self::requests::Reception;
 pub(crate) use self::settings::{DoorSettings, RawDoor};
 use self::shared::Shared;
-use crate::audit::Audit;
+use crate::audit::{Audit, Event};
+use crate::desk::unix_ms;
 use crate::devices::Devices;
 use crate::joins::SharedGate;
 use crate::layout::Layout;
@@ -43,6 +45,8 @@ use crate::qdevice::Questions;
 
 /// Between two looks at the own certificate; a third of its life, a month, is left for the renewal.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
+
+const STOPPING: &str = "the appliance's daemon is stopping";
 
 /// What a door is made of.
 pub(crate) struct Opening<'a> {
@@ -123,25 +127,69 @@ impl Opening<'_> {
 impl Door {
     /// What an operator sees of it; `None` if the daemon is ending.
     pub(crate) async fn show(&self) -> Option<FencedCluster> {
-        let book = self.shared.book().await?;
-        let nodes = self.shared.settings.names.0.iter().map(|(name, id)| {
-            let levels = self.shared.levels_of(name);
-            let proven = levels.iter().any(|level| self.shared.is_fine(level, &book));
-            FencedNode {
-                name: name.to_string(),
-                id: id.0,
-                enrolled: book.key(name).is_some(),
-                proven,
-                faults: requests::faults(&self.shared, name),
-                fence: book.docket.get(name).map(clerk::shown),
-            }
-        });
-        Some(FencedCluster {
-            name: self.shared.name.to_string(),
-            qdevice: self.shared.settings.qdevice.clone(),
-            nodes: nodes.collect(),
-        })
+        shown(&self.shared).await
     }
+
+    /// Holds the switching of power for an operator. Gives what he sees of the cluster then.
+    pub(crate) fn hold(
+        &self,
+        by: String,
+        reason: Option<String>,
+    ) -> impl Future<Output = Result<FencedCluster>> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let hold = Hold { by: by.clone(), reason: reason.clone(), at_ms: unix_ms() };
+            let done = shared.hold(hold).await;
+            shared.operator_asked("hold", &by, &done);
+            done?;
+            warn!(cluster = %shared.name, %by, reason, "the switching of power is held");
+            shared.audit.record(Event::Held { cluster: shared.name.to_string(), by, reason });
+            shown(&shared).await.context(STOPPING)
+        }
+    }
+
+    /// Ends a hold for an operator. Gives what he sees of the cluster then.
+    pub(crate) fn release(&self, by: String) -> impl Future<Output = Result<FencedCluster>> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let done = shared.release().await;
+            shared.operator_asked("release", &by, &done);
+            done?;
+            info!(cluster = %shared.name, %by, "the switching of power is released");
+            shared.audit.record(Event::Released { cluster: shared.name.to_string(), by: Some(by) });
+            shown(&shared).await.context(STOPPING)
+        }
+    }
+}
+
+/// The hold of a Corosync cluster as it was written down; `None` also where there is no such cluster.
+///
+/// # Errors
+/// Its book can't be read.
+pub(crate) fn stored_hold(layout: &Layout, name: &ClusterName) -> Result<Option<Hold>> {
+    Ok(Book::read(&layout.corosync(name))?.hold)
+}
+
+async fn shown(shared: &Shared) -> Option<FencedCluster> {
+    let book = shared.book().await?;
+    let nodes = shared.settings.names.0.iter().map(|(name, id)| {
+        let levels = shared.levels_of(name);
+        let proven = levels.iter().any(|level| shared.is_fine(level, &book));
+        FencedNode {
+            name: name.to_string(),
+            id: id.0,
+            enrolled: book.key(name).is_some(),
+            proven,
+            faults: requests::faults(shared, name),
+            fence: book.docket.get(name).map(clerk::shown),
+        }
+    });
+    Some(FencedCluster {
+        name: shared.name.to_string(),
+        qdevice: shared.settings.qdevice.clone(),
+        nodes: nodes.collect(),
+        hold: book.hold.clone(),
+    })
 }
 
 async fn serve(reception: Reception, mut incoming: mpsc::Receiver<Incoming>) {

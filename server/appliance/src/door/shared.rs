@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
+use tiebreaker_pipeline::state::Hold;
 use tiebreaker_qnetd::wire::NodeId;
 use tiebreaker_qnetd::{ClusterName as CorosyncName, ClusterView};
 use tokio::sync::{mpsc, oneshot};
 
-use super::book::Book;
+use super::STOPPING;
+use super::book::{Barred, Book};
 use super::clerk::{Note, Progress, Ticket};
 use super::docket::Wish;
 use super::prove::Health;
 use super::right::{Right, right};
 use super::settings::DoorSettings;
-use crate::audit::Audit;
+use crate::audit::{Audit, Event};
 use crate::devices::{Devices, Key};
 use crate::level::Level;
 use crate::qdevice::Questions;
@@ -112,18 +115,63 @@ impl Shared {
         answered.await.ok()
     }
 
+    /// Why nothing is switched, and the ways out, for who wants a node fenced.
+    pub(super) fn held(&self, hold: &Hold, node: &MemberName) -> String {
+        let Hold { by, reason, at_ms: _ } = hold;
+        let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!(
+            "the switching of power is held by {by}{reason}: `tiebreaker-server corosync release {}` ends that; if {node} is off \
+             for certain, tell Pacemaker: `stonith_admin --confirm {node}`",
+            self.name
+        )
+    }
+
+    /// Holds the switching of power; it is written down when this returns.
+    ///
+    /// # Errors
+    /// It is held already, or can't be written down.
+    pub(super) async fn hold(&self, hold: Hold) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.note(Note::Hold { hold, answer }).await;
+        answered.await.context(STOPPING)?
+    }
+
+    /// Ends that; it is written down when this returns.
+    ///
+    /// # Errors
+    /// It isn't held, or that can't be written down.
+    pub(super) async fn release(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.note(Note::Release { answer }).await;
+        answered.await.context(STOPPING)?
+    }
+
+    /// Writes a request of an operator into the audit log, with what came of it.
+    pub(super) fn operator_asked(&self, what: &str, by: &str, done: &Result<()>) {
+        self.audit.record(Event::Asked {
+            cluster: self.name.to_string(),
+            what: what.to_owned(),
+            node: None,
+            by: by.to_owned(),
+            granted: done.is_ok(),
+            why: done.as_ref().err().map(|error| format!("{error:#}")),
+        });
+    }
+
     /// Whether a level of a node may be told "off" by this fence. Only who asks right before the command knows.
-    pub(super) async fn may_tell_off(&self, node: &MemberName, number: u64, level: &str) -> bool {
+    pub(super) async fn may_tell_off(&self, node: &MemberName, number: u64, level: &str) -> Result<(), Barred> {
         let (answer, answered) = oneshot::channel();
         self.note(Note::TellsOff { node: node.clone(), number, level: level.to_owned(), answer }).await;
-        answered.await == Ok(true)
+        // Without an answer the daemon is ending, and this task with it.
+        answered.await.unwrap_or(Err(Barred::Another))
     }
 
     /// Whether a node may be told "on" by this fence. Only who asks right before the command knows.
-    pub(super) async fn may_tell_on(&self, node: &MemberName, number: u64) -> bool {
+    pub(super) async fn may_tell_on(&self, node: &MemberName, number: u64) -> Result<(), Barred> {
         let (answer, answered) = oneshot::channel();
         self.note(Note::TellsOn { node: node.clone(), number, answer }).await;
-        answered.await == Ok(true)
+        // Without an answer the daemon is ending, and this task with it.
+        answered.await.unwrap_or(Err(Barred::Another))
     }
 
     /// A fence is over.

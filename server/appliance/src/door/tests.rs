@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::audit::Scribe;
 use crate::config::Config;
+use crate::desk::Hand;
 use crate::joins::Gate;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -158,6 +159,22 @@ impl Rig {
         timeout(SOON, proven).await.expect("the devices were not proven in time");
     }
 
+    async fn hold(&self) -> Result<FencedCluster> {
+        self.door.as_ref().unwrap().hold("root".into(), Some("new cables".into())).await
+    }
+
+    async fn held(&self) -> Option<Hold> {
+        self.door.as_ref().unwrap().show().await.unwrap().hold
+    }
+
+    /// Shuts the door; what the audit log has then.
+    fn audit(&mut self) -> String {
+        drop(self.door.take());
+        self.scribe.take().unwrap().finish();
+        let entries = std::fs::read_dir(crate::audit::folder(self.dir.path())).unwrap();
+        entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+    }
+
     async fn fence_of(&self, node: &str) -> tiebreaker_member::ask::FenceShown {
         let shown = self.door.as_ref().unwrap().show().await.unwrap();
         shown.nodes.into_iter().find(|shown| shown.name == node).unwrap().fence.unwrap()
@@ -287,6 +304,89 @@ async fn who_enrols_anew_shuts_the_former_certificate_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_power_is_held_nobody_is_fenced_and_whoever_asks_is_told_the_way_out() {
+    let mut rig = Rig::new(true).await;
+    let a = rig.enrol_as("a").await.unwrap();
+    rig.proven(&a).await;
+    rig.hold().await.unwrap();
+    let reboot = || FenceAsk::Off { node: "b".into(), then_on: true, within_ms: 20_000 };
+    let on = || FenceAsk::On { node: "b".into(), within_ms: 20_000 };
+    let words = "the switching of power is held by root (new cables): `tiebreaker-server corosync release prod` ends that; if b \
+                 is off for certain, tell Pacemaker: `stonith_admin --confirm b`";
+    for ask in [off("b", 20_000), reboot(), on()] {
+        assert_eq!(refusal(rig.ask(&a, ask).await), words);
+    }
+    let again = rig.hold().await.unwrap_err().to_string();
+    assert_eq!(again, "the switching of power is held by root: new cables: nothing to do");
+    // What switches nothing goes on.
+    assert!(matches!(rig.ask(&a, FenceAsk::Monitor).await, Ok(FenceAnswer::Done { .. })));
+    assert!(matches!(rig.ask(&a, FenceAsk::State { node: "b".into() }).await, Ok(FenceAnswer::State { on: true })));
+    assert!(matches!(rig.ask(&a, FenceAsk::States).await, Ok(FenceAnswer::Nodes { nodes }) if nodes.len() == 2));
+    // Nor by hand.
+    let hand = Hand { layout: Layout::new(rig.dir.path()), audit: rig.audit.clone(), by: "root".into() };
+    let why = hand.may_switch_alone(&Rig::name(), false).unwrap_err().to_string();
+    assert!(why.contains("held by root: new cables") && why.contains("corosync release prod"), "{why}");
+    // A restart changes nothing of it.
+    drop(rig.door.take());
+    rig.open();
+    assert_eq!(rig.held().await.map(|hold| hold.by).as_deref(), Some("root"));
+    assert_eq!(refusal(rig.ask(&a, off("b", 20_000)).await), words);
+    assert!(rig.machines[1].is_on());
+    let door = rig.door.as_ref().unwrap();
+    assert_eq!(door.release("alice".into()).await.unwrap().hold, None);
+    let again = door.release("alice".into()).await.unwrap_err().to_string();
+    assert_eq!(again, "the switching of power isn't held: nothing to release");
+    hand.may_switch_alone(&Rig::name(), false).unwrap();
+    assert!(matches!(rig.ask(&a, off("b", 20_000)).await, Ok(FenceAnswer::Done { .. })));
+    let audit = rig.audit();
+    for part in [
+        r#""what":"hold","node":null,"by":"root","granted":true"#,
+        r#""what":"hold","node":null,"by":"root","granted":false"#,
+        r#""what":"fence reboot","node":"b","by":"fence-client a","granted":false,"why":"the switching of power is held"#,
+        r#""what":"release","node":null,"by":"alice","granted":true"#,
+        r#""event":"held","cluster":"prod","by":"root","reason":"new cables""#,
+        r#""event":"released","cluster":"prod","by":"alice""#,
+    ] {
+        assert!(audit.contains(part), "{part} is missing in {audit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_already_is_told_though_power_is_held() {
+    let rig = Rig::new(true).await;
+    let a = rig.enrol_as("a").await.unwrap();
+    rig.proven(&a).await;
+    let early = rig.ask(&a, off("b", 0)).await;
+    assert!(matches!(early, Ok(FenceAnswer::Working { .. })), "{early:?}");
+    let over = async {
+        while rig.fence_of("b").await.stage != FenceStage::Over {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, over).await.expect("it was not fenced in time");
+    rig.hold().await.unwrap();
+    let known = rig.ask(&a, off("b", 20_000)).await;
+    assert!(matches!(known, Ok(FenceAnswer::Done { .. })), "{known:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_can_not_be_written_down_is_none() {
+    let rig = Rig::new(true).await;
+    let folder = rig.dir.path().join("corosync");
+    let aside = rig.dir.path().join("aside");
+    rig.enrol_as("a").await.unwrap();
+    std::fs::rename(&folder, &aside).unwrap();
+    let error = format!("{:#}", rig.hold().await.unwrap_err());
+    assert!(error.starts_with("it can't be written down, so nothing has changed: "), "{error}");
+    assert_eq!(rig.held().await, None);
+    std::fs::rename(&aside, &folder).unwrap();
+    rig.hold().await.unwrap();
+    std::fs::rename(&folder, &aside).unwrap();
+    rig.door.as_ref().unwrap().release("root".into()).await.unwrap_err();
+    assert!(rig.held().await.is_some(), "nor is a release");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_request_is_in_the_audit_log() {
     let mut rig = Rig::new(true).await;
     let (a, b) = (rig.enrol_as("a").await.unwrap(), rig.enrol_as("b").await.unwrap());
@@ -301,12 +401,7 @@ async fn every_request_is_in_the_audit_log() {
         Ok(FenceAnswer::Done { how }) if how.contains("reads on")
     ));
     assert!(rig.machines[1].is_on());
-    drop(rig.door.take());
-    rig.scribe.take().unwrap().finish();
-    let mut text = String::new();
-    for entry in std::fs::read_dir(crate::audit::folder(rig.dir.path())).unwrap() {
-        text += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
-    }
+    let text = rig.audit();
     for part in [
         r#""what":"fence off","node":"b","by":"fence-client a","granted":true"#,
         r#""what":"fence off","node":"a","by":"fence-client b","granted":false"#,

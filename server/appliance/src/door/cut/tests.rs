@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tiebreaker_fence::{Device, DeviceError, Fault, Proof};
+use tiebreaker_fence::{DeviceError, Fault, Proof};
+use tiebreaker_pipeline::state::Hold;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::door::book::Book;
-use crate::door::docket::{Entry, Told, Wish};
+use crate::door::docket::{Entry, Wish};
 
 /// What feeds a node, or its BMC.
 #[derive(Clone, Default)]
@@ -21,6 +22,8 @@ struct Wired {
     dead: bool,
     /// It takes commands, and carries them out so much later.
     slow: Duration,
+    /// Whoever tells it something gets no answer, though it is carried out.
+    lost: bool,
     then: Option<(Instant, bool)>,
     told: Vec<PowerState>,
 }
@@ -54,9 +57,14 @@ impl Wire {
     }
 
     fn switch(&self, on: bool, deadline: Instant) -> BoxFuture<'_, Result<(), DeviceError>> {
-        self.answer(deadline, move |wired| {
+        let lost = self.with(|wired| wired.lost);
+        let told = self.answer(deadline, move |wired| {
             wired.told.push(if on { PowerState::On } else { PowerState::Off });
-            wired.then = Some((Instant::now() + wired.slow, on));
+            wired.then = wired.then.or(Some((Instant::now() + wired.slow, on)));
+        });
+        Box::pin(async move {
+            told.await?;
+            if lost { Err(DeviceError::new("a wire", Fault::Unreachable, "the answer is lost")) } else { Ok(()) }
         })
     }
 }
@@ -127,20 +135,20 @@ impl Bench {
         let clerk = tokio::spawn(async move {
             while let Some(note) = noted.recv().await {
                 let mut book = kept.lock().unwrap();
-                let docket = &mut book.docket;
                 match note {
                     Note::TellsOff { node, number, level, answer } => {
-                        let _ = answer.send(docket.tells_off(unix_ms(), &node, number, &level) != Told::No);
+                        let _ = answer.send(book.tells_off(unix_ms(), &node, number, &level).map(drop));
                     }
                     Note::Off { node, number, level, how, answer } => {
+                        let docket = &mut book.docket;
                         docket.landed(&node, number, &level);
                         let _ = answer.send(docket.off(unix_ms(), &node, number, how) == Some(true));
                     }
                     Note::TellsOn { node, number, answer } => {
-                        let _ = answer.send(docket.tells_on(unix_ms(), &node, number));
+                        let _ = answer.send(book.tells_on(unix_ms(), &node, number));
                     }
                     Note::Over { node, number, result } => {
-                        docket.over(unix_ms(), &node, number, String::new());
+                        book.docket.over(unix_ms(), &node, number, String::new());
                         ended.lock().unwrap().push(result);
                     }
                     Note::Look { answer } => drop(answer.send(book.clone())),
@@ -157,6 +165,21 @@ impl Bench {
         let docket = &mut self.book.lock().unwrap().docket;
         assert_eq!(docket.open(unix_ms(), &a, vec![a.clone()], &b, wish), Entry::Opened);
         docket.get(&b).unwrap().clone()
+    }
+
+    fn hold(&self) {
+        let hold = Hold { by: "root".into(), reason: Some("new cables".into()), at_ms: unix_ms() };
+        self.book.lock().unwrap().hold(hold).unwrap();
+    }
+
+    fn release(&self) {
+        self.book.lock().unwrap().release().unwrap();
+    }
+
+    /// Whether the fence of b is over and it was seen off.
+    fn is_off(&self) -> bool {
+        let book = self.book.lock().unwrap();
+        matches!(book.docket.get(&names().1).unwrap().stage, Stage::Over { off: Some(_), .. })
     }
 
     /// Works at a fence to its end, and gives that.
@@ -182,7 +205,7 @@ async fn what_was_told_on_a_moment_ago_is_off_only_when_it_still_is_after_that()
     bmc.with(|wired| wired.slow = Duration::from_secs(5));
     let bench = Bench::new(&[("bmc", 1, &bmc)]);
     let job = bench.open(Wish::On);
-    assert!(bench.shared.may_tell_on(&names().1, job.number).await);
+    assert_eq!(bench.shared.may_tell_on(&names().1, job.number).await, Ok(()));
     bmc.on(Instant::now() + MINUTE).await.unwrap();
     let job = bench.open(OFF);
     bench.work(job, MINUTE).await;
@@ -258,4 +281,102 @@ async fn who_gives_power_back_ends_before_the_next_fence_begins() {
     assert!(bench.book.lock().unwrap().docket.active().next().is_none(), "it was called off");
     sleep(MINUTE).await;
     assert_eq!(bmc.told(), [], "and is told on");
+}
+
+const HELD: &str = "the switching of power is held by root (new cables): `tiebreaker-server corosync release prod` ends that; if b is \
+                    off for certain, tell Pacemaker: `stonith_admin --confirm b`";
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_has_told_nothing_is_given_up_when_power_is_held() {
+    let bmc = Wire::default();
+    bmc.with(|wired| wired.on = true);
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(OFF);
+    bench.hold();
+    let end = bench.work(job, MINUTE).await;
+    let Some(Progress::Failed(why)) = end else { panic!("{end:?}") };
+    assert_eq!(why, format!("it was given up before a command was sent: {HELD}"));
+    assert_eq!(bmc.told(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_reads_off_by_itself_is_off_though_power_is_held() {
+    let bmc = Wire::default();
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(OFF);
+    bench.hold();
+    assert_eq!(bench.work(job, MINUTE).await, None);
+    assert!(bench.is_off() && bmc.told().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_off_before_power_was_held_is_looked_at_and_told_nothing_more() {
+    let bmc = Wire::default();
+    bmc.with(|wired| (wired.on, wired.lost, wired.slow) = (true, true, Duration::from_secs(10)));
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(OFF);
+    let held = async {
+        sleep(Duration::from_secs(1)).await;
+        bench.hold();
+        bmc.told()
+    };
+    let (end, told) = tokio::join!(bench.work(job, MINUTE), held);
+    assert_eq!(end, None);
+    assert!(bench.is_off(), "it was carried out, and nobody saw it");
+    assert!(!told.is_empty());
+    assert_eq!(bmc.told(), told, "it is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_level_is_looked_at_too_while_power_is_held() {
+    // The first one never carries it out; a person pulls the cord.
+    let (bmc, outlet) = (Wire::default(), Wire::default());
+    bmc.with(|wired| (wired.on, wired.lost, wired.slow) = (true, true, MINUTE * 10));
+    outlet.with(|wired| wired.on = true);
+    let bench = Bench::new(&[("bmc", 1, &bmc), ("outlet", 2, &outlet)]);
+    let job = bench.open(OFF);
+    let held = async {
+        sleep(Duration::from_secs(1)).await;
+        bench.hold();
+        sleep(Duration::from_secs(25)).await;
+        outlet.with(|wired| wired.on = false);
+    };
+    let (end, ()) = tokio::join!(bench.work(job, MINUTE), held);
+    assert_eq!(end, None);
+    assert!(bench.is_off() && outlet.told().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_is_given_back_once_it_is_held_no_more() {
+    let bmc = Wire::default();
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let job = bench.open(Wish::On);
+    bench.hold();
+    let released = async {
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(bmc.told(), []);
+        bench.release();
+    };
+    let (end, ()) = tokio::join!(bench.work(job, MINUTE), released);
+    assert!(matches!(end, Some(Progress::On(_))), "{end:?}");
+    assert_eq!(bmc.told(), [PowerState::On]);
+    // Where nobody releases it, its time ends it.
+    bmc.with(|wired| wired.on = false);
+    let job = bench.open(Wish::On);
+    bench.hold();
+    let end = bench.work(job, MINUTE).await;
+    let Some(Progress::Failed(why)) = end else { panic!("{end:?}") };
+    assert!(why.contains(HELD), "{why}");
+    assert_eq!(bmc.told(), [PowerState::On]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_fence_that_has_begun_ends_this_one_held_or_not() {
+    let bmc = Wire::default();
+    let bench = Bench::new(&[("bmc", 1, &bmc)]);
+    let former = bench.open(Wish::On);
+    bench.open(OFF);
+    bench.hold();
+    let end = bench.work(former, MINUTE).await;
+    assert_eq!(end, Some(Progress::Failed(ANOTHER.to_owned())));
 }
