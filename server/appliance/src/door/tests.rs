@@ -376,12 +376,15 @@ async fn a_hold_that_can_not_be_written_down_is_none() {
     let aside = rig.dir.path().join("aside");
     rig.enrol_as("a").await.unwrap();
     std::fs::rename(&folder, &aside).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
     let error = format!("{:#}", rig.hold().await.unwrap_err());
     assert!(error.starts_with("it can't be written down, so nothing has changed: "), "{error}");
     assert_eq!(rig.held().await, None);
+    std::fs::remove_file(&folder).unwrap();
     std::fs::rename(&aside, &folder).unwrap();
     rig.hold().await.unwrap();
     std::fs::rename(&folder, &aside).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
     rig.door.as_ref().unwrap().release("root".into()).await.unwrap_err();
     assert!(rig.held().await.is_some(), "nor is a release");
 }
