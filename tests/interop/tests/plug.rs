@@ -263,10 +263,14 @@ fn when_one_supply_can_not_be_cut_the_next_level_follows_and_all_of_it_is_told()
     // One of the two supplies can't be cut.
     drop(second);
     cut(&cluster, "node1")?;
-    cluster.operate(&["fence", "node1", "--yes"])?.done()?;
+    // On a busy machine the cluster itself may want it first: then this says so.
+    let asked = cluster.operate(&["fence", "node1", "--yes"])?;
     let fenced = operator.until_decided("the fence", SOON, |line| matches!(&line.decision, Decision::Fenced { .. }))?;
     let measured = Evidence::SupplyCut { device: "a-strip".into() };
-    ensure!(matches!(&fenced.decision, Decision::Fenced { evidence, .. } if *evidence == measured), "{fenced:?}");
+    ensure!(
+        matches!(&fenced.decision, Decision::Fenced { evidence, .. } if *evidence == measured),
+        "{fenced:?} {asked:?}"
+    );
     ensure!(first.told().first() == Some(&false) && spare.told().first() == Some(&false), "all were told");
     let log = cluster.operate(&["log"])?.done()?;
     ensure!(log.contains("psu-b: shelly"), "{log}");
