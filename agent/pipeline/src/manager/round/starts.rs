@@ -1,6 +1,6 @@
 //! What is about to start where it is placed. Somebody has set it to started, and while it was stopped nobody has looked
-//! whether rules and memory allow it there: where they don't, it is placed anew. Until then it counts nowhere, like what has
-//! no node yet: nothing that runs makes room for it or follows it.
+//! whether rules and memory allow it there: where they don't, it is placed anew. Once it is seen stopped, and until then, it
+//! counts nowhere, like what has no node yet: nothing that runs makes room for it or follows it.
 
 use std::collections::BTreeSet;
 
