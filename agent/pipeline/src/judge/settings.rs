@@ -127,7 +127,8 @@ impl State {
         }
     }
 
-    /// Planned moves that haven't begun elsewhere stay where they are: their owner may start what it has stopped already.
+    /// Planned moves that haven't begun elsewhere stay where they are: their owner may start what it has stopped already,
+    /// unless it is held: then it is looked at there once more.
     fn drop_moves(&mut self) {
         let planned = |phase: &Phase| match phase {
             Phase::Releasing { node, why, .. } => match why {
@@ -147,10 +148,6 @@ impl State {
             .filter_map(|(name, resource)| planned(&resource.phase).map(|node| (name.clone(), node)))
             .collect();
         for (name, node) in moves {
-            if let Some(resource) = self.resources.get_mut(&name) {
-                // It was sent away because it may not start there, or was stopped for a while on its way.
-                resource.held |= resource.fresh;
-            }
             self.decide(&name, Phase::Placed { node });
         }
     }

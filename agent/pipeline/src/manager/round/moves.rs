@@ -42,7 +42,7 @@ impl Round<'_> {
             // It was stopped for a while on its way: what was settled with it has been given to others since.
             self.picture.change(name, |view| view.seat = Seat::Nowhere);
         }
-        let choice = match to {
+        let choice = match to.filter(|_| !resource.fresh) {
             // What was settled when the move began holds if it still can.
             Some(to) => {
                 let kept = self.choose(name, resource, Preference::None, Some(to), None);
