@@ -15,6 +15,8 @@ pub enum Target {
     AtLeast(f64),
     /// So many times the original's at least.
     Times(f64),
+    /// This part of the original's at most, middle against middle of one run: for what a slower machine makes slower for both.
+    Share(f64),
     /// Shown, and not judged.
     Told,
 }
@@ -31,8 +33,8 @@ pub struct Figure {
 }
 
 /// All figures, in the order of the table.
-pub const FIGURES: [Figure; 15] = {
-    use Target::{AtLeast, AtMost, Times, Told};
+pub const FIGURES: [Figure; 16] = {
+    use Target::{AtLeast, AtMost, Share, Times, Told};
     const fn figure(name: &'static str, unit: &'static str, target: Target) -> Figure {
         Figure { name, unit, target }
     }
@@ -42,14 +44,17 @@ pub const FIGURES: [Figure; 15] = {
         figure("idle memory, with a cluster of its own", "MB", Told),
         figure("per TLS client", "kB", AtMost(12.0)),
         figure("per plain client", "kB", AtMost(2.15)),
-        figure("CPU per TLS handshake", "ms", AtMost(0.75)),
+        figure("CPU per TLS handshake", "ms", Share(0.1)),
         figure("vote, ffsplit, 1 cluster, p50", "ms", AtMost(1.0)),
         figure("vote, ffsplit, 1000 clusters, p50", "ms", AtMost(2.0)),
         figure("vote, lms", "ms", AtMost(5.0)),
         figure("clients held", "", AtLeast(8000.0)),
         figure("connects per second there", "/s", Times(3.0)),
         figure("echoes per second, 16 connections", "/s", Times(1.0)),
-        figure("kill -9 of corosync to quorate", "s", AtMost(7.0)),
+        // Corosync's own timers take 6.6 to 7.16 s of it: a token of 3.0, a consensus of 3.6, and 0.56 in which an idle ring may hold
+        // its token back. Where in that a kill falls is chance.
+        figure("kill -9 of corosync to quorate", "s", Share(1.02)),
+        figure("of it, Corosync's question to our vote", "ms", Told),
         figure("all links cut to quorate", "s", AtMost(7.8)),
         figure("winner of an lms split dies", "s", AtMost(8.0)),
     ]
@@ -108,6 +113,7 @@ impl Table {
             Target::AtMost(most) => Some(ours.iter().all(|value| *value <= most)),
             Target::AtLeast(least) => Some(ours.iter().all(|value| *value >= least)),
             Target::Times(times) => Some(middle(ours)? >= times * middle(original)?),
+            Target::Share(share) => Some(middle(ours)? <= share * middle(original)?),
             Target::Told => None,
         }
     }
@@ -135,6 +141,7 @@ impl Table {
                 Target::AtMost(most) => format!("at most {most}"),
                 Target::AtLeast(least) => format!("at least {least}"),
                 Target::Times(times) => format!("{times} times"),
+                Target::Share(share) => format!("{share} of it"),
                 Target::Told => "-".into(),
             };
             let met = match Self::met(figure, original, ours) {
@@ -156,6 +163,7 @@ impl Table {
                 Target::AtMost(value) => ("at_most", Some(value)),
                 Target::AtLeast(value) => ("at_least", Some(value)),
                 Target::Times(value) => ("times_the_original", Some(value)),
+                Target::Share(value) => ("at_most_times_the_original", Some(value)),
                 Target::Told => ("none", None),
             };
             json!({
