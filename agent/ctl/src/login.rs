@@ -25,7 +25,7 @@ pub async fn login(args: LoginArgs) -> Result<String, Failure> {
                  `tiebreaker-server token create --kind operator`"
             )));
         }
-        Role::Appliance | Role::FenceClient | Role::Observer => {
+        Role::Appliance | Role::FenceClient | Role::Observer | Role::Authority => {
             return Err(Failure::usage(anyhow!("this token is for the role {}, not for an operator", token.role)));
         }
     }

@@ -59,6 +59,8 @@ pub enum LocalRequest {
     },
     /// The secrets of power devices.
     Secrets(SecretsRequest),
+    /// Everything that a backup holds. Only who may read the daemon's own files may ask.
+    Backup,
     /// The Corosync clusters whose nodes the appliance fences.
     Fenced,
     /// Holds the switching of power in such a cluster. The answer shows it.
@@ -130,6 +132,12 @@ pub enum LocalReply {
     Drill(DrillReport),
     /// What is known of the secrets.
     Secrets(SecretsReport),
+    /// What a backup holds, in plain text: to be sealed before it is written anywhere.
+    Backup {
+        /// JSON.
+        #[serde(with = "serde_bytes")]
+        plain: Vec<u8>,
+    },
     /// The Corosync clusters whose nodes the appliance fences.
     Fenced {
         /// By name.
@@ -152,7 +160,7 @@ pub enum LocalReply {
 }
 
 impl std::fmt::Debug for LocalReply {
-    /// A token is a secret, so it is never shown.
+    /// A token is a secret, and a backup is full of them, so they are never shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cluster(reply) => f.debug_tuple("Cluster").field(reply).finish(),
@@ -168,6 +176,7 @@ impl std::fmt::Debug for LocalReply {
             Self::Tried(trial) => f.debug_tuple("Tried").field(trial).finish(),
             Self::Drill(report) => f.debug_tuple("Drill").field(report).finish(),
             Self::Secrets(report) => f.debug_tuple("Secrets").field(report).finish(),
+            Self::Backup { .. } => f.debug_struct("Backup").finish_non_exhaustive(),
             Self::Fenced { clusters } => f.debug_struct("Fenced").field("clusters", clusters).finish(),
             Self::QdeviceEvents { run, events, missed } => f
                 .debug_struct("QdeviceEvents")

@@ -17,6 +17,7 @@ mod identity;
 pub mod join;
 mod link;
 pub mod program;
+pub mod rejoin;
 mod renewal;
 pub mod runtime;
 pub mod service_manager;

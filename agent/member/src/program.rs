@@ -93,6 +93,16 @@ pub fn main_from<A: Parser, E: Display>(
     args: Vec<OsString>,
     run: impl FnOnce(A) -> Result<(), E>,
 ) -> ExitCode {
+    main_with_codes(program, args, run, |_| 1)
+}
+
+/// The same where some failures have exit codes of their own.
+pub fn main_with_codes<A: Parser, E: Display>(
+    program: &str,
+    args: Vec<OsString>,
+    run: impl FnOnce(A) -> Result<(), E>,
+    code: impl FnOnce(&E) -> u8,
+) -> ExitCode {
     let args = match A::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -106,7 +116,7 @@ pub fn main_from<A: Parser, E: Display>(
         Err(error) => {
             // With all that led to it, where the error knows that.
             eprintln!("{program}: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(code(&error))
         }
     }
 }

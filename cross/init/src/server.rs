@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,7 +47,8 @@ fn run(arguments: &[&str]) -> Result<String> {
     bail!("{}", String::from_utf8_lossy(&output.stderr).trim())
 }
 
-/// Makes the folder of the server's files its own.
+/// Makes the folder of the server's files its own, and all that is in it: a backup may have been restored there by root of
+/// another machine.
 ///
 /// # Errors
 /// The card can't be written.
@@ -55,8 +56,22 @@ pub fn own_folder() -> Result<()> {
     let data = data();
     let context = || format!("making {}", data.display());
     fs::create_dir_all(&data).with_context(context)?;
-    chown(&data, Some(USER), Some(USER)).with_context(context)?;
+    give(&data, USER).with_context(context)?;
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).with_context(context)
+}
+
+/// Gives a file or folder, with all that is in it, to a user. What is that user's already is not written to.
+fn give(path: &Path, user: u32) -> io::Result<()> {
+    let about = fs::symlink_metadata(path)?;
+    if (about.uid(), about.gid()) != (user, user) {
+        lchown(path, Some(user), Some(user))?;
+    }
+    if about.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the server what is wired to the board. Its watchdog stays with this program.

@@ -1,5 +1,6 @@
 //! The command line of `tiebreaker-server`.
 
+mod backup;
 mod corosync;
 mod device;
 mod prompt;
@@ -20,19 +21,22 @@ use tiebreaker_member::{Address, Ca, CaError, Client, FileError, LinkError, Loca
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use zeroize::Zeroizing;
 
+use crate::backup::{BackupError, finish_or_refuse};
 use crate::config::Config;
 use crate::corosync as named;
 use crate::daemon;
 use crate::joins::Gate;
 use crate::layout::{Layout, unix_seconds};
 use crate::qdevice::{self, Folder};
+use crate::rejoin::Pending;
 
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
 /// The appliance of Tiebreaker: casts the deciding vote, keeps the third copy of the cluster's state, holds the keys to
 /// the nodes' power.
 ///
-/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage.
+/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage. Those of backups besides: 3 another passphrase, 4 damaged or no backup, 5
+/// of a newer version, 6 the folder is not empty.
 #[derive(Parser, Debug)]
 #[command(name = "tiebreaker-server", version)]
 struct Args {
@@ -60,6 +64,13 @@ enum Subcommands {
     /// Tokens with which machines and operators join.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Saves who this appliance is and what it keeps secret in one file, sealed by a passphrase. The daemon may run.
+    Backup(backup::BackupArgs),
+    /// Makes an appliance of such a file, in an empty folder. It comes back into its clusters by itself, as a new member: no node
+    /// needs a change.
+    Restore(backup::RestoreArgs),
+    /// After a restore: shows the clusters into which this appliance is not back yet, and tells it what it can't know.
+    Rejoin(backup::RejoinArgs),
     /// Emergency: makes the appliance the whole cluster, after every node was lost for good. The daemon must be stopped.
     /// Says what may be lost, and has it confirmed.
     Takeover {
@@ -239,8 +250,12 @@ pub fn command() -> clap::Command {
 pub fn main_from(args: Vec<OsString>) -> ExitCode {
     match named::Name::of(&args) {
         Some(name) => name.main(&args),
-        None => program::main_from("tiebreaker-server", args, run),
+        None => program::main_with_codes("tiebreaker-server", args, run, exit_code),
     }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<BackupError>().map_or(1, BackupError::exit_code)
 }
 
 fn run(args: Args) -> Result<()> {
@@ -250,6 +265,9 @@ fn run(args: Args) -> Result<()> {
         Subcommands::Token(TokenCommand::Create { data, cluster, kind, ttl_minutes, json }) => {
             runtime.block_on(create_token(&data, &cluster, kind, ttl_minutes * 60, json))
         }
+        Subcommands::Backup(args) => runtime.block_on(backup::backup(args)),
+        Subcommands::Restore(args) => backup::restore(args),
+        Subcommands::Rejoin(args) => backup::rejoin(args),
         Subcommands::Takeover { data, cluster, confirmation } => {
             runtime.block_on(takeover(&data, &cluster, &confirmation))
         }
@@ -297,6 +315,7 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
             layout.config().display()
         );
     }
+    finish_or_refuse(&layout)?;
     std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
     let text = Config::first(&name, listen, addresses)?;
     // An authority without a configuration is what a crash between the two leaves: it is finished, not made again.
@@ -330,6 +349,12 @@ async fn takeover(data: &Path, cluster: &str, confirmation: &Confirmation) -> Re
     let cluster = ClusterName::new(cluster)?;
     if !layout.cluster(&cluster).exists() {
         bail!("there is no cluster {cluster} in {}", data.display());
+    }
+    if Pending::exists(&layout, &cluster) {
+        bail!(
+            "this appliance was restored and is not back in {cluster} yet: it has no state of it to take over. If the nodes have no \
+             majority without it, `tiebreaker-agent takeover` on one of them makes that the whole cluster, and this one joins it"
+        );
     }
     // The daemon's own lock: none starts before this is done.
     let (lock, _nobody_asks) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;

@@ -7,18 +7,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tiebreaker_member::ask::{FencedCluster, LocalReply, LocalRequest, QDEVICE_EVENTS_WAIT_S};
 use tiebreaker_member::core::Reply;
+use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::service_manager::{ServiceManager, take_kept};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook, trusted_seconds};
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::asked::Asked;
 use crate::audit::Audit;
+use crate::backup::{self, finish_or_refuse};
 use crate::board::{Guard, run_panel};
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -34,6 +36,7 @@ use crate::qdevice::{
     Arrived, ControlSettings, ControlSocket, Engine, Events, HolderFile, Invitations, InvitedAlgorithm, OnShutdown,
     Questions, serve_metrics,
 };
+use crate::rejoin::{Pending, Rejoin, Twin};
 use crate::secrets;
 use crate::stopped::StoppedClusters;
 use crate::sys::give_start_back;
@@ -46,6 +49,9 @@ const MOST_KEPT: usize = 20_000;
 
 /// Between two tries to open the door of a Corosync cluster.
 const DOORS_AGAIN: Duration = Duration::from_secs(10);
+
+/// A restored appliance looks for another one for so long before it serves anybody.
+const TWIN_WITHIN: Duration = Duration::from_secs(15);
 
 const NO_QDEVICE: &str = "this appliance serves no QDevice clients: add [qdevice] to server.toml";
 
@@ -68,6 +74,9 @@ struct Daemon {
     doors_again: Option<Instant>,
     audit: Audit,
     stopped: StoppedClusters,
+    /// Those into which a restored appliance is not back yet, and what is in the way.
+    waiting: BTreeMap<ClusterName, watch::Receiver<String>>,
+    rejoins: JoinSet<(ClusterName, Result<(), Twin>)>,
     failures: JoinSet<(ClusterName, MemberError)>,
     /// The QDevice service, if it is wanted.
     votes: JoinSet<Result<()>>,
@@ -84,12 +93,14 @@ struct Daemon {
 /// What stopped it.
 pub async fn run(layout: Layout) -> Result<()> {
     keep_memory_private()?;
+    finish_or_refuse(&layout)?;
     let config = Config::load(&layout.config())?;
     let gate = Arc::new(Gate::new(Ca::load(layout.root())?, TokenBook::open(layout.root())?));
     let (socket, incoming) = LocalSocket::start(&layout.socket(), LocalAccess::default())?;
     let manager = ServiceManager::from_env();
     let mut kept = take_kept(MOST_KEPT).context("taking over what the service manager kept")?;
     let arrived = Arrived::take(&mut kept, manager.as_ref());
+    refuse_twin(&layout, &config, &gate).await?;
     let ports = kept.into_iter().filter(|(name, _)| name == CLUSTER_PORT).map(|(_, fd)| fd.into());
     let acceptor = Acceptor::bind_or_take(&config.listen, ports.collect()).await?;
     let mut votes = JoinSet::new();
@@ -132,6 +143,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         doors_again: None,
         audit,
         stopped: StoppedClusters::default(),
+        waiting: BTreeMap::new(),
+        rejoins: JoinSet::new(),
         failures: JoinSet::new(),
         votes,
         questions,
@@ -145,7 +158,9 @@ pub async fn run(layout: Layout) -> Result<()> {
     }
     let mut broken = 0;
     for name in names {
-        if let Err(error) = daemon.start(&name) {
+        if Pending::exists(&daemon.layout, &name) {
+            daemon.rejoin(&name);
+        } else if let Err(error) = daemon.start(&name) {
             // The other clusters must not suffer for this one.
             error!(cluster = %name, "the cluster can't be started: {error:#}");
             daemon.stopped.stopped(Instant::now(), name, format!("{error:#}"), false);
@@ -154,7 +169,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     }
     daemon.open_doors();
     // With a QDevice service there is still something to serve.
-    if broken > 0 && daemon.clusters.is_empty() && daemon.votes.is_empty() && daemon.doors.is_empty() {
+    if broken > 0 && daemon.serves_nobody() {
         bail!("none of the {broken} cluster(s) can be started");
     }
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
@@ -207,6 +222,30 @@ impl Daemon {
         Ok(())
     }
 
+    fn serves_nobody(&self) -> bool {
+        self.clusters.is_empty() && self.votes.is_empty() && self.doors.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Begins to ask the nodes of a cluster to let the restored appliance in again.
+    fn rejoin(&mut self, name: &ClusterName) {
+        let (rejoin, why) = rejoin_of(&self.layout, &self.config, &self.gate, name);
+        self.waiting.insert(name.clone(), why);
+        let name = name.clone();
+        self.rejoins.spawn(async move { (name, rejoin.run().await) });
+    }
+
+    /// Why a cluster does not run, if it exists.
+    fn absence(&self, name: &ClusterName) -> Option<String> {
+        if let Some(why) = self.waiting.get(name) {
+            let why = why.borrow();
+            return Some(format!(
+                "this appliance was restored from a backup and is not back in cluster {name} yet: {}",
+                *why
+            ));
+        }
+        self.stopped.word(Instant::now(), name)
+    }
+
     /// Opens the doors of Corosync clusters that aren't open. What keeps one shut is told once and tried again: mostly the date
     /// isn't known yet.
     fn open_doors(&mut self) {
@@ -252,12 +291,21 @@ impl Daemon {
                 Some(ended) = self.votes.join_next() => {
                     ended.context("the QDevice service has ended by itself")?.context("the QDevice service has stopped")?;
                 }
+                Some(back) = self.rejoins.join_next() => {
+                    let (name, result) = back.context("the way back into a cluster ended by itself")?;
+                    result.with_context(|| is_twin(&name))?;
+                    self.waiting.remove(&name);
+                    if let Err(error) = self.start(&name) {
+                        error!(cluster = %name, "the cluster can't be started: {error:#}");
+                        self.stopped.stopped(Instant::now(), name, format!("{error:#}"), false);
+                    }
+                }
                 Some(failed) = self.failures.join_next() => {
                     let (name, why) = failed.context("a cluster's task ended by itself")?;
                     error!(cluster = %name, "the cluster has stopped: {why}");
                     self.clusters.remove(&name);
                     self.figures.stopped(&name);
-                    if self.clusters.is_empty() && self.votes.is_empty() && self.doors.is_empty() {
+                    if self.serves_nobody() {
                         bail!("no cluster is left; the last one, {name}, stopped: {why}");
                     }
                     // It said itself that it can't go on under its number.
@@ -362,6 +410,18 @@ impl Daemon {
                 });
                 return;
             }
+            LocalRequest::Backup => {
+                let state = |served: &Served| served.member.state().borrow().clone();
+                let known = self.clusters.iter().map(|(name, served)| (name.clone(), state(served))).collect();
+                match backup::take(&self.layout, &known).map(|contents| serde_json::to_vec(&contents)) {
+                    Ok(Ok(plain)) => {
+                        info!(%by, "a backup was taken");
+                        LocalReply::Backup { plain }
+                    }
+                    Ok(Err(error)) => refused(format!("writing the backup: {error}")),
+                    Err(error) => refused(chain(&error)),
+                }
+            }
             LocalRequest::Secrets(request) => {
                 let root = self.layout.root();
                 secrets::answer(root, &request).unwrap_or_else(|error| refused(error.to_string()))
@@ -454,13 +514,17 @@ impl Daemon {
                     None if self.doors.contains_key(&name) => {
                         bail!("{name} is a Corosync cluster: `fence_tiebreaker` on one of its nodes asks for fences")
                     }
-                    None => match self.stopped.word(Instant::now(), &name) {
+                    None => match self.absence(&name) {
                         Some(word) => bail!("{word}"),
                         None => bail!("there is no cluster {name} here: {}", names()),
                     },
                 }
             }
             None => match self.clusters.len() {
+                0 if self.waiting.len() == 1 => {
+                    let why = self.waiting.keys().next().and_then(|name| self.absence(name));
+                    bail!("{}", why.unwrap_or_else(|| "the only cluster is just coming back".to_owned()))
+                }
                 0 => bail!("there is no cluster yet: `tiebreaker-server token create --cluster NAME` creates one"),
                 1 => self.clusters.values().next().cloned().context("the only cluster has just stopped"),
                 _ => bail!("this appliance serves several clusters ({}): name one with --cluster", names()),
@@ -479,7 +543,7 @@ impl Daemon {
         if created {
             if self.layout.cluster(&name).exists() {
                 let unknown = || format!("cluster {name} exists, but does not run: look at the daemon's log");
-                bail!("{}", self.stopped.word(Instant::now(), &name).unwrap_or_else(unknown));
+                bail!("{}", self.absence(&name).unwrap_or_else(unknown));
             }
             self.layout.create_cluster(self.gate.ca(), &name, &self.config.name, &self.config.addresses)?;
             self.start(&name)?;
@@ -489,6 +553,34 @@ impl Daemon {
         let (token, expires) = self.gate.create_token(&name, kind, self.gate.now(member), ttl_s).await?;
         Ok(LocalReply::Token { token: token.to_string(), expires, created })
     }
+}
+
+fn rejoin_of(
+    layout: &Layout,
+    config: &Config,
+    gate: &SharedGate,
+    name: &ClusterName,
+) -> (Rejoin, watch::Receiver<String>) {
+    Rejoin::new(layout, name, &config.name, &config.addresses, gate)
+}
+
+fn is_twin(name: &ClusterName) -> String {
+    format!("cluster {name} has another appliance of this identity, so this one serves nobody")
+}
+
+/// Before a restored appliance serves anybody, the nodes that it can reach are asked whether there is another one: those of
+/// Corosync clusters can't tell.
+async fn refuse_twin(layout: &Layout, config: &Config, gate: &SharedGate) -> Result<()> {
+    for name in layout.clusters()? {
+        if Pending::exists(layout, &name) {
+            let rejoin = rejoin_of(layout, config, gate, &name).0;
+            // Who isn't reached by then is asked again while the others are served.
+            if let Ok(looked) = timeout(TWIN_WITHIN, rejoin.look()).await {
+                looked.with_context(|| is_twin(&name))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Answers with a Corosync cluster once what is asked of it is done. A disk may take seconds: other requests don't wait for it.

@@ -103,7 +103,9 @@ impl Gate {
                 None
             }
             Role::FenceClient => bail!("a fence agent joins a Corosync cluster, and this is one of Tiebreaker's own"),
-            Role::Appliance | Role::Observer => bail!("nobody can join with the role {} yet", redeemed.role),
+            Role::Appliance | Role::Observer | Role::Authority => {
+                bail!("nobody can join with the role {} yet", redeemed.role)
+            }
         };
         let peer = PeerId { cluster: cluster.clone(), role: redeemed.role, name: request.name.clone() };
         let certificate = self.ca.sign(&request.csr, &Subject { peer, raft_id }, now, LEAF_VALIDITY)?.to_vec();
@@ -234,7 +236,7 @@ impl Gate {
                 }
                 None
             }
-            Role::Appliance | Role::FenceClient | Role::Observer => {
+            Role::Appliance | Role::FenceClient | Role::Observer | Role::Authority => {
                 bail!("certificates of the role {} are not renewed this way", from.role)
             }
         };

@@ -7,6 +7,7 @@
 
 mod asked;
 mod audit;
+mod backup;
 mod board;
 mod brake;
 pub mod cli;
@@ -34,6 +35,7 @@ mod plan_tests;
 mod proofs;
 mod qdevice;
 mod recipe;
+mod rejoin;
 mod secrets;
 mod stopped;
 mod sys;

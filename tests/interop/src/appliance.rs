@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tiebreaker_member::ask::LocalRequest;
 
 use crate::{
-    Operator, Program, Ran, ServiceManager,
+    Operator, Program, Ran, ServiceManager, loopback,
     node::{end, placed, spawn},
     run, until,
 };
@@ -39,6 +39,23 @@ impl Appliance {
         let appliance = Self { folder: folder.to_owned(), address, place, child: None, manager: None };
         let listen = address.to_string();
         appliance.command(&["init", "--name", "pi", "--listen", &listen, "--address", &listen])?.done()?;
+        Ok(appliance)
+    }
+
+    /// An appliance of a data folder that is there already, which moves into `folder`. It listens at a free address, and its name
+    /// for itself stays.
+    ///
+    /// # Errors
+    /// The file system's, or there are no settings in it.
+    pub fn of_data(folder: &Path, data: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let appliance =
+            Self { folder: folder.to_owned(), address: loopback(), place: Vec::new(), child: None, manager: None };
+        fs::rename(data, appliance.data())?;
+        let file = appliance.data().join("server.toml");
+        let text = fs::read_to_string(&file)?;
+        let listen = text.lines().find(|line| line.starts_with("listen = ")).context("it listens")?;
+        fs::write(&file, text.replace(listen, &format!("listen = [\"{}\"]", appliance.address)))?;
         Ok(appliance)
     }
 

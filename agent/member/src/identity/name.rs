@@ -41,6 +41,9 @@ pub enum Role {
     FenceClient,
     /// May read.
     Observer,
+    /// The appliance's authority itself, which asks the members to let its restored appliance in again. Nobody joins with it:
+    /// only who holds the authority's key can make such a certificate.
+    Authority,
 }
 
 impl Role {
@@ -53,6 +56,7 @@ impl Role {
             Self::Operator => "operator",
             Self::FenceClient => "fence-client",
             Self::Observer => "observer",
+            Self::Authority => "authority",
         }
     }
 
@@ -61,7 +65,7 @@ impl Role {
     pub const fn is_member(self) -> bool {
         match self {
             Self::Appliance | Self::Node => true,
-            Self::Operator | Self::FenceClient | Self::Observer => false,
+            Self::Operator | Self::FenceClient | Self::Observer | Self::Authority => false,
         }
     }
 }
@@ -76,6 +80,7 @@ impl FromStr for Role {
             "operator" => Ok(Self::Operator),
             "fence-client" => Ok(Self::FenceClient),
             "observer" => Ok(Self::Observer),
+            "authority" => Ok(Self::Authority),
             _ => Err(NameError::Role(shorten(text))),
         }
     }

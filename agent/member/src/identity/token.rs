@@ -163,6 +163,8 @@ const fn role_code(role: Role) -> u8 {
         Role::Operator => 2,
         Role::FenceClient => 3,
         Role::Observer => 4,
+        // No token has it: it is not among those that are read.
+        Role::Authority => 5,
     }
 }
 

@@ -189,7 +189,7 @@ impl TokenBook {
         now: u64,
         ttl: u64,
     ) -> Result<Token, TokenBookError> {
-        if role == Role::Appliance {
+        if matches!(role, Role::Appliance | Role::Authority) {
             return Err(TokenBookError::Role);
         }
         if ttl == 0 || ttl > MAX_TTL {
@@ -366,7 +366,9 @@ mod tests {
         let home: ClusterName = "home".parse().unwrap();
         let ca = CaFingerprint::from_bytes([1; 20]);
         let mut book = TokenBook::open(dir.path()).unwrap();
-        assert!(matches!(book.create(ca, &home, Role::Appliance, NOW, 60), Err(TokenBookError::Role)));
+        for role in [Role::Appliance, Role::Authority] {
+            assert!(matches!(book.create(ca, &home, role, NOW, 60), Err(TokenBookError::Role)));
+        }
         assert!(matches!(book.create(ca, &home, Role::Node, NOW, 0), Err(TokenBookError::Ttl)));
         assert!(matches!(book.create(ca, &home, Role::Node, NOW, MAX_TTL + 1), Err(TokenBookError::Ttl)));
         for _ in 0..MAX_ENTRIES {

@@ -5,6 +5,7 @@ mod disk;
 #[cfg(test)]
 mod full_tests;
 mod keeper;
+mod rejoining;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ use crate::link::{
 use crate::store::{Aside, RaftStore, StoreError};
 use disk::{Disk, Writer};
 use keeper::Keeper;
+use rejoining::Silence;
 
 /// Who was heard within this time counts as heard.
 const HEARD_WITHIN: Duration = Duration::from_millis(1200);
@@ -226,6 +228,8 @@ pub struct Member {
     wall: WallWatch,
     requests: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     next_request: u64,
+    /// How long nobody has heard the appliance.
+    silence: Silence,
 }
 
 fn moment() -> Moment {
@@ -305,6 +309,7 @@ impl Member {
             wall: WallWatch::default(),
             requests: BTreeMap::new(),
             next_request: 1,
+            silence: Silence::default(),
         };
         Ok((member, handle, wants_rx))
     }
@@ -355,6 +360,7 @@ impl Member {
             .filter(|(_, paths)| recent(&paths.direct) || recent(&paths.relay))
             .map(|(name, _)| name)
             .collect();
+        self.note_appliance(&heard);
         self.core.hears(moment(), heard);
     }
 
@@ -382,6 +388,12 @@ impl Member {
             }
             Incoming::NewerEpoch { from, raft_id, epoch } => {
                 self.core.newer_epoch(moment(), &from.name, raft_id, epoch);
+            }
+            // The authority asks for one thing alone, and nobody else may.
+            Incoming::Request { from: Requester::Certified(from), bytes, reply }
+                if from.role == identity::Role::Authority =>
+            {
+                self.rejoin(&bytes, reply);
             }
             Incoming::Request { from, bytes, reply } => {
                 let request: Result<Request, _> = ciborium::from_reader(&bytes[..]);
@@ -432,7 +444,8 @@ impl Member {
             identity::Role::Observer
             | identity::Role::Node
             | identity::Role::Appliance
-            | identity::Role::FenceClient => {
+            | identity::Role::FenceClient
+            | identity::Role::Authority => {
                 Err(format!("a certificate of the role {} may not ask for this: use an operator's", from.role))
             }
         }
@@ -587,8 +600,11 @@ fn peer_table(state: &State) -> PeerTable {
         table.members.insert(name.clone(), MemberEntry { role, addresses });
     }
     let mut roster = Roster::default();
+    // In which part somebody was a member is not kept, and need not be: no number is used twice, nor a name by two at once.
     for (name, raft_id) in &state.removed {
-        roster.remove(identity::Role::Node, name.clone(), Some(*raft_id));
+        for role in [identity::Role::Node, identity::Role::Appliance] {
+            roster.remove(role, name.clone(), Some(*raft_id));
+        }
     }
     for (name, parted) in &state.parted {
         roster.leave_behind(identity_role(parted.role), name.clone(), parted.raft_id);

@@ -23,6 +23,26 @@ impl Drop for Echo {
 /// # Errors
 /// Nothing was typed, or it can't be read.
 pub(super) fn ask_secret(question: &str) -> Result<Hidden> {
+    read_silently(question, "no secret was given: type it, or name a file with --password-file")
+}
+
+/// Asks for a passphrase without showing it; for a new one twice.
+///
+/// # Errors
+/// There is no terminal, nothing was typed, or not the same twice.
+pub(super) fn ask_passphrase(is_new: bool) -> Result<Hidden> {
+    if !stdin().is_terminal() {
+        bail!("there is no terminal to ask for the passphrase at: name a file that holds it with --passphrase-file");
+    }
+    let none = "no passphrase was given: type it, or name a file with --passphrase-file";
+    let passphrase = read_silently("Passphrase of the backup", none)?;
+    if is_new && read_silently("The same once more", none)?.expose() != passphrase.expose() {
+        bail!("the two are not the same: nothing was written");
+    }
+    Ok(passphrase)
+}
+
+fn read_silently(question: &str, none: &'static str) -> Result<Hidden> {
     let mut echo = None;
     if stdin().is_terminal() {
         eprint!("{question}: ");
@@ -48,7 +68,7 @@ pub(super) fn ask_secret(question: &str) -> Result<Hidden> {
     let text =
         std::str::from_utf8(crate::recipe::without_line_end(&line)).ok().context("the secret is no UTF-8 text")?;
     if text.is_empty() {
-        bail!("no secret was given: type it, or name a file with --password-file");
+        bail!(none);
     }
     Ok(Hidden::new(text.to_owned()))
 }

@@ -221,6 +221,11 @@ impl Book {
         }
     }
 
+    /// The same without what is only true of this machine and this moment: fences, and what devices have shown.
+    pub(super) fn for_backup(self) -> Self {
+        Self { docket: self.docket.emptied(), proven: Vec::new(), ..self }
+    }
+
     /// Forgets nodes that aren't configured any more, but who may no longer ask.
     pub(super) fn retain(&mut self, is_node: impl Fn(&MemberName) -> bool) {
         self.docket.retain(&is_node);

@@ -26,6 +26,9 @@ const OFF_LANDS_WITHIN: Duration = crate::times::MOST;
 /// A device that took "on" reads so by then, if it ever does. What reads off before may run a moment later.
 const ON_LANDS_WITHIN: Duration = Duration::from_secs(20);
 
+/// Fences of a Corosync cluster are rare: more than that did not follow a backup.
+const NUMBERS_SKIPPED: u64 = 1 << 20;
+
 /// All of a cluster's fences.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +138,11 @@ pub(super) enum Entry {
 }
 
 impl Docket {
+    /// Without its fences. Their numbers are not used again, nor those of the fences that may have followed.
+    pub(super) fn emptied(self) -> Self {
+        Self { last: self.last.saturating_add(NUMBERS_SKIPPED), jobs: BTreeMap::new() }
+    }
+
     /// The fence that is under way for a node, or was last.
     pub(super) fn get(&self, node: &MemberName) -> Option<&Job> {
         self.jobs.get(node)

@@ -170,6 +170,29 @@ pub(crate) fn stored_hold(layout: &Layout, name: &ClusterName) -> Result<Option<
     Ok(Book::read(&layout.corosync(name))?.hold)
 }
 
+/// What a backup keeps of a Corosync cluster: who may ask, and a hold; `None` where there is nothing. Not the fences, which are
+/// over by the time that it is restored, nor what power devices have shown, since they may have been wired anew.
+///
+/// # Errors
+/// Its book can't be read.
+pub(crate) fn for_backup(layout: &Layout, name: &ClusterName) -> Result<Option<serde_json::Value>> {
+    let folder = layout.corosync(name);
+    if !Book::path(&folder).exists() {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::to_value(Book::read(&folder)?.for_backup())?))
+}
+
+/// Puts that into another data folder.
+///
+/// # Errors
+/// It is something else, or can't be written.
+pub(crate) fn restore(layout: &Layout, name: &ClusterName, kept: serde_json::Value) -> Result<()> {
+    let book: Book = serde_json::from_value(kept).context("the book of its fences")?;
+    // Whatever a backup says of fences and proofs is not this machine's.
+    book.for_backup().write(&layout.corosync(name))
+}
+
 async fn shown(shared: &Shared) -> Option<FencedCluster> {
     let book = shared.book().await?;
     let nodes = shared.settings.names.0.iter().map(|(name, id)| {

@@ -138,7 +138,7 @@ impl Pki {
     }
 
     /// The authority in the text of its file.
-    pub(super) fn from_pem(path: &Path, text: &str) -> Result<Self, PkiError> {
+    pub(crate) fn from_pem(path: &Path, text: &str) -> Result<Self, PkiError> {
         let damaged = |what| PkiError::Damaged { path: path.to_owned(), what };
         let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
             .map_err(|_| damaged("there is no private key in it"))?;
@@ -169,7 +169,7 @@ impl Pki {
     }
 
     /// The text of its file: key and certificate.
-    pub(super) fn to_pem(&self) -> Zeroizing<String> {
+    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(self.key.serialize_pem());
         text.push_str(&self.pem);
         text

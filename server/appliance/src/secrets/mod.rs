@@ -133,6 +133,40 @@ impl Vault {
         self.write(&content)
     }
 
+    /// All of it in plain text, for a backup that is sealed by itself; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// As [`Vault::get`].
+    pub(crate) fn export(&self) -> Result<Option<serde_json::Value>, SecretsError> {
+        if !self.file().exists() {
+            return Ok(None);
+        }
+        let content = self.open()?;
+        let value = serde_json::to_value(&content);
+        value.map(Some).map_err(|error| SecretsError::Encrypt { file: self.file(), why: error.to_string() })
+    }
+
+    /// Takes over what [`Vault::export`] gave elsewhere, and seals it to this appliance's key and to the recovery keys that it names.
+    ///
+    /// # Errors
+    /// There are secrets already, it is something else, or as [`Vault::put`].
+    pub(crate) fn import(&self, plain: serde_json::Value) -> Result<KeyPlace, SecretsError> {
+        let _lock = self.lock()?;
+        if self.file().exists() {
+            return Err(SecretsError::Present { file: self.file() });
+        }
+        // The parser's own error could repeat what it read.
+        let content: Content = serde_json::from_value(plain).map_err(|error| SecretsError::Damaged {
+            file: self.file(),
+            line: error.line(),
+            column: error.column(),
+        })?;
+        if content.version != VERSION {
+            return Err(SecretsError::Version { file: self.file(), version: content.version, known: VERSION });
+        }
+        self.write(&content)
+    }
+
     /// What can be told without a secret.
     ///
     /// # Errors
