@@ -140,11 +140,8 @@ pub fn judge(seen: Seen<'_>, ask: &RejoinAsk) -> Verdict {
     if present == name && member.key == ask.key {
         return Verdict::Joined(number);
     }
-    if let Some(hears) = heard_by {
-        return Verdict::twin(format!(
-            "the appliance {present} is alive, as member #{number}: {hears} hears it. There must be one: if this machine shall \
-             take its place, switch that one off for good, and this one comes in by itself"
-        ));
+    if let Some(twin) = alive(state, heard_by, ask) {
+        return Verdict::Answer(twin);
     }
     if number != *former && !ask.others_are_off {
         return Verdict::twin(format!(
@@ -176,6 +173,21 @@ pub fn judge(seen: Seen<'_>, ask: &RejoinAsk) -> Verdict {
         ));
     }
     Verdict::Propose(vec![Command::RemoveMember { name: present.clone(), raft_id: number }, add])
+}
+
+/// What every member answers that hears the appliance, whoever leads: mostly that is the appliance itself, and it is asked for
+/// nothing.
+#[must_use]
+pub fn alive(state: &State, heard_by: Option<&MemberName>, ask: &RejoinAsk) -> Option<RejoinAnswer> {
+    let hears = heard_by?;
+    let present = state.appliance()?;
+    let member = state.members.get(present).filter(|member| *present != ask.name || member.key != ask.key)?;
+    let number = member.raft_id;
+    let why = format!(
+        "the appliance {present} is alive, as member #{number}: {hears} hears it. There must be one: if this machine shall take \
+         its place, switch that one off for good, and this one comes in by itself"
+    );
+    Some(RejoinAnswer::Twin { why })
 }
 
 #[cfg(test)]

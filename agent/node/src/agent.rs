@@ -307,6 +307,10 @@ async fn answer(member: &MemberHandle, request: LocalRequest, by: String) -> Loc
         | LocalRequest::FencedRelease { .. } => {
             LocalReply::Refused { why: "this is a node: the appliance keeps the power devices, ask there".into() }
         }
+        LocalRequest::Backup => LocalReply::Refused {
+            why: "this is a node, and needs no backup: it joins again with a new token. The appliance is what is saved"
+                .into(),
+        },
         LocalRequest::CreateToken { .. } => LocalReply::Refused {
             why: "tokens come from the appliance: run `tiebreaker-server token create` there".into(),
         },

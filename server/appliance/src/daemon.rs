@@ -521,9 +521,9 @@ impl Daemon {
                 }
             }
             None => match self.clusters.len() {
-                0 if self.waiting.len() == 1 => {
-                    let why = self.waiting.keys().next().and_then(|name| self.absence(name));
-                    bail!("{}", why.unwrap_or_else(|| "the only cluster is just coming back".to_owned()))
+                0 if !self.waiting.is_empty() => {
+                    let whys: Vec<String> = self.waiting.keys().filter_map(|name| self.absence(name)).collect();
+                    bail!("{}", whys.join("; "))
                 }
                 0 => bail!("there is no cluster yet: `tiebreaker-server token create --cluster NAME` creates one"),
                 1 => self.clusters.values().next().cloned().context("the only cluster has just stopped"),

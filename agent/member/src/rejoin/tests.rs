@@ -119,6 +119,8 @@ fn row_51_while_anybody_hears_the_appliance_a_copy_of_it_is_refused() {
         assert!(is_twin(&verdict), "{verdict:?}");
         assert!(why(&verdict).contains("#7: n2 hears it"), "{verdict:?}");
     }
+    assert!(matches!(alive(&home.0, Some(&n2), &ask(7, "one")), Some(RejoinAnswer::Twin { .. })), "whoever leads");
+    assert_eq!(alive(&home.0, None, &ask(7, "one")), None);
     let restarts = judge(Seen { silent: SILENT_FOR - Duration::from_millis(1), ..home.seen() }, &ask(7, "one"));
     assert!(is_wait(&restarts), "its daemon may only be restarting: {restarts:?}");
 }

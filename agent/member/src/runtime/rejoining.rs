@@ -14,7 +14,7 @@ use super::{Member, moment};
 use crate::core::{Reply, Request};
 use crate::join::JoinedMember;
 use crate::link;
-use crate::rejoin::{RejoinAnswer, RejoinAsk, Seen, Verdict, judge};
+use crate::rejoin::{RejoinAnswer, RejoinAsk, Seen, Verdict, alive, judge};
 
 /// Since when nobody has heard the appliance, as seen by this member while it leads.
 #[derive(Debug, Default)]
@@ -84,6 +84,9 @@ impl Member {
                 RaftRole::Leader { .. } => Some(self.core.name().clone()),
                 RaftRole::Follower { leader: None } | RaftRole::Candidate => None,
             };
+            if let Some(twin) = alive(state, self.silence.heard_by.as_ref(), ask) {
+                return twin;
+            }
             return RejoinAnswer::NotLeader { leader, nodes: nodes_of(state) };
         }
         let silent = self.silence.since.map(|(_, since)| since.elapsed()).unwrap_or_default();
