@@ -94,7 +94,8 @@ fn row_51_a_restored_appliance_is_a_member_under_a_new_number_and_no_node_needs_
     let reply = saved.cluster.operator().request(patient)?;
     ensure!(matches!(reply, Reply::Done { .. }), "{reply:?}");
     // The cluster goes on: the old machine has voted for, and acknowledged, more than the backup could know.
-    saved.cluster.operator().add_stopped("later", saved.workload.spec())?;
+    let later = Workload::new(&saved.cluster.folder().join("later"))?;
+    saved.cluster.operator().add_stopped("later", later.spec())?;
     let node1 = saved.cluster.node("node1")?.operator();
     let before = node1.status()?;
     let run_before = saved.workload.latest()?;
