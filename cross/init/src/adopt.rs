@@ -22,41 +22,43 @@ pub struct Adopted {
     /// The text to keep as the last one that was in order, if it is new.
     pub keep: Option<String>,
     /// Why the file that was written doesn't hold.
-    pub trouble: Option<String>,
+    pub trouble: Option<Mistake>,
 }
 
 /// Reads the person's file and falls back to the last good one. `check` is the server's word on its part, `Err` a
 /// mistake.
-pub fn adopt(written: &Path, last_good: &Path, check: impl Fn(&str) -> Result<(), String>) -> Adopted {
+pub fn adopt(written: &Path, last_good: &Path, check: impl Fn(&str) -> Result<(), Mistake>) -> Adopted {
     let kept = match read(last_good) {
         Ok(Some(text)) => Settings::parse(&text).ok().map(|settings| (text, settings)),
         Ok(None) | Err(_) => None,
     };
-    let fall_back = |trouble: Option<String>| Adopted {
+    let fall_back = |trouble: Mistake| Adopted {
         settings: kept.as_ref().map_or_else(Settings::without_a_file, |(_, settings)| settings.clone()),
         written: kept.is_some(),
         keep: None,
-        trouble,
+        trouble: Some(trouble),
     };
+    let without_place = |what: String| Mistake { place: None, what };
     let text = match read(written) {
         Ok(Some(text)) => text,
-        Ok(None) => return fall_back(Some(format!("there is no {FILE} on the card's first partition"))),
-        Err(error) => return fall_back(Some(format!("{FILE} can't be read: {error}"))),
+        Ok(None) => return fall_back(without_place("it isn't there, on the card's first partition".into())),
+        Err(error) => return fall_back(without_place(format!("it can't be read: {error}"))),
     };
     let settings = match Settings::parse(&text) {
         Ok(settings) => settings,
-        Err(mistake) => return fall_back(Some(in_file(&mistake))),
+        Err(mistake) => return fall_back(mistake),
     };
     if kept.as_ref().is_some_and(|(old, _)| *old == text) {
         return Adopted { settings, written: true, keep: None, trouble: None };
     }
     match check(&settings.server) {
         Ok(()) => Adopted { settings, written: true, keep: Some(text), trouble: None },
-        Err(why) => fall_back(Some(format!("{FILE}: {why}"))),
+        Err(mistake) => fall_back(mistake),
     }
 }
 
-fn in_file(mistake: &Mistake) -> String {
+/// What is wrong in the file, as compilers write it.
+pub fn in_file(mistake: &Mistake) -> String {
     match mistake.place {
         Some((line, column)) => format!("{FILE}:{line}:{column}: {}", mistake.what),
         None => format!("{FILE}: {}", mistake.what),
@@ -80,7 +82,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 mod tests {
     use super::*;
 
-    fn play(written: Option<&str>, good: Option<&str>, check: Result<(), String>) -> Adopted {
+    fn play(written: Option<&str>, good: Option<&str>, check: Result<(), Mistake>) -> Adopted {
         let folder = tempfile::tempdir().unwrap();
         let (new, old) = (folder.path().join("new"), folder.path().join("old"));
         for (path, text) in [(&new, written), (&old, good)] {
@@ -89,6 +91,10 @@ mod tests {
             }
         }
         adopt(&new, &old, |_| check.clone())
+    }
+
+    fn at_line_1(what: &str) -> Mistake {
+        Mistake { place: Some((1, 1)), what: what.into() }
     }
 
     const GOOD: &str = "name = \"good\"\n";
@@ -102,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_same_file_is_neither_checked_nor_kept_again() {
-        let adopted = play(Some(GOOD), Some(GOOD), Err("must not be asked".into()));
+        let adopted = play(Some(GOOD), Some(GOOD), Err(at_line_1("must not be asked")));
         assert_eq!((adopted.settings.name.as_str(), adopted.keep, adopted.trouble), ("good", None, None));
     }
 
@@ -110,11 +116,11 @@ mod tests {
     fn a_mistake_changes_nothing_and_has_its_place() {
         let adopted = play(Some("name = \"new\"\n[network]\nx = 1\n"), Some(GOOD), Ok(()));
         assert_eq!((adopted.settings.name.as_str(), adopted.keep), ("good", None));
-        let trouble = adopted.trouble.unwrap();
+        let trouble = in_file(&adopted.trouble.unwrap());
         assert!(trouble.starts_with("tiebreaker.toml:3:1: "), "{trouble}");
-        let refused = play(Some("name = \"new\"\n"), Some(GOOD), Err("line 1: no".into()));
+        let refused = play(Some("name = \"new\"\n"), Some(GOOD), Err(at_line_1("no")));
         assert_eq!((refused.settings.name.as_str(), refused.keep), ("good", None));
-        assert!(refused.trouble.unwrap().contains("line 1: no"));
+        assert_eq!(in_file(&refused.trouble.unwrap()), "tiebreaker.toml:1:1: no");
     }
 
     #[test]
@@ -124,6 +130,7 @@ mod tests {
             assert_eq!(adopted.settings, Settings::without_a_file());
             assert!(adopted.trouble.is_some() && !adopted.written);
         }
+        assert!(in_file(&play(None, None, Ok(())).trouble.unwrap()).contains("isn't there"));
         let spoiled = play(None, Some("name ="), Ok(()));
         assert_eq!((spoiled.settings, spoiled.written), (Settings::without_a_file(), false));
         assert!(play(Some("name ="), Some(GOOD), Ok(())).written);

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use sntpc::{NtpContext, NtpUdpSocket, StdTimestampGen};
 
+use crate::known::{boot_s, know};
 use crate::log::say;
 
 const PORT: u16 = 123;
@@ -22,6 +23,7 @@ const US_PER_S: i64 = 1_000_000;
 
 /// Starts to keep the clock.
 pub fn start(servers: Vec<String>) {
+    know(|known| known.clock.asks = !servers.is_empty());
     if servers.is_empty() {
         return;
     }
@@ -31,10 +33,12 @@ pub fn start(servers: Vec<String>) {
             match servers.iter().map(|server| ask(server)).find_map(Result::ok) {
                 Some(offset_us) => {
                     adjust(offset_us, &mut set);
+                    know(|known| (known.clock.answers, known.clock.answered_at_s) = (true, Some(boot_s())));
                     said = false;
                 }
                 None if !said => {
                     said = true;
+                    know(|known| known.clock.answers = false);
                     say(format_args!("time: none of {} answers; they are asked again", servers.join(", ")));
                 }
                 None => {}

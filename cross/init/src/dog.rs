@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tiebreaker_firmware::{BootReason, LinuxWatchdog, Watchdog};
+use tiebreaker_firmware::{BootReason, LinuxWatchdog, Watchdog as _};
 
+use crate::known::{Watchdog, know};
 use crate::log::say;
 
 const DEVICE: &str = "/dev/watchdog0";
@@ -23,15 +24,19 @@ impl Dog {
     pub fn arm() -> Self {
         let armed = LinuxWatchdog::open(Path::new(DEVICE)).and_then(|mut dog| {
             // Only some drivers know.
-            if dog.boot_reason().is_ok_and(|reason| reason == BootReason::Watchdog) {
+            let reason = dog.boot_reason().ok().and_then(word);
+            if reason == Some("watchdog") {
                 say("the watchdog restarted this machine the last time");
             }
             let taken = dog.arm(TIMEOUT)?;
-            Ok((dog, taken))
+            Ok((dog, taken, reason))
         });
         match armed {
-            Ok((dog, taken)) => {
-                say(format_args!("watchdog {} is armed: {} s", dog.capabilities().identity, taken.as_secs()));
+            Ok((dog, taken, last_boot)) => {
+                let identity = dog.capabilities().identity.to_string();
+                say(format_args!("watchdog {identity} is armed: {} s", taken.as_secs()));
+                let timeout_s = Some(taken.as_secs());
+                know(|known| known.watchdog = Watchdog { identity: Some(identity), timeout_s, last_boot });
                 Self { watchdog: Some(dog), trouble: false }
             }
             Err(error) => {
@@ -64,5 +69,15 @@ impl Dog {
         if let Some(Err(error)) = self.watchdog.take().map(|mut dog| dog.disarm()) {
             say(format_args!("the watchdog goes on: {error}"));
         }
+    }
+}
+
+/// What a driver says of the machine's last restart, where it was one of its own.
+fn word(reason: BootReason) -> Option<&'static str> {
+    match reason {
+        BootReason::Watchdog => Some("watchdog"),
+        BootReason::Heat => Some("heat"),
+        BootReason::Supply => Some("supply"),
+        BootReason::NotSaid => None,
     }
 }

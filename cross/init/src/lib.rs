@@ -13,6 +13,7 @@ mod cmdline;
 mod dhcp;
 mod disk;
 mod dog;
+mod known;
 mod light;
 mod log;
 pub mod machine;

@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use crate::adopt::{self, Adopted};
 use crate::cmdline::CommandLine;
 use crate::dog::Dog;
+use crate::known::{Wrong, know};
 use crate::light::{Light, shine};
 use crate::log::{say, show};
 use crate::settings::Settings;
@@ -171,14 +172,16 @@ impl Machine {
             adopt::adopt(&Path::new(disk::SETTINGS).join(adopt::FILE), &server::last_good(), server::check);
         self.mistake = trouble.is_some();
         if let Some(trouble) = trouble {
-            say(format_args!("SETTINGS: {trouble}"));
+            say(format_args!("SETTINGS: {}", adopt::in_file(&trouble)));
             say("the last settings that were in order go on");
+            know(|known| known.mistake = Some(Wrong::new(adopt::FILE, &trouble)));
             shine(Light::Mistake);
         }
         (self.settings, self.written) = (settings, written);
         if let Err(error) = sethostname(self.settings.name.as_bytes()) {
             say(format_args!("the machine's name can't be set: {error}"));
         }
+        server::allow_low_ports();
         network::start(self.settings.network.clone(), self.settings.name.clone());
         clock::start(self.settings.time_servers.clone());
         if self.state.owned

@@ -9,9 +9,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 
 use crate::disk;
-use crate::settings::Settings;
+use crate::known;
+use crate::log::say;
+use crate::settings::{Mistake, Settings};
 use crate::supervisor::PROOF_WITHIN;
 
 const PROGRAM: &str = "/bin/tiebreaker-server";
@@ -89,13 +92,43 @@ pub fn own_devices() {
 ///
 /// # Errors
 /// What it says of the mistake.
-pub fn check(text: &str) -> Result<(), String> {
+pub fn check(text: &str) -> Result<(), Mistake> {
+    let without_place = |what: String| Mistake { place: None, what };
     let file = Path::new("/run/server.toml");
     let written = fs::write(file, text).and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o644)));
-    written.map_err(|error| format!("{}: {error}", file.display()))?;
+    written.map_err(|error| without_place(format!("{}: {error}", file.display())))?;
     let data = data();
-    let arguments = ["check", "--data", &data.to_string_lossy(), "--file", "/run/server.toml"];
-    run(&arguments).map(drop).map_err(|error| format!("{error:#}"))
+    let arguments = ["check", "--json", "--data", &data.to_string_lossy(), "--file", "/run/server.toml"];
+    let output = command(&arguments).output().map_err(|error| without_place(format!("starting {PROGRAM}: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(mistake(&output.stdout).unwrap_or_else(|| without_place(said())))
+}
+
+/// What `check --json` says is wrong.
+fn mistake(json: &[u8]) -> Option<Mistake> {
+    #[derive(Deserialize)]
+    struct Checked {
+        mistake: Told,
+    }
+    #[derive(Deserialize)]
+    struct Told {
+        line: Option<usize>,
+        column: Option<usize>,
+        what: String,
+    }
+    let Checked { mistake: Told { line, column, what } } = serde_json::from_slice(json).ok()?;
+    Some(Mistake { place: line.zip(column), what })
+}
+
+/// Lets the server have ports that are root's by custom: there is no other user here for whom they could be kept free.
+pub fn allow_low_ports() {
+    const FIRST: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    if let Err(error) = fs::write(FIRST, "80") {
+        say(format_args!("the server can't have ports below 1024, so there is no status page at port 80: {error}"));
+    }
 }
 
 /// Makes an appliance of a new card, and writes its settings where they changed. Settings that nobody wrote are for a new
@@ -124,6 +157,7 @@ pub fn configure(settings: &Settings, written: bool) -> Result<()> {
 pub fn start() -> io::Result<Pid> {
     let child = command(&["run", "--data", &data().to_string_lossy()])
         .env("NOTIFY_SOCKET", NOTIFY)
+        .env("TIEBREAKER_MACHINE", known::FILE)
         .env("WATCHDOG_USEC", PROOF_WITHIN.as_micros().to_string())
         .spawn()?;
     // Process 1 reaps all of its children in one place, by number.
@@ -172,4 +206,18 @@ pub fn invitations(settings: &Settings, mut breathe: impl FnMut()) -> Vec<String
         });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_s_word_on_a_mistake_is_read() {
+        let said = br#"{"configuration":"/run/server.toml","mistake":{"line":10,"column":1,"what":"unknown field"}}"#;
+        assert_eq!(mistake(said), Some(Mistake { place: Some((10, 1)), what: "unknown field".into() }));
+        let said = br#"{"configuration":"/run/server.toml","mistake":{"line":null,"column":null,"what":"no"}}"#;
+        assert_eq!(mistake(said), Some(Mistake { place: None, what: "no".into() }));
+        assert_eq!(mistake(b""), None);
+    }
 }

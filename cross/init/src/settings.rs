@@ -13,6 +13,10 @@ use toml::Spanned;
 
 /// Where the server listens if the file doesn't say.
 const LISTEN: &str = "listen = [\"[::]:8405\"]";
+/// The status page, if the file doesn't say where it is.
+const STATUS: &str = "[status]\nlisten = [\"[::]:80\"]\n";
+/// The table that gives the machine its name on its own network, if the file doesn't.
+const MDNS: &str = "[mdns]\nname = ";
 /// Tokens that one start makes, at most: a file that asks for more is a mistake.
 const MOST_TOKENS: usize = 16;
 const MOST_SERVERS: usize = 8;
@@ -115,6 +119,10 @@ struct Raw {
     #[serde(default)]
     addresses: Option<toml::Value>,
     #[serde(default)]
+    status: Option<toml::Value>,
+    #[serde(default)]
+    mdns: Option<toml::Value>,
+    #[serde(default)]
     network: RawNetwork,
     #[serde(default)]
     time: RawTime,
@@ -165,7 +173,7 @@ impl Settings {
             network: Network::default(),
             time_servers: TIME_SERVERS.map(Into::into).to_vec(),
             setup: Setup::default(),
-            server: format!("name = \"{NAME}\"\n{LISTEN}\n"),
+            server: format!("name = \"{NAME}\"\n{LISTEN}\n{STATUS}{MDNS}\"{NAME}\"\n"),
         }
     }
 
@@ -205,6 +213,12 @@ impl Settings {
             if !given {
                 server = in_an_empty_line(&server, &line)?;
             }
+        }
+        if raw.status.is_none() {
+            server = behind(server, STATUS);
+        }
+        if raw.mdns.is_none() {
+            server = behind(server, &format!("{MDNS}\"{name}\"\n"));
         }
         Ok(Self { name, network, time_servers, setup, server })
     }
@@ -332,6 +346,14 @@ fn in_an_empty_line(text: &str, key: &str) -> Result<String, Mistake> {
     Err(Mistake { place: Some((1, 1)), what })
 }
 
+/// The text with a table behind everything, so that no line is moved.
+fn behind(mut text: String, table: &str) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text + table
+}
+
 fn prefixed(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let (address, length): (IpAddr, u8) = (address.parse().ok()?, length.parse().ok()?);
@@ -384,7 +406,11 @@ mod tests {
         assert_eq!(settings.time_servers, ["192.0.2.2"]);
         assert_eq!(settings.setup.tokens, [TokenKind::Operator, TokenKind::Node]);
         let (theirs, ours): (Vec<&str>, Vec<&str>) = (settings.server.lines().collect(), WHOLE.lines().collect());
-        assert_eq!(theirs.len(), ours.len());
+        assert_eq!(
+            theirs[ours.len()..],
+            ["[status]", "listen = [\"[::]:80\"]", "[mdns]", "name = \"pi\""],
+            "what the file doesn't say is behind it"
+        );
         for word in ["[network]", "[time]", "[setup]", "operator"] {
             assert!(!settings.server.contains(word), "{word} is left: {}", settings.server);
         }
@@ -402,6 +428,23 @@ mod tests {
         assert_eq!(toml::from_str::<toml::Table>(&empty.server), toml::from_str::<toml::Table>(&none.server));
         assert!(none.network.asks_dhcp());
         assert!(Settings::parse("[network]\naddresses = ['2001:db8::1/64']\n").unwrap().network.asks_dhcp());
+    }
+
+    #[test]
+    fn the_status_page_is_where_the_file_says_and_else_at_port_80() {
+        for (text, listens) in [
+            ("name = 'pi'\nlisten = ['[::]:8405']\n[status]\nlisten = []\n", Some(0)),
+            ("\n\n[status]\nlisten = ['[::]:81', '[::]:82']", Some(2)),
+            ("\n\n[qdevice]\nany_certified = true", None),
+            ("", None),
+        ] {
+            let server: toml::Table = toml::from_str(&Settings::parse(text).unwrap().server).unwrap();
+            let at = server["status"]["listen"].as_array().unwrap();
+            match listens {
+                Some(count) => assert_eq!(at.len(), count, "{text}"),
+                None => assert_eq!(at[0].as_str(), Some("[::]:80"), "{text}"),
+            }
+        }
     }
 
     #[test]

@@ -106,7 +106,7 @@ enum Subcommands {
         /// Another file than the data folder's server.toml, as if it were that: to try one before it takes its place.
         #[arg(long)]
         file: Option<PathBuf>,
-        /// Prints one JSON document.
+        /// Prints one JSON document; of a mistake too, with line and column where it has a place.
         #[arg(long)]
         json: bool,
     },
@@ -339,7 +339,16 @@ fn init(data: &Path, name: &str, listen: &[SocketAddr], addresses: &[String]) ->
 
 fn check(data: &Path, file: Option<PathBuf>, json: bool) -> Result<()> {
     let file = file.unwrap_or_else(|| Layout::new(data).config());
-    let config = Config::load_beside(&file, data)?;
+    let config = match Config::load_beside(&file, data) {
+        Ok(config) => config,
+        Err(error) => {
+            if json {
+                let mistake = crate::config::Mistake::of(&error);
+                println!("{}", serde_json::json!({ "configuration": file, "mistake": mistake }));
+            }
+            return Err(error);
+        }
+    };
     program::tell_in_order(&file, &config.name, json);
     Ok(())
 }

@@ -15,9 +15,11 @@ use tiebreaker_pipeline::profile::Profile;
 use crate::board::{Board, RawBoard};
 use crate::device_config::{Outlet, RawDevice};
 use crate::door::{DoorSettings, RawDoor};
+use crate::mdns::RawMdns;
 use crate::qdevice::{RawQdevice, Settings as QdeviceSettings};
 use crate::recipe::Recipe;
 use crate::secrets::Vault;
+use crate::status_page::{self, RawStatus};
 
 /// The file as it is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +38,10 @@ struct RawConfig {
     qdevice: Option<RawQdevice>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     board: Option<RawBoard>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<RawStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mdns: Option<RawMdns>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +71,53 @@ pub struct Config {
     pub qdevice: Option<QdeviceSettings>,
     /// What is wired to the appliance itself.
     pub(crate) board: Board,
+    /// Where the status page is.
+    pub(crate) status_listen: Vec<SocketAddr>,
+    /// The name on the network, if one is wanted.
+    pub(crate) mdns: Option<String>,
+}
+
+/// What is wrong with the file, for programs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Mistake {
+    /// From 1, as an editor counts; not every mistake has a place.
+    line: Option<usize>,
+    /// Likewise.
+    column: Option<usize>,
+    /// What is wrong, and what is right: without the file's name, and without the line itself, in which a secret may stand.
+    what: String,
+}
+
+impl Mistake {
+    /// What an error of reading the file says.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let place = place_in_words(&format!("{error:#}"));
+        let mut words: Vec<String> = Vec::new();
+        for cause in error.chain() {
+            let said = match cause.downcast_ref::<toml::de::Error>() {
+                Some(error) => error.message().to_owned(),
+                None => cause.to_string(),
+            };
+            // The outermost names the file, which whoever asks has named himself.
+            if !said.starts_with("in /") {
+                words.push(said);
+            }
+        }
+        let mut what = words.join(": ");
+        if let Some((line, column)) = place {
+            what = what.replacen(&format!("line {line}, column {column}: "), "", 1);
+        }
+        Self { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), what }
+    }
+}
+
+/// The first `line N, column M` in what an error says.
+fn place_in_words(text: &str) -> Option<(usize, usize)> {
+    text.match_indices("line ").find_map(|(at, word)| {
+        let (line, rest) = text.get(at + word.len()..)?.split_once(", column ")?;
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        Some((line.parse().ok()?, rest.get(..digits)?.parse().ok()?))
+    })
 }
 
 /// What is configured for one cluster.
@@ -146,7 +199,10 @@ impl Config {
                 bail!("[board]: GPIO line {} is the device of {owner} already", wire.line);
             }
         }
-        Ok(Self { name, listen, addresses: raw.addresses, clusters, corosync, qdevice, board })
+        let status_listen = status_page::listen(raw.status.as_ref())?;
+        let mdns = raw.mdns.map(|mdns| mdns.check()).transpose()?.flatten();
+        let addresses = raw.addresses;
+        Ok(Self { name, listen, addresses, clusters, corosync, qdevice, board, status_listen, mdns })
     }
 
     /// What is configured for a cluster.
@@ -179,6 +235,8 @@ impl Config {
             corosync: BTreeMap::new(),
             qdevice: None,
             board: None,
+            status: None,
+            mdns: None,
         };
         Ok(toml::to_string(&raw)?)
     }
@@ -278,6 +336,32 @@ mod tests {
         assert!(typo.contains("line 4") && typo.contains("plaintext"), "{typo}");
         let short = parse(&format!("{head}[qdevice]\nanswer_within_ms = 5"));
         assert!(short.contains("answer_within_ms"), "{short}");
+    }
+
+    #[test]
+    fn a_place_is_found_in_words() {
+        assert_eq!(place_in_words("in x: TOML parse error at line 10, column 3\n  |"), Some((10, 3)));
+        assert_eq!(place_in_words("a line here; line 2, column 14: no"), Some((2, 14)));
+        assert_eq!(place_in_words("GPIO line 4 is taken"), None);
+    }
+
+    #[test]
+    fn a_mistake_is_told_to_programs_without_the_line_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server.toml");
+        let of = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let Mistake { line, column, what } = Mistake::of(&Config::load(&file).unwrap_err());
+            (line.zip(column), what)
+        };
+        let (place, what) = of("name = 'pi'\nlisten = ['[::]:8405']\npassword = 'hunter2'\n");
+        assert_eq!(place, Some((3, 1)));
+        assert!(what.starts_with("unknown field `password`") && !what.contains("hunter2"), "{what}");
+        let (place, what) =
+            of("name = 'pi'\nlisten = ['[::]:8405']\n[board]\nwatchdogs = ['/dev/watchdog0', '/dev/watchdog0']\n");
+        assert_eq!(place.map(|(line, _)| line), Some(4), "{what}");
+        let (place, what) = of("name = 'pi'\nlisten = ['here']\n");
+        assert!(place.is_none() && what.contains("ADDRESS:PORT"), "{what}");
     }
 
     #[test]

@@ -32,12 +32,14 @@ use crate::hardening::keep_memory_private;
 use crate::joins::{Gate, SharedGate};
 use crate::layout::{Layout, unix_seconds};
 use crate::local::{self, LocalAsk};
+use crate::mdns::Announcer;
 use crate::qdevice::{
     Arrived, ControlSettings, ControlSocket, Engine, Events, HolderFile, Invitations, InvitedAlgorithm, OnShutdown,
     Questions, serve_metrics,
 };
 use crate::rejoin::{Pending, Rejoin, Twin};
 use crate::secrets;
+use crate::status_page;
 use crate::stopped::StoppedClusters;
 use crate::sys::give_start_back;
 
@@ -174,6 +176,19 @@ pub async fn run(layout: Layout) -> Result<()> {
     }
     info!(clusters = daemon.clusters.len(), listen = ?daemon.acceptor.local_addrs(), "tiebreaker-server is up");
     let (asks, asked) = mpsc::channel(64);
+    // Nothing rests on the name: without it the rest works all the same.
+    let announcer = daemon.config.mdns.as_ref().and_then(|name| {
+        Announcer::start(name, &daemon.config.status_listen, daemon.acceptor.local_addrs())
+            .inspect_err(|error| warn!("no name on the network: {error:#}"))
+            .ok()
+    });
+    let page = status_page::Appliance {
+        name: daemon.config.name.to_string(),
+        addresses: daemon.config.addresses.clone(),
+        layout: daemon.layout.clone(),
+        mdns: announcer.as_ref().map(Announcer::name),
+    };
+    let page = status_page::start(&daemon.config.status_listen, page, asks.clone());
     let serving = tokio::spawn(local::serve(incoming, asks));
     give_start_back();
     if let Some(manager) = &manager {
@@ -197,6 +212,10 @@ pub async fn run(layout: Layout) -> Result<()> {
         panel.abort();
     }
     serving.abort();
+    drop(page);
+    if let Some(announcer) = announcer {
+        announcer.end().await;
+    }
     if let (Ok(()), Some(questions), Some(manager)) = (&result, &daemon.questions, &manager)
         && let Some(leaving) = questions.hand_over().await
         && let Err(error) = tokio::task::block_in_place(|| leaving.store(manager))

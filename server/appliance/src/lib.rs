@@ -29,6 +29,7 @@ mod joins;
 mod layout;
 mod level;
 mod local;
+mod mdns;
 mod notify;
 #[cfg(test)]
 mod plan_tests;
@@ -37,6 +38,7 @@ mod qdevice;
 mod recipe;
 mod rejoin;
 mod secrets;
+mod status_page;
 mod stopped;
 mod sys;
 mod times;

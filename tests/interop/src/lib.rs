@@ -5,6 +5,7 @@
 
 mod appliance;
 mod ask;
+mod avahi;
 mod cluster;
 mod corosync;
 pub mod fence_agent;
@@ -32,6 +33,7 @@ mod workload;
 
 pub use appliance::Appliance;
 pub use ask::{Look, Operator};
+pub use avahi::Avahi;
 pub use cluster::{Cluster, SOON};
 pub use corosync::{CorosyncNode, Quorum, QuorumWatch, mounted};
 pub use fenced::{Fenced, FencedMachine};
