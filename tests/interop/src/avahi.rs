@@ -54,7 +54,10 @@ impl Avahi {
         let mut avahi = Self { place: network.on(host), bus, folder, children: Vec::new() };
         let dbus = [dbus.into(), "--nofork".into(), "--nopidfile".into(), "--config-file".into(), bus_conf.into()];
         avahi.spawn(&dbus)?;
-        until("a bus for Avahi", STARTS_WITHIN, || Ok(ensure!(avahi.bus.exists(), "{}", avahi.log())))?;
+        until("a bus for Avahi", STARTS_WITHIN, || {
+            ensure!(avahi.bus.exists(), "{}", avahi.log());
+            Ok(())
+        })?;
         let mut words: Vec<OsString> = vec![daemon.into(), "-f".into(), conf.into()];
         words.extend(["--no-drop-root", "--no-chroot", "--no-rlimits"].map(OsString::from));
         avahi.spawn(&words)?;
