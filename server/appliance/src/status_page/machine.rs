@@ -129,6 +129,10 @@ mod tests {
         assert_eq!(machine.watchdog.timeout_s, Some(15));
         assert_eq!(machine.watchdog.last_boot.as_deref(), Some("watchdog"));
         assert_eq!(machine.clock, Clock { asks: true, answered_at_s: Some(12), answers: true });
+        let with_value = include_str!("../../../../cross/init/src/known/golden.json")
+            .replace("unknown field `server`", r#"invalid type: string \"hunter2\", expected u16"#);
+        std::fs::write(&path, with_value).unwrap();
+        assert_eq!(Machine::read(&path).unwrap().mistake.unwrap().what, r#"invalid type: string "…", expected u16"#);
         std::fs::write(&path, "{").unwrap();
         assert_eq!(Machine::read(&path), None);
         assert_eq!(Machine::read(&folder.path().join("none")), None);
