@@ -198,6 +198,18 @@ impl Appliance {
         ended
     }
 
+    /// What its audit log holds, in order.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn audit(&self) -> Result<String> {
+        let entries: Result<Vec<_>, _> = fs::read_dir(self.data().join("audit"))?.collect();
+        let mut files: Vec<PathBuf> = entries?.into_iter().map(|entry| entry.path()).collect();
+        files.sort();
+        let texts: Result<Vec<String>, _> = files.into_iter().map(fs::read_to_string).collect();
+        Ok(texts?.concat())
+    }
+
     /// What the daemon logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -14,7 +14,7 @@ use tiebreaker_member::{
 use tiebreaker_pipeline::{
     command::Command,
     decision::LogLine,
-    name::ResourceName,
+    name::{MemberName, ResourceName},
     resource::{Requested, ResourceSpec},
 };
 
@@ -114,7 +114,15 @@ impl Operator {
     /// # Errors
     /// It isn't taken.
     pub fn add(&self, name: &str, spec: ResourceSpec) -> Result<()> {
-        self.add_as(name, spec, Requested::Started)
+        self.add_as(name, spec, Requested::Started, None)
+    }
+
+    /// Puts a resource under protection that shall be on this node first.
+    ///
+    /// # Errors
+    /// It isn't taken.
+    pub fn add_on(&self, name: &str, spec: ResourceSpec, node: &str) -> Result<()> {
+        self.add_as(name, spec, Requested::Started, Some(MemberName::new(node)?))
     }
 
     /// Adds a resource that shall not run.
@@ -122,12 +130,12 @@ impl Operator {
     /// # Errors
     /// It isn't taken.
     pub fn add_stopped(&self, name: &str, spec: ResourceSpec) -> Result<()> {
-        self.add_as(name, spec, Requested::Stopped)
+        self.add_as(name, spec, Requested::Stopped, None)
     }
 
-    fn add_as(&self, name: &str, spec: ResourceSpec, requested: Requested) -> Result<()> {
+    fn add_as(&self, name: &str, spec: ResourceSpec, requested: Requested, node: Option<MemberName>) -> Result<()> {
         let name = ResourceName::new(name)?;
-        let command = Command::AddResource { name, spec, requested, node: None };
+        let command = Command::AddResource { name, spec, requested, node };
         match self.request(Request::Propose(command))? {
             Reply::Done { .. } => Ok(()),
             other => bail!("the resource was not taken: {other:?}"),

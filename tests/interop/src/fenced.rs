@@ -153,11 +153,7 @@ impl Fenced {
     /// # Errors
     /// It can't be read.
     pub fn audit(&self) -> Result<String> {
-        let mut text = String::new();
-        for entry in fs::read_dir(self.appliance.data().join("audit"))? {
-            text += &fs::read_to_string(entry?.path())?;
-        }
-        Ok(text)
+        self.appliance.audit()
     }
 
     /// The appliance's and the nodes' logs.

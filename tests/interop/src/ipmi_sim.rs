@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Machine, node::placed, tool};
+use crate::{Machine, VirtualMachine, node::placed, tool};
 
 /// The account with operator rights alone.
 pub const OPERATOR: &str = "oper";
@@ -75,8 +75,8 @@ impl IpmiSim {
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let started = Command::new(&hook).arg(dir.path()).args(["set", "power", "1"]).status()?;
         ensure!(started.success(), "the chassis hook could not start the node");
-        let button = format!("{} {}", hook.display(), dir.path().display());
-        let simulator = simulate(dir.path(), address, &button, password, &[])?;
+        let power = button(&format!("{} {}", hook.display(), dir.path().display()));
+        let simulator = simulate(dir.path(), address, &power, password, &[])?;
         Ok(Self { dir, simulator, address })
     }
 
@@ -147,7 +147,24 @@ impl MachineBmc {
     /// The Debian package openipmi is missing, or the simulator doesn't start.
     pub fn start(machine: &Machine, address: SocketAddr, place: &[OsString]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
-        let simulator = simulate(dir.path(), address, &machine.button(), PASSWORD, place)?;
+        let simulator = simulate(dir.path(), address, &button(&machine.button()), PASSWORD, place)?;
+        Ok(Self { simulator, _dir: dir })
+    }
+
+    /// Starts a simulator that switches a virtual machine on at once, and whose hardware it then is: it tells QEMU to power off,
+    /// through the port of its loopback that [`VirtualMachine::with_bmc`] was given. It says that the machine is on for as long as
+    /// its process is there. One that doesn't obey within 5 s is told by SIGTERM, and killed after 3 s more.
+    ///
+    /// # Errors
+    /// As [`MachineBmc::start`].
+    pub fn of(machine: &VirtualMachine, port: u16, address: SocketAddr, place: &[OsString]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("ipmi-sim").tempdir()?;
+        let script = machine.script()?;
+        let power = format!(
+            "  serial 15 127.0.0.1 {port} codec VM\n  startcmd \"{}\"\n  startnow true\n  poweroff_wait 5\n  kill_wait 3",
+            script.display()
+        );
+        let simulator = simulate(dir.path(), address, &power, PASSWORD, place)?;
         Ok(Self { simulator, _dir: dir })
     }
 }
@@ -160,13 +177,18 @@ impl Drop for MachineBmc {
     }
 }
 
-/// Starts the simulator with its files in `dir`.
-fn simulate(dir: &Path, address: SocketAddr, button: &str, password: &str, place: &[OsString]) -> Result<Child> {
+/// The simulator's line for a program that is the power button.
+fn button(command: &str) -> String {
+    format!("  chassis_control \"{command}\"")
+}
+
+/// Starts the simulator with its files in `dir`. `power` are its lines for what is switched.
+fn simulate(dir: &Path, address: SocketAddr, power: &str, password: &str, place: &[OsString]) -> Result<Child> {
     let program = tool("ipmi_sim", "openipmi")?;
     let state = dir.join("state");
     fs::create_dir(&state)?;
     let config = dir.join("lan.conf");
-    fs::write(&config, lan_config(address, button, password))?;
+    fs::write(&config, lan_config(address, power, password))?;
     let emulation = dir.join("bmc.emu");
     fs::write(&emulation, "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n")?;
     placed(place, program.as_os_str())
@@ -184,7 +206,7 @@ fn simulate(dir: &Path, address: SocketAddr, button: &str, password: &str, place
         .with_context(|| format!("starting {}", program.display()))
 }
 
-fn lan_config(address: SocketAddr, button: &str, password: &str) -> String {
+fn lan_config(address: SocketAddr, power: &str, password: &str) -> String {
     let (ip, port) = (address.ip(), address.port());
     let auths = "md2 md5";
     format!(
@@ -198,7 +220,7 @@ set_working_mc 0x20
     allowed_auths_admin {auths}
     guid 00112233445566778899aabbccddeeff
   endlan
-  chassis_control "{button}"
+{power}
   user 2 true "{ADMINISTRATOR}" "{password}" admin 10 {auths}
   user 3 true "{OPERATOR}" "{password}" operator 10 {auths}
 "#

@@ -82,7 +82,7 @@ impl Network {
         self.hosts.get(host).copied().with_context(|| format!("there is no machine {host}"))
     }
 
-    fn mac(&self, host: &str) -> Result<String> {
+    pub(crate) fn mac(&self, host: &str) -> Result<String> {
         Ok(format!("02:00:00:00:00:{:02x}", self.number(host)?))
     }
 
@@ -112,6 +112,70 @@ impl Network {
     #[must_use]
     pub fn on(&self, host: &str) -> Vec<OsString> {
         ["ip", "netns", "exec", &self.namespace(host)].map(OsString::from).to_vec()
+    }
+
+    /// What to put before a command so that it runs beside the switch: a virtual machine whose wire is there, or a BMC.
+    #[must_use]
+    pub fn on_switch(&self) -> Vec<OsString> {
+        self.on("switch")
+    }
+
+    /// Takes a machine's namespace off the switch and puts a virtual machine's wire in its place, of which this is the name.
+    /// It has to have the machine's address, of hardware too.
+    ///
+    /// # Errors
+    /// There is no such machine, or the kernel has no such wires (`/dev/net/tun`).
+    pub fn give_place(&self, host: &str) -> Result<String> {
+        let (switch, number) = (self.namespace("switch"), self.number(host)?);
+        ip(&["-n", &switch, "link", "set", &format!("port{number}"), "nomaster", "down"])?;
+        let tap = format!("tap{number}");
+        ip(&["netns", "exec", &switch, "ip", "tuntap", "add", &tap, "mode", "tap"])?;
+        ip(&["-n", &switch, "link", "set", &tap, "up"])?;
+        self.plug(host)?;
+        Ok(tap)
+    }
+
+    /// Takes a virtual machine's wire off the switch. It isn't told.
+    ///
+    /// # Errors
+    /// It was given no place there.
+    pub fn unplug(&self, host: &str) -> Result<()> {
+        let tap = format!("tap{}", self.number(host)?);
+        ip(&["-n", &self.namespace("switch"), "link", "set", &tap, "nomaster"])
+    }
+
+    /// Puts it back.
+    ///
+    /// # Errors
+    /// As [`Network::unplug`].
+    pub fn plug(&self, host: &str) -> Result<()> {
+        let tap = format!("tap{}", self.number(host)?);
+        ip(&["-n", &self.namespace("switch"), "link", "set", &tap, "master", "br0"])
+    }
+
+    /// Has all machines ask the network for the address of hardware of one that has another than its own.
+    ///
+    /// # Errors
+    /// There is no such machine.
+    pub fn ask_for(&self, host: &str) -> Result<()> {
+        let address = self.ip(host)?.to_string();
+        for from in self.hosts.keys().filter(|from| *from != host) {
+            ip(&["-n", &self.namespace(from), "neigh", "del", &address, "dev", "eth0"])?;
+        }
+        Ok(())
+    }
+
+    /// Gives what runs beside the switch an address that all machines reach, and loopback.
+    ///
+    /// # Errors
+    /// It has one already.
+    pub fn address_switch(&self) -> Result<Ipv4Addr> {
+        let (switch, address) = (self.namespace("switch"), Ipv4Addr::new(10, 77, 0, 254));
+        // Else it would change with the wires that are plugged, and who had asked for it would send to nobody.
+        ip(&["-n", &switch, "link", "set", "br0", "address", "02:00:00:00:00:fe"])?;
+        ip(&["-n", &switch, "address", "add", &format!("{address}/24"), "dev", "br0"])?;
+        ip(&["-n", &switch, "link", "set", "lo", "up"])?;
+        Ok(address)
     }
 
     /// Loses all packets from one machine to another, and tells neither: they go to a hardware address that nobody has.

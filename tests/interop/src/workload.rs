@@ -20,7 +20,7 @@ pub(crate) const MACHINE_VARIABLE: &str = "TIEBREAKER_TEST_MACHINE";
 /// atomic, so the order of lines is the order of events.
 ///
 /// An executor clears the environment of what it runs, so the machine is asked of the ancestors. A file `refuse` in the
-/// machine's folder makes a start fail.
+/// machine's folder makes a start fail, and one `clings` beside the service makes stops hang.
 const SERVICE: &str = r#"#!/bin/sh
 shared=$(dirname "$0")
 ledger=$shared/ledger
@@ -65,6 +65,7 @@ migrate)
     until runs; do sleep 0.02; done ;;
 stop)
     runs || exit 0
+    [ -e "$shared/clings" ] && exec sleep 3600
     kill -TERM "$pid"
     while runs; do sleep 0.02; done ;;
 serve)
@@ -113,6 +114,15 @@ impl Workload {
         Ok(Self { shared: shared.to_owned() })
     }
 
+    /// Whether it clings to its machines: nothing stops it there but the machine's end.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn set_clinging(&self, clings: bool) -> Result<()> {
+        let flag = self.shared.join("clings");
+        Ok(if clings { fs::write(flag, "")? } else { fs::remove_file(flag)? })
+    }
+
     /// How it is operated. It is probed twice a second.
     #[must_use]
     pub fn spec(&self) -> ResourceSpec {
@@ -155,6 +165,16 @@ impl Workload {
         Ok(runs)
     }
 
+    /// How many signs of life a run has given so far.
+    ///
+    /// # Errors
+    /// The ledger can't be read.
+    pub fn signs_of_life(&self, run: &Run) -> Result<usize> {
+        let alive = format!("alive {}", run.id);
+        let text = fs::read_to_string(self.shared.join("ledger")).context("reading the ledger")?;
+        Ok(text.lines().filter(|line| *line == alive).count())
+    }
+
     /// The latest run.
     ///
     /// # Errors
@@ -168,12 +188,9 @@ impl Workload {
     /// # Errors
     /// As [`Workload::runs`], and if it doesn't.
     pub fn lives(&self, run: &Run) -> Result<()> {
-        let ledger = self.shared.join("ledger");
-        let alive = format!("alive {}", run.id);
-        let count = |text: &str| text.lines().filter(|line| *line == alive).count();
-        let before = count(&fs::read_to_string(&ledger)?);
+        let before = self.signs_of_life(run)?;
         until("sign of life", Duration::from_secs(20), || {
-            ensure!(count(&fs::read_to_string(&ledger)?) > before, "{run:?} is silent");
+            ensure!(self.signs_of_life(run)? > before, "{run:?} is silent");
             Ok(())
         })?;
         self.runs().map(drop)
