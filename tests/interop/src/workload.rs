@@ -120,7 +120,12 @@ impl Workload {
     /// The file system's.
     pub fn set_clinging(&self, clings: bool) -> Result<()> {
         let flag = self.shared.join("clings");
-        Ok(if clings { fs::write(flag, "")? } else { fs::remove_file(flag)? })
+        if clings {
+            fs::write(flag, "")?
+        } else {
+            fs::remove_file(flag)?
+        }
+        Ok(())
     }
 
     /// How it is operated. It is probed twice a second.

@@ -12,7 +12,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -363,7 +362,7 @@ fn survives_a_node(board: Board) -> Result<()> {
     ensure!(*waited_ms > PROMISED_MS, "{waited_ms} ms");
     let run = service.until_on(survivor.0.folder(), SOON)?;
     eprintln!("recovered {:?} after the node's death", cut.elapsed());
-    stays(&service, &run, survivor.0.folder())?;
+    service.lives(&run)?;
     // Two of three: the survivor, and the image. Which of both leads, its emulated processor decides.
     operator.until("the service on the survivor, by its vote and the image's", SOON, |status| {
         status.runs_on("service").as_deref() == Some(survivor.0.name()) && status.votes == (2, 3)
@@ -373,16 +372,12 @@ fn survives_a_node(board: Board) -> Result<()> {
     operator.until("the dead node's new boot in service", SOON, |status| {
         status.online() == 2 && status.fences.is_empty() && status.of(&home).is_some_and(|node| node.boot != boot)
     })?;
-    stays(&service, &run, survivor.0.folder())?;
-    ensure!(service.runs()?.len() == 2, "one start, one recovery: {:#?}", service.runs()?);
+    // An emulated processor that is slow enough costs leases, and the service begins anew then, where it is: never elsewhere.
+    let runs = service.runs()?;
+    let after: Vec<&Run> = runs.iter().skip_while(|run| **run != before).skip(1).collect();
+    let stayed = after.iter().all(|run| run.machine == survivor.0.folder());
+    ensure!(stayed && !after.is_empty(), "no failback by itself: {runs:#?}\n{:#?}", operator.log()?);
+    service.lives(&service.latest()?)?;
     ensure!(image.said("READY").len() == 1, "the image was never restarted:\n{}", image.end_of_console());
-    Ok(())
-}
-
-/// The service's latest run is this one, on this machine, and lives.
-fn stays(service: &Workload, run: &Run, machine: &Path) -> Result<()> {
-    ensure!(service.latest()? == *run && run.machine == machine, "{:?}", service.latest()?);
-    service.lives(run)?;
-    thread::sleep(Duration::from_millis(200));
     Ok(())
 }
