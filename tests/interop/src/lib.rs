@@ -50,7 +50,7 @@ pub use soak::{Soak, Soaked};
 pub use systemd::Systemd;
 pub use tool::tool;
 pub use traces::Traces;
-pub use virtual_machine::{Board, VirtualMachine};
+pub use virtual_machine::VirtualMachine;
 pub use vote_cluster::{Certificate, VoteCluster, alone_with_the_vote, alone_without, whole};
 pub use wait::until;
 pub use wall_clock::WallClock;

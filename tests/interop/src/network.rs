@@ -153,18 +153,6 @@ impl Network {
         ip(&["-n", &self.namespace("switch"), "link", "set", &tap, "master", "br0"])
     }
 
-    /// Has all machines ask the network for the address of hardware of one that has another than its own.
-    ///
-    /// # Errors
-    /// There is no such machine.
-    pub fn ask_for(&self, host: &str) -> Result<()> {
-        let address = self.ip(host)?.to_string();
-        for from in self.hosts.keys().filter(|from| *from != host) {
-            ip(&["-n", &self.namespace(from), "neigh", "del", &address, "dev", "eth0"])?;
-        }
-        Ok(())
-    }
-
     /// Gives what runs beside the switch an address that all machines reach, and loopback.
     ///
     /// # Errors

@@ -21,8 +21,6 @@ const GUEST_VARIABLE: &str = "TIEBREAKER_GUEST";
 const IMAGE_VARIABLE: &str = "TIEBREAKER_IMAGE";
 /// How many bytes a node's disk has: the agent with its libraries, and its data.
 const DISK: u64 = 512 << 20;
-/// As many has the card.
-const CARD: u64 = 256 << 20;
 /// What a node says on its console at each boot, before the id of the boot and what the watchdog's driver knows of the last one.
 const UP: &str = "MACHINE UP:";
 /// As `WDIOF_CARDRESET` in that: the watchdog has reset the machine.
@@ -42,15 +40,6 @@ mount -t 9p -o trans=virtio,version=9p2000.L,cache=none shared @SHARED@
 echo "@UP@ boot $(cat /proc/sys/kernel/random/boot_id) watchdog $(cat /sys/class/watchdog/watchdog0/bootstatus)"
 exec env @COMMAND@ </dev/null
 "#;
-
-/// What the image starts on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Board {
-    /// QEMU's own board.
-    Virt,
-    /// A Raspberry Pi 3B with a network adapter at its USB: QEMU has none of its own for it.
-    Pi3,
-}
 
 /// A virtual machine. Its process ends when this is dropped.
 #[derive(Debug)]
@@ -86,11 +75,11 @@ impl VirtualMachine {
         Ok(Self { folder, place: network.on_switch(), command, child: None })
     }
 
-    /// The SD card's image on such a board, in the place of a machine of the network, off so far. `settings` go onto the card.
+    /// The SD card's image on QEMU's `virt`, in the place of a machine of the network, off so far. `settings` go onto the card.
     ///
     /// # Errors
     /// Something is missing: QEMU, the image, or the tool that writes to it.
-    pub fn appliance(board: Board, parent: &Path, network: &Network, host: &str, settings: &str) -> Result<Self> {
+    pub fn appliance(parent: &Path, network: &Network, host: &str, settings: &str) -> Result<Self> {
         let image = PathBuf::from(std::env::var_os(IMAGE_VARIABLE).with_context(|| {
             format!(
                 "{IMAGE_VARIABLE} is not set: it names the image that cross/image makes (tests/hardware/run does that)"
@@ -109,38 +98,16 @@ impl VirtualMachine {
         let mut write = Command::new(tool("mcopy", "mtools")?);
         write.arg("-o").arg("-i").arg(joined(&[card.as_os_str(), "@@1M".as_ref()])).arg(&text).arg("::tiebreaker.toml");
         run(write)?.done().context("writing the settings")?;
-        // A card's size must be a power of two for the Pi's reader.
-        fs::OpenOptions::new().write(true).open(&card)?.set_len(CARD)?;
-        let machine: &[&str] = match board {
-            Board::Virt => &["-M", "virt", "-cpu", "cortex-a53", "-m", "256"],
-            Board::Pi3 => &["-M", "raspi3b"],
-        };
-        let mut command = qemu_command(&qemu, &folder, machine)?;
+        let machine = ["-M", "virt", "-cpu", "cortex-a53", "-m", "256"];
+        let mut command = qemu_command(&qemu, &folder, &machine)?;
         command.extend(["-kernel".into(), slot.join("kernel8.img").into_os_string()]);
         command.extend(["-initrd".into(), slot.join("initramfs.zst").into_os_string()]);
-        let line = "loglevel=5 panic=10 printk.devkmsg=on tiebreaker.disk=7462726b";
-        let drive =
-            |kind: &str| joined(&["format=raw,if=".as_ref(), kind.as_ref(), ",file=".as_ref(), card.as_os_str()]);
-        match board {
-            Board::Virt => {
-                command.extend(["-append".into(), format!("console=ttyAMA0 {line}").into()]);
-                command.extend(["-drive".into(), drive("none,id=card")]);
-                command.extend(["-device", "virtio-blk-pci,drive=card"].map(OsString::from));
-                command.extend(["-device", "i6300esb", "-action", "watchdog=reset"].map(OsString::from));
-                wire(&mut command, network, host)?;
-            }
-            Board::Pi3 => {
-                // Arming is resetting for QEMU's watchdog of the Pi, so it isn't armed.
-                let line = format!("console=ttyAMA0,115200 {line} tiebreaker.watchdog=off");
-                command.extend(["-append".into(), line.into()]);
-                command.extend(["-dtb".into(), slot.join("bcm2837-rpi-3-b.dtb").into_os_string()]);
-                command.extend(["-drive".into(), drive("sd")]);
-                let tap = format!("tap,id=net,ifname={},script=no,downscript=no", network.give_place(host)?);
-                command.extend(["-netdev", &tap, "-device", "usb-net,netdev=net"].map(OsString::from));
-                // The adapter has an address of hardware that can't be chosen.
-                network.ask_for(host)?;
-            }
-        }
+        let line = "console=ttyAMA0 loglevel=5 panic=10 printk.devkmsg=on tiebreaker.disk=7462726b";
+        command.extend(["-append", line].map(OsString::from));
+        command.extend(["-drive".into(), joined(&["format=raw,if=none,id=card,file=".as_ref(), card.as_os_str()])]);
+        command.extend(["-device", "virtio-blk-pci,drive=card"].map(OsString::from));
+        command.extend(["-device", "i6300esb", "-action", "watchdog=reset"].map(OsString::from));
+        wire(&mut command, network, host)?;
         Ok(Self { folder, place: network.on_switch(), command, child: None })
     }
 

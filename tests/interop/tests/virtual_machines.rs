@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tiebreaker_interop::{
-    Appliance, Board, Look, Machine, Network, Node, Operator, Program, Run, VirtualMachine, Workload,
+    Appliance, Look, Machine, Network, Node, Operator, Program, Run, VirtualMachine, Workload,
     ipmi_sim::{MachineBmc, OPERATOR, PASSWORD},
     until,
 };
@@ -308,21 +308,10 @@ tokens = ["node", "node"]
 #[test]
 #[ignore = "boots virtual machines: tests/hardware/run does"]
 fn the_image_votes_and_a_nodes_death_is_survived_with_its_vote() -> Result<()> {
-    survives_a_node(Board::Virt)
-}
-
-#[test]
-#[ignore = "boots virtual machines: tests/hardware/run does"]
-fn a_raspberry_pi_3_votes_and_a_nodes_death_is_survived_with_its_vote() -> Result<()> {
-    survives_a_node(Board::Pi3)
-}
-
-/// The image is the appliance of two agents of this machine, one of which dies with all that it runs.
-fn survives_a_node(board: Board) -> Result<()> {
     let _turn = turn()?;
     let folder = tempfile::Builder::new().prefix("tiebreaker-image").tempdir()?;
     let network = Network::new(&["pi", "node1", "node2"])?;
-    let mut image = VirtualMachine::appliance(board, folder.path(), &network, "pi", SETTINGS)?;
+    let mut image = VirtualMachine::appliance(folder.path(), &network, "pi", SETTINGS)?;
     image.on()?;
     image.until_said("READY", 1, SOON)?;
     let tokens = image.until_said("token for one node of home: ", 2, SOON)?;
