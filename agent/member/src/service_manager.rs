@@ -174,6 +174,15 @@ impl ServiceManager {
         self.send("READY=1", &[])
     }
 
+    /// Tells the service manager which clusters don't run. Process 1 of the image judges an update by it; systemd passes over
+    /// what begins with `X_`.
+    ///
+    /// # Errors
+    /// When the message isn't taken.
+    pub fn stopped(&self, names: &[String]) -> Result<(), FdStoreError> {
+        self.send(&format!("X_TIEBREAKER_STOPPED={}", names.join(",")), &[])
+    }
+
     /// Tells the service manager that this process works. It is told so within [`ServiceManager::proof_within`], each time.
     ///
     /// # Errors
@@ -379,6 +388,22 @@ mod tests {
         for senseless in ["0", "-1", "soon"] {
             assert!(within(&[(WATCHDOG_USEC, senseless)]).is_err(), "{senseless}");
         }
+    }
+
+    #[test]
+    fn clusters_that_do_not_run_are_told_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let told = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            ServiceManager::at(&path).stopped(&names).unwrap();
+            let mut datagram = [0; 100];
+            let length = manager.recv(&mut datagram).unwrap();
+            String::from_utf8_lossy(&datagram[..length]).into_owned()
+        };
+        assert_eq!(told(&[]), "X_TIEBREAKER_STOPPED=");
+        assert_eq!(told(&["home", "work"]), "X_TIEBREAKER_STOPPED=home,work");
     }
 
     #[test]

@@ -89,13 +89,19 @@ fn device(name: &str) -> PathBuf {
     Path::new("/dev").join(name)
 }
 
-/// Mounts the partition with the settings, which nothing here ever writes.
+/// Mounts the partition with the settings. It is never mounted to be written.
 ///
 /// # Errors
 /// It can't be mounted.
 pub fn mount_settings(disk: &str) -> Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount_partition(disk, SETTINGS_PARTITION, SETTINGS, "vfat", flags)
+}
+
+/// Leaves that partition, whose choice of the slot is to be written. Nothing of it is in use by then; what is mounted all the
+/// same is mounted to read.
+pub fn leave_settings() {
+    let _ = unmount(SETTINGS, UnmountFlags::empty());
 }
 
 /// Mounts the state.

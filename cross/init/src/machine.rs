@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot, sethostname};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use tiebreaker_update::Sign;
 
 use crate::adopt::{self, Adopted};
 use crate::cmdline::CommandLine;
@@ -23,7 +24,8 @@ use crate::light::{Light, shine};
 use crate::log::{say, show};
 use crate::settings::Settings;
 use crate::supervisor::{Action, Event, Supervisor};
-use crate::{clock, disk, modules, network, notify, server};
+use crate::updates::{Card, Updates, Wish};
+use crate::{clock, disk, firmware, modules, network, notify, server, sys};
 
 /// From one look at everything to the next, if nothing is said meanwhile.
 const BEAT: Duration = Duration::from_millis(250);
@@ -76,6 +78,8 @@ struct Ends {
 enum Ending {
     Restart,
     PowerOff,
+    /// A restart into the slot of an update, once.
+    Trial,
 }
 
 impl Ends {
@@ -122,6 +126,7 @@ struct Machine {
     /// Whether somebody wrote them.
     written: bool,
     state: StateFolder,
+    updates: Updates,
     mistake: bool,
     up: bool,
     invited: bool,
@@ -143,6 +148,7 @@ impl Machine {
             settings: Settings::without_a_file(),
             written: false,
             state: StateFolder::default(),
+            updates: Updates::default(),
             mistake: false,
             up: false,
             invited: false,
@@ -191,6 +197,13 @@ impl Machine {
             say(format_args!("{error:#}"));
         }
         self.dog.feed();
+        self.updates.begin(Card {
+            disk: self.disk.clone(),
+            said: self.line.slot,
+            state: self.state.owned,
+            key: self.settings.update_key.clone(),
+        });
+        self.dog.feed();
     }
 
     /// One turn of the loop: at most a beat long while nothing is to be done.
@@ -199,6 +212,9 @@ impl Machine {
         self.reap();
         while let Some(action) = self.supervisor.poll(self.now()) {
             self.act(action);
+        }
+        if let Some(wish) = self.updates.poll(self.now()) {
+            self.grant(wish);
         }
         if self.up && !self.invited {
             self.invited = true;
@@ -213,6 +229,19 @@ impl Machine {
         }
         if let Some(light) = self.feed(self.now()) {
             shine(light);
+        }
+    }
+
+    /// Does what an update needs.
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Fresh => self.tell(Signal::TERM),
+            // Who switches the machine off meanwhile is heard.
+            Wish::Try | Wish::Restart if self.ending.is_some() => {}
+            Wish::Try | Wish::Restart => {
+                self.ending = Some(if matches!(wish, Wish::Try) { Ending::Trial } else { Ending::Restart });
+                self.supervisor.handle(self.now(), Event::Stop);
+            }
         }
     }
 
@@ -238,8 +267,12 @@ impl Machine {
         let mut datagram = [0; 4096];
         match self.told.recv(&mut datagram) {
             Ok(length) => {
+                if let Some(names) = notify::stopped(&datagram[..length]) {
+                    self.updates.handle(self.now(), Sign::Stopped(names));
+                }
                 for event in notify::events(&datagram[..length]) {
                     self.supervisor.handle(self.now(), event);
+                    self.updates.handle(self.now(), if event == Event::Up { Sign::Up } else { Sign::Proof });
                     if event == Event::Up {
                         self.up = true;
                         say("READY: the server is up");
@@ -266,6 +299,7 @@ impl Machine {
                 self.up = false;
                 say(format_args!("the server has ended: {}", words(status)));
                 self.supervisor.handle(self.now(), Event::Ended);
+                self.updates.handle(self.now(), Sign::Ended);
             }
         }
     }
@@ -288,7 +322,7 @@ impl Machine {
     fn start(&mut self) -> Result<Pid> {
         self.state.ready(|| disk::mount_state(&self.disk), server::own_folder)?;
         server::configure(&self.settings, self.written)?;
-        server::start().context("starting it")
+        server::start(self.updates.most_level()).context("starting it")
     }
 
     fn tell(&self, signal: Signal) {
@@ -312,7 +346,13 @@ impl Machine {
 
     /// Ends everything. Never returns, but for what the kernel refuses.
     fn go_down(&mut self) {
-        let ending = self.ending.unwrap_or(Ending::Restart);
+        let mut ending = self.ending.unwrap_or(Ending::Restart);
+        if ending == Ending::Trial
+            && let Err(error) = self.updates.try_it(firmware::start_other_slot_once)
+        {
+            say(format_args!("UPDATE: it can't be tried: {error:#}"));
+            ending = Ending::Restart;
+        }
         say(format_args!("going down: {ending:?}"));
         if let Err(error) = disk::leave_state() {
             say(format_args!("{error:#}"));
@@ -320,6 +360,10 @@ impl Machine {
         let command = match ending {
             // The watchdog goes on: a restart that hangs is still one.
             Ending::Restart => RebootCommand::Restart,
+            Ending::Trial => {
+                say(format_args!("the kernel refuses to start the other slot: {}", sys::restart_with(c"0 tryboot")));
+                RebootCommand::Restart
+            }
             Ending::PowerOff => {
                 self.dog.disarm();
                 RebootCommand::PowerOff

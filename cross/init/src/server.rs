@@ -19,7 +19,7 @@ use crate::supervisor::PROOF_WITHIN;
 
 const PROGRAM: &str = "/bin/tiebreaker-server";
 /// As `/etc/passwd` of the image names it.
-const USER: u32 = 990;
+pub const USER: u32 = 990;
 /// Where the server looks for who listens to it.
 pub const NOTIFY: &str = "/run/notify";
 /// How long a token is good for: time enough to walk to the machines.
@@ -150,12 +150,16 @@ pub fn configure(settings: &Settings, written: bool) -> Result<()> {
     chown(&file, Some(USER), Some(USER)).with_context(|| format!("giving {} to the server", file.display()))
 }
 
-/// Starts the daemon.
+/// Starts the daemon. `most_level` is the highest feature level that it may know, if it may not know all that it does.
 ///
 /// # Errors
 /// The system refuses.
-pub fn start() -> io::Result<Pid> {
-    let child = command(&["run", "--data", &data().to_string_lossy()])
+pub fn start(most_level: Option<u32>) -> io::Result<Pid> {
+    let mut command = command(&["run", "--data", &data().to_string_lossy()]);
+    if let Some(level) = most_level {
+        command.args(["--at-most-level", &level.to_string()]);
+    }
+    let child = command
         .env("NOTIFY_SOCKET", NOTIFY)
         .env("TIEBREAKER_MACHINE", known::FILE)
         .env("WATCHDOG_USEC", PROOF_WITHIN.as_micros().to_string())

@@ -1,7 +1,7 @@
 //! `tiebreaker.toml`, the one file that a person writes: on the card's first partition, which any computer can edit.
 //!
-//! It is the server's own `server.toml` with three tables more, which are this program's: `[network]`, `[time]` and
-//! `[setup]`. The server gets the same text with their lines emptied, so the places that it names in mistakes are those
+//! It is the server's own `server.toml` with four tables more, which are this program's: `[network]`, `[time]`, `[setup]`
+//! and `[update]`. The server gets the same text with their lines emptied, so the places that it names in mistakes are those
 //! of the file that was written.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use serde::Deserialize;
+use tiebreaker_update::Key;
 use toml::Spanned;
 
 /// Where the server listens if the file doesn't say.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub time_servers: Vec<String>,
     /// What is made at each start, for machines and people that are to join.
     pub setup: Setup,
+    /// The public key that updates must be signed with, in place of the image's own.
+    pub update_key: Option<String>,
     /// The server's part, as `server.toml`.
     pub server: String,
 }
@@ -128,6 +131,8 @@ struct Raw {
     time: RawTime,
     #[serde(default)]
     setup: RawSetup,
+    #[serde(default)]
+    update: RawUpdate,
 }
 
 #[derive(Deserialize, Default)]
@@ -158,8 +163,14 @@ struct RawSetup {
     qdevices: Vec<Spanned<String>>,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawUpdate {
+    public_key: Option<Spanned<String>>,
+}
+
 /// The tables that the server doesn't know.
-const OWN: [&str; 3] = ["network", "time", "setup"];
+const OWN: [&str; 4] = ["network", "time", "setup", "update"];
 const NAME: &str = "tiebreaker";
 /// A pool that is open to everybody.
 const TIME_SERVERS: [&str; 2] = ["0.pool.ntp.org", "1.pool.ntp.org"];
@@ -173,6 +184,7 @@ impl Settings {
             network: Network::default(),
             time_servers: TIME_SERVERS.map(Into::into).to_vec(),
             setup: Setup::default(),
+            update_key: None,
             server: format!("name = \"{NAME}\"\n{LISTEN}\n{STATUS}{MDNS}\"{NAME}\"\n"),
         }
     }
@@ -205,6 +217,15 @@ impl Settings {
             }
         };
         let setup = setup(text, &raw)?;
+        let update_key = match &raw.update.public_key {
+            Some(key) => {
+                let wrong =
+                    |error: tiebreaker_update::UpdateError| at(text, key.span(), format!("update.public_key: {error}"));
+                Key::parse(key.get_ref()).map_err(wrong)?;
+                Some(key.get_ref().clone())
+            }
+            None => None,
+        };
         let mut server = without_own_tables(text)?;
         // They go where no line is moved: behind everything, a key would belong to the last table.
         for (given, line) in
@@ -220,7 +241,7 @@ impl Settings {
         if raw.mdns.is_none() {
             server = behind(server, &format!("{MDNS}\"{name}\"\n"));
         }
-        Ok(Self { name, network, time_servers, setup, server })
+        Ok(Self { name, network, time_servers, setup, update_key, server })
     }
 }
 
@@ -315,7 +336,7 @@ fn without_own_tables(text: &str) -> Result<String, Mistake> {
     if toml::from_str::<toml::Table>(&left).is_ok_and(|left| left == whole) {
         Ok(left)
     } else {
-        let what = "write the tables network, time and setup under headings of their own ([network]), with each list in \
+        let what = "write the tables network, time, setup and update under headings of their own ([network]), with each list in \
                     one line";
         Err(Mistake { place: None, what: what.into() })
     }
@@ -476,6 +497,7 @@ mod tests {
             ("[setup]\ntokens = ['node']\n", Some((2, 11)), "cluster"),
             ("[setup]\ncluster = 'home'\n", Some((2, 11)), "addresses"),
             ("[setup]\ntokens = ['guest']\n", Some((2, 11)), "guest"),
+            ("[update]\npublic_key = 'mine'\n", Some((2, 14)), "begins with RW"),
             ("name = 'pi\n", Some((1, 8)), ""),
             ("network = { dns = [] }\n", None, "[network]"),
         ] {

@@ -91,6 +91,13 @@ impl Book {
         self.last = Some(Record { phase: Phase::Trying, why: None, ..record });
     }
 
+    /// The update on trial says why it gives up; that it failed is for the version that comes back to say.
+    pub fn suspect(&mut self, why: &str) {
+        if let Some(record) = &mut self.last {
+            record.why = Some(why.to_owned());
+        }
+    }
+
     /// The last update has failed.
     pub fn fail(&mut self, why: &str) {
         if let Some(record) = &mut self.last {
@@ -186,6 +193,11 @@ pub(crate) mod tests {
         assert_eq!(book, Book::default());
         book.try_it(record(Phase::Failed));
         assert_eq!((book.was_tried(&sha256), book.last.as_ref().unwrap().phase), (true, Phase::Trying));
+        book.suspect("it is slow");
+        assert!(
+            matches!(Start::judge(book.last.as_ref(), "old", None, None), Start::FellBack(_)),
+            "nobody has said so yet"
+        );
         book.fail("it hung");
         assert_eq!(book.last.as_ref().unwrap().why.as_deref(), Some("it hung"));
         book.try_it(record(Phase::Trying));

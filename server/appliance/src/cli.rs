@@ -5,6 +5,7 @@ mod corosync;
 mod device;
 mod prompt;
 mod secrets;
+mod update;
 
 use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -18,6 +19,7 @@ use tiebreaker_member::ask::{LocalReply, LocalRequest};
 use tiebreaker_member::program::{self, log_to_stderr};
 use tiebreaker_member::takeover::{Confirmation, take_over};
 use tiebreaker_member::{Address, Ca, CaError, Client, FileError, LinkError, LocalAccess, LocalSocket, TokenBook};
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use zeroize::Zeroizing;
 
@@ -98,6 +100,10 @@ enum Subcommands {
     /// Corosync clusters whose nodes this appliance fences: `fence_tiebreaker` asks for them.
     #[command(subcommand)]
     Corosync(corosync::CorosyncCommand),
+    /// Updates the appliance's image: writes the slot of the SD card that doesn't run, and tries it. It is checked first, and
+    /// comes off again by itself if it doesn't prove within two minutes that it works. Needs a machine that was started from
+    /// the image.
+    Update(update::UpdateArgs),
     /// Checks server.toml and the files that it names, as the daemon will read them. Changes nothing.
     Check {
         /// The data folder.
@@ -115,6 +121,10 @@ enum Subcommands {
         /// The data folder.
         #[arg(long, default_value = "/var/lib/tiebreaker-server")]
         data: PathBuf,
+        /// The highest feature level that clusters may get, where that is lower than what this version knows: for a version
+        /// that is tried and may have to be taken back.
+        #[arg(long, value_name = "LEVEL")]
+        at_most_level: Option<u32>,
     },
 }
 
@@ -298,10 +308,11 @@ fn run(args: Args) -> Result<()> {
             adopt(&source, &folder, password_file.as_deref(), replace, json)
         }
         Subcommands::Corosync(command) => runtime.block_on(corosync::run(command)),
+        Subcommands::Update(args) => update::run(&args),
         Subcommands::Check { data, file, json } => check(&data, file, json),
-        Subcommands::Run { data } => {
+        Subcommands::Run { data, at_most_level } => {
             log_to_stderr();
-            runtime.block_on(daemon::run(Layout::new(&data)))
+            runtime.block_on(daemon::run(Layout::new(&data), at_most_level.map(Level::new)))
         }
     }
 }

@@ -60,6 +60,10 @@ impl Cluster {
             fences: true,
         };
         let (member, handle, wants) = Member::open(member, acceptor)?;
+        let member = match config.most_level {
+            Some(level) => member.knowing_at_most(level),
+            None => member,
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(member.run());
         let devices = Devices::new(name, &config, audit.clone(), layout.root())?;

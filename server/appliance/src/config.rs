@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tiebreaker_member::program::{listen_addresses, read_config};
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::profile::Profile;
 
@@ -131,6 +132,8 @@ pub struct ClusterConfig {
     pub prove_every: Option<Duration>,
     /// The time in which fences are counted before power is held; zero for no brake.
     pub brake_window: Option<Duration>,
+    /// The highest feature level that it may get, where the command line gives one; the file doesn't.
+    pub(crate) most_level: Option<Level>,
     /// Power devices.
     pub(crate) devices: Vec<Recipe>,
 }
@@ -177,7 +180,8 @@ impl Config {
             let takeback = cluster.takeback_s.map(Duration::from_secs);
             let prove_every = cluster.prove_every_s.map(prove_every).transpose().with_context(|| at.clone())?;
             let brake_window = cluster.brake_window_s.map(brake_window).transpose().with_context(|| at.clone())?;
-            clusters.insert(key, ClusterConfig { profile, takeback, prove_every, brake_window, devices });
+            clusters
+                .insert(key, ClusterConfig { profile, takeback, prove_every, brake_window, most_level: None, devices });
         }
         let qdevice = raw.qdevice.as_ref().map(QdeviceSettings::check).transpose()?;
         let mut corosync = BTreeMap::new();

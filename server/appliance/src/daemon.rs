@@ -11,6 +11,7 @@ use tiebreaker_member::errors::chain;
 use tiebreaker_member::runtime::{MemberError, MemberHandle};
 use tiebreaker_member::service_manager::{ServiceManager, take_kept};
 use tiebreaker_member::{Acceptor, Ca, LocalAccess, LocalSocket, TokenBook, trusted_seconds};
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::name::ClusterName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +24,7 @@ use crate::audit::Audit;
 use crate::backup::{self, finish_or_refuse};
 use crate::board::{Guard, run_panel};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{ClusterConfig, Config};
 use crate::desk::Hand;
 use crate::devices::Devices;
 use crate::door::{Door, Opening};
@@ -87,13 +88,17 @@ struct Daemon {
     invitations: Option<Invitations>,
     /// What the port for figures shows of the clusters.
     figures: Figures,
+    /// The highest feature level that clusters may get while this version is on trial.
+    most_level: Option<Level>,
+    manager: Option<ServiceManager>,
 }
 
-/// Runs until SIGTERM or SIGINT, or until no cluster is left.
+/// Runs until SIGTERM or SIGINT, or until no cluster is left. No cluster gets a higher feature level than `most_level`, if one
+/// is given.
 ///
 /// # Errors
 /// What stopped it.
-pub async fn run(layout: Layout) -> Result<()> {
+pub async fn run(layout: Layout, most_level: Option<Level>) -> Result<()> {
     keep_memory_private()?;
     finish_or_refuse(&layout)?;
     let config = Config::load(&layout.config())?;
@@ -153,6 +158,8 @@ pub async fn run(layout: Layout) -> Result<()> {
         events,
         invitations: None,
         figures,
+        most_level,
+        manager: manager.clone(),
     };
     let names = daemon.layout.clusters()?;
     for name in daemon.config.unknown_clusters(&names) {
@@ -191,6 +198,7 @@ pub async fn run(layout: Layout) -> Result<()> {
     let page = status_page::start(&daemon.config.status_listen, page, asks.clone());
     let serving = tokio::spawn(local::serve(incoming, asks));
     give_start_back();
+    daemon.tell_stopped();
     if let Some(manager) = &manager {
         manager.ready().context("telling the service manager that the daemon is up")?;
     }
@@ -229,7 +237,7 @@ pub async fn run(layout: Layout) -> Result<()> {
 
 impl Daemon {
     fn start(&mut self, name: &ClusterName) -> Result<()> {
-        let config = self.config.cluster(name);
+        let config = ClusterConfig { most_level: self.most_level, ..self.config.cluster(name) };
         let mut cluster =
             Cluster::start(&self.layout, name, &self.config.name, config, &self.gate, &self.acceptor, &self.audit)?;
         let served = Served { member: cluster.member.clone(), devices: cluster.devices.clone() };
@@ -263,6 +271,15 @@ impl Daemon {
             ));
         }
         self.stopped.word(Instant::now(), name)
+    }
+
+    /// Tells the service manager which clusters don't run: one that updates this machine goes by it.
+    fn tell_stopped(&self) {
+        if let Some(manager) = &self.manager
+            && let Err(error) = manager.stopped(&self.stopped.names())
+        {
+            warn!("the service manager isn't told which clusters don't run: {error}");
+        }
     }
 
     /// Opens the doors of Corosync clusters that aren't open. What keeps one shut is told once and tried again: mostly the date
@@ -330,6 +347,7 @@ impl Daemon {
                     // It said itself that it can't go on under its number.
                     let final_word = matches!(why, MemberError::Stop { .. });
                     self.stopped.stopped(Instant::now(), name, why.to_string(), final_word);
+                    self.tell_stopped();
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.start_again(),
                 () = sleep_until(doors.unwrap_or_else(Instant::now)), if doors.is_some() => self.open_doors(),
@@ -348,6 +366,7 @@ impl Daemon {
                 }
             }
         }
+        self.tell_stopped();
     }
 
     async fn answer(&mut self, ask: LocalAsk) {

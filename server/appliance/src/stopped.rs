@@ -55,6 +55,11 @@ impl StoppedClusters {
         due.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.stopped.keys().map(ToString::to_string).collect()
+    }
+
     /// What `status` says about a cluster, if it is stopped.
     pub fn word(&self, now: Instant, name: &ClusterName) -> Option<String> {
         let stopped = self.stopped.get(name)?;
@@ -115,5 +120,6 @@ mod tests {
         clusters.stopped(begin, home.clone(), "amnesia".into(), true);
         assert_eq!((clusters.next(), clusters.due(at(begin, 100_000))), (None, Vec::new()));
         assert!(clusters.word(begin, &home).unwrap().contains("amnesia"));
+        assert_eq!(clusters.names(), ["home"]);
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tiebreaker_consensus::{Body, Config as RaftConfig, Raft, RaftId, Rank, Snapshot, StartError};
 use tiebreaker_pipeline::fencer::{DeviceCommand, DeviceResult};
+use tiebreaker_pipeline::level::Level;
 use tiebreaker_pipeline::name::{ClusterName, MemberName};
 use tiebreaker_pipeline::node;
 use tiebreaker_pipeline::profile::Profile;
@@ -237,6 +238,14 @@ fn moment() -> Moment {
 }
 
 impl Member {
+    /// The same with a lower highest feature level than this program's: so an update that may be taken back raises no
+    /// cluster's above what the former version knows.
+    #[must_use]
+    pub fn knowing_at_most(mut self, level: Level) -> Self {
+        self.core = self.core.knowing(level.min(Level::KNOWN));
+        self
+    }
+
     /// Opens the store and starts the links.
     ///
     /// # Errors
