@@ -395,7 +395,7 @@ pub(crate) mod tests {
         let changed = manifest.replace("0.2.0", "0.3.0");
         assert!(refused(&put_together(&changed, &sign(&pair, &manifest), &content)).contains("signature is wrong"));
         // What minisign calls legacy signs the text itself and not its digest: `Ed` in place of `ED`.
-        let legacy = sign(&pair, &manifest).replace("\nRUQ", "\nRWQ");
+        let legacy = sign(&pair, &manifest).replacen("\nRU", "\nRW", 1);
         assert!(refused(&put_together(&manifest, &legacy, &content)).contains("signature is wrong"));
         assert!(Key::parse("nonsense").unwrap_err().to_string().contains("RW"));
         assert!(Key::parse("").is_err());
