@@ -168,6 +168,25 @@ mod tests {
         assert!(failed(play(&[], &[(8, Sign::Up), (8, none_stopped())], 10..25)).contains("answering itself"));
         // 20 s of work that begin too late.
         assert!(failed(play(&[], &[(99, Sign::Up), (99, none_stopped())], 105..1000)).contains("answering itself"));
+        // A look that comes late gives no more time.
+        let mut late = Trial::new(Vec::new());
+        late.handle(s(8), Sign::Up);
+        late.handle(s(8), none_stopped());
+        (100..=125).step_by(5).for_each(|second| late.handle(s(second), Sign::Proof));
+        assert!(matches!(late.poll(s(125)), Some(Verdict::Failed(_))));
+    }
+
+    #[test]
+    fn a_gap_between_proofs_begins_the_while_anew() {
+        let mut trial = Trial::new(Vec::new());
+        trial.handle(s(8), Sign::Up);
+        trial.handle(s(8), none_stopped());
+        for second in [10, 15, 40, 45, 50, 55] {
+            trial.handle(s(second), Sign::Proof);
+            assert_eq!(trial.poll(s(second)), None, "{second}");
+        }
+        trial.handle(s(60), Sign::Proof);
+        assert_eq!(trial.poll(s(60)), Some(Verdict::Healthy));
     }
 
     #[test]
