@@ -150,6 +150,9 @@ pub(crate) mod tests {
         for (at, byte) in [(510, 0), (12, 4), (13, 3), (16, 0), (22, 0)] {
             assert!(with(at, byte).contains("write the card anew"), "{at}");
         }
+        let mut short = bytes.clone();
+        short[19..21].copy_from_slice(&101_u16.to_le_bytes());
+        assert!(find(reader(&short)).unwrap_err().to_string().contains("behind its end"));
         let (bytes, _) = partition(b"AUTOBOOTBAK", b"[all]\n");
         assert!(find(reader(&bytes)).unwrap_err().to_string().contains("put the one of the image back"));
         let (bytes, _) = partition(NAME, b"");
