@@ -103,7 +103,8 @@ impl Site {
         let Server::Ours(appliance) = &self.server else { return Ok(None) };
         let (asked, voted) = (self.node(1)?.log(), appliance.log());
         let asked = last_with(&asked, "waiting for quorum device").and_then(|line| line.split_whitespace().nth(2));
-        let voted = last_with(&voted, "the partition of 2 has the vote").and_then(|line| line.split_whitespace().next());
+        let voted =
+            last_with(&voted, "the partition of 2 has the vote").and_then(|line| line.split_whitespace().next());
         let asked = second(asked.context("Corosync's question isn't in its log")?)?;
         let voted = second(voted.context("our vote isn't in our log")?)?;
         Ok(Some((voted - asked).rem_euclid(60.0) * 1000.0))
