@@ -264,11 +264,17 @@ impl Core {
         let commit = self.raft.leadership(moment.now).commit;
         let fit = wanted.difference(&now_in.voters).all(|id| {
             now_in.learners.contains(id)
-                && self.state.member_by_id(id.0).is_some_and(|(name, _)| {
-                    self.leases().is_some_and(|leases| {
+                && self.state.member_by_id(id.0).is_some_and(|(name, member)| match member.role {
+                    // It renews no lease: its link speaks for it, and what it has acknowledged.
+                    Role::Appliance => {
+                        self.hears.contains(name)
+                            && self.replicas.odd(name).is_none()
+                            && self.raft.behind(*id).is_some_and(|behind| behind <= CAUGHT_UP)
+                    }
+                    Role::Node => self.leases().is_some_and(|leases| {
                         leases.is_heard(&self.state, name, moment.now)
                             && leases.report(&self.state, name).is_some_and(|r| r.applied + CAUGHT_UP >= commit)
-                    })
+                    }),
                 })
         });
         if fencing && voters != now_in.voters {

@@ -1,5 +1,6 @@
 mod alarms;
 mod replicas;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use tiebreaker_pipeline::command::{ENTRY_VERSION, Setting, Void};
