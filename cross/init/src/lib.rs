@@ -17,6 +17,7 @@ mod dhcp;
 mod disk;
 mod dog;
 mod firmware;
+mod invitations;
 mod known;
 mod light;
 mod log;

@@ -19,10 +19,11 @@ use tiebreaker_update::Sign;
 use crate::adopt::{self, Adopted};
 use crate::cmdline::CommandLine;
 use crate::dog::Dog;
+use crate::invitations::Invitations;
 use crate::known::{Wrong, know};
 use crate::light::{Light, shine};
 use crate::log::{say, show};
-use crate::settings::Settings;
+use crate::settings::{Settings, Setup};
 use crate::supervisor::{Action, Event, Supervisor};
 use crate::updates::{Card, Updates, Wish};
 use crate::{clock, disk, firmware, modules, network, notify, server, sys};
@@ -129,7 +130,7 @@ struct Machine {
     updates: Updates,
     mistake: bool,
     up: bool,
-    invited: bool,
+    invitations: Invitations,
     starved: bool,
     ending: Option<Ending>,
     finished: bool,
@@ -151,7 +152,7 @@ impl Machine {
             updates: Updates::default(),
             mistake: false,
             up: false,
-            invited: false,
+            invitations: Invitations::new(&Setup::default()),
             starved: false,
             ending: None,
             finished: false,
@@ -183,6 +184,7 @@ impl Machine {
             know(|known| known.mistake = Some(Wrong::new(adopt::FILE, &trouble)));
             shine(Light::Mistake);
         }
+        self.invitations = Invitations::new(&settings.setup);
         (self.settings, self.written) = (settings, written);
         if let Err(error) = sethostname(self.settings.name.as_bytes()) {
             say(format_args!("the machine's name can't be set: {error}"));
@@ -216,8 +218,7 @@ impl Machine {
         if let Some(wish) = self.updates.poll(self.now()) {
             self.grant(wish);
         }
-        if self.up && !self.invited {
-            self.invited = true;
+        if self.up && self.invitations.due(self.now()) {
             self.invite();
         }
         if let (Some(after), Some(pid)) = (self.line.hang_after_s, self.server)
@@ -333,7 +334,10 @@ impl Machine {
 
     /// Shows who stands before the machine how to join.
     fn invite(&mut self) {
-        let lines = server::invitations(&self.settings, || self.dog.feed());
+        let lines = self.invitations.look(self.now(), |arguments| {
+            self.dog.feed();
+            server::ask(arguments)
+        });
         if lines.is_empty() {
             return;
         }

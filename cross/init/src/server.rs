@@ -22,8 +22,6 @@ const PROGRAM: &str = "/bin/tiebreaker-server";
 pub const USER: u32 = 990;
 /// Where the server looks for who listens to it.
 pub const NOTIFY: &str = "/run/notify";
-/// How long a token is good for: time enough to walk to the machines.
-const TOKEN_MINUTES: &str = "60";
 
 fn data() -> PathBuf {
     Path::new(disk::STATE).join("server")
@@ -173,43 +171,16 @@ pub fn tell(pid: Pid, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// What a person needs to let machines and people in: a line for each.
-#[must_use]
-pub fn invitations(settings: &Settings, mut breathe: impl FnMut()) -> Vec<String> {
+/// Runs a command of the server's program on its data, and gives what it prints.
+///
+/// # Errors
+/// What it says.
+pub fn ask(arguments: &[String]) -> Result<String> {
     let data = data();
     let data = data.to_string_lossy();
-    let mut lines = Vec::new();
-    if let Some(cluster) = &settings.setup.cluster {
-        for kind in &settings.setup.tokens {
-            breathe();
-            let kind = kind.word();
-            let arguments = [
-                "token",
-                "create",
-                "--data",
-                &data,
-                "--cluster",
-                cluster,
-                "--kind",
-                kind,
-                "--ttl-minutes",
-                TOKEN_MINUTES,
-            ];
-            lines.push(match run(&arguments) {
-                Ok(token) => format!("token for one {kind} of {cluster}: {}", token.trim()),
-                Err(error) => format!("no token for a {kind} of {cluster}: {error:#}"),
-            });
-        }
-    }
-    for cluster in &settings.setup.qdevices {
-        breathe();
-        let arguments = ["qdevice", "invite", "--data", &data, "--ttl-minutes", TOKEN_MINUTES, cluster];
-        lines.push(match run(&arguments) {
-            Ok(line) => format!("for one node of {cluster}, as root: {}", line.trim()),
-            Err(error) => format!("no invitation for {cluster}: {error:#}"),
-        });
-    }
-    lines
+    let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    words.extend(["--data", &data]);
+    run(&words)
 }
 
 #[cfg(test)]
