@@ -1,6 +1,6 @@
 //! Updates of the appliance's image: what process 1 of the image and `tiebreaker-server update` share.
 //!
-//! An update is one file: a signed manifest and the content of a slot ([`file`]). [`install()`] checks all of it before it
+//! An update is one file: a signed manifest and the content of a slot ([`mod@file`]). [`install()`] checks all of it before it
 //! writes a byte, and reads the slot back. [`autoboot`] and [`fat`] find the one sector that says which slot starts,
 //! [`record`] tells after each start what became of a trial, [`Trial`] judges one while it runs, and [`wire`] is how the
 //! file gets to process 1.
