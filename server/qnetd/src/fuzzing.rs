@@ -172,7 +172,7 @@ impl Talk {
                     assert!(self.portion.ends_with(&rest), "what follows STARTTLS is handed on as it came");
                     self.starting.insert(client.0);
                 }
-                Action::Remember { number } => self.server.handle(self.now, Event::Remembered { number }),
+                Action::Remember { number, .. } => self.server.handle(self.now, Event::Remembered { number }),
                 Action::Read { .. } | Action::Tell(_) => {}
             }
         }

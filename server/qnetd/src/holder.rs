@@ -14,8 +14,26 @@ use crate::{id::ClusterName, wire::NodeId};
 pub struct Holder {
     /// Its nodes, sorted.
     pub nodes: Vec<NodeId>,
+    /// Those of its nodes that the vote may have gone on to since, sorted: who was still connected when another left. None, if it
+    /// can't have.
+    #[serde(default)]
+    pub heirs: Vec<NodeId>,
     /// For how long at most one of them casts the vote of a server that fell silent.
     pub believes: Duration,
+}
+
+impl Holder {
+    /// Whether whoever reads this after a crash reckons with another one's partition, too: then nobody has to wait until the other
+    /// is kept.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.partitions().any(|nodes| nodes == other.nodes) && self.believes >= other.believes
+    }
+
+    /// The partitions that may have the vote: one, or two.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &[NodeId]> {
+        let heirs = Some(self.heirs.as_slice()).filter(|heirs| !heirs.is_empty());
+        [self.nodes.as_slice()].into_iter().chain(heirs)
+    }
 }
 
 /// What the processes before this one have given to whom.

@@ -33,6 +33,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error of accept, which mostly is a lack of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// What nobody waits for is written with all that comes in this time: whole rooms may lose their power at once.
+const HAS_TIME: Duration = Duration::from_millis(100);
+
 /// After who has the votes could not be written.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -68,14 +71,22 @@ pub struct Engine {
     accept_again: Option<Instant>,
     history: Events,
     holders: HolderFile,
-    /// Who has the votes is to be written, up to this number; when to try again, if it failed.
-    to_keep: Option<u64>,
-    keep_again: Option<Instant>,
+    to_keep: Option<ToKeep>,
     /// The most clients since memory was given back, and when to do that next.
     most: usize,
     give_back: Option<Instant>,
     asked: mpsc::Receiver<Question>,
     ending: mpsc::Receiver<oneshot::Sender<Leaving>>,
+}
+
+/// Who has the votes is to be written.
+struct ToKeep {
+    /// The last of what asks for it.
+    number: u64,
+    /// When.
+    at: Instant,
+    /// It was tried already.
+    failed: bool,
 }
 
 /// A connection, and what the poll and the table of deadlines know of it.
@@ -136,7 +147,6 @@ impl Engine {
             history,
             holders,
             to_keep: None,
-            keep_again: None,
             most: 0,
             give_back: None,
             asked,
@@ -183,7 +193,9 @@ impl Engine {
 
     /// Between two turns nothing is half done: what has come is dealt with or in the connection, and so is what is to go.
     fn hand_over(mut self) -> Leaving {
-        self.keep_again = None;
+        if let Some(to_keep) = &mut self.to_keep {
+            to_keep.at = Instant::now();
+        }
         self.keep();
         let server = self.server.save(Instant::now());
         let kept = self.connections.into_iter().filter(|(client, _)| self.server.can_hand_over(*client));
@@ -230,10 +242,8 @@ impl Engine {
 
     fn wake(&self) -> Option<Instant> {
         let deadline = self.deadlines.first().map(|(at, _)| *at);
-        [self.server.poll_timeout(), deadline, self.accept_again, self.keep_again, self.give_back]
-            .into_iter()
-            .flatten()
-            .min()
+        let keep = self.to_keep.as_ref().map(|to_keep| to_keep.at);
+        [self.server.poll_timeout(), deadline, self.accept_again, keep, self.give_back].into_iter().flatten().min()
     }
 
     /// Whatever was found ready, votes before newcomers.
@@ -300,23 +310,28 @@ impl Engine {
 
     /// Writes down who has the votes, once for all of a turn. Votes wait for it, so it is written here and at once.
     fn keep(&mut self) {
-        let Some(number) = self.to_keep else { return };
         let now = Instant::now();
-        if self.keep_again.is_some_and(|at| at > now) {
-            return;
-        }
+        let Some(ToKeep { number, failed, .. }) = self.to_keep.take_if(|to_keep| to_keep.at <= now) else { return };
         match self.holders.write(&self.server.remembered()) {
             Ok(()) => {
-                (self.to_keep, self.keep_again) = (None, None);
                 self.server.handle(now, Event::Remembered { number });
                 self.settle();
             }
             Err(error) => {
-                if self.keep_again.is_none() {
+                if !failed {
                     self.history.happened(QdeviceHappening::HoldersNotKept { why: chain(&error) });
                 }
-                self.keep_again = Some(now + WRITE_AGAIN);
+                self.to_keep = Some(ToKeep { number, at: now + WRITE_AGAIN, failed: true });
             }
+        }
+    }
+
+    /// Who has the votes is to be written by then, with whatever else comes until then.
+    fn to_keep(&mut self, number: u64, at: Instant) {
+        let to_keep = self.to_keep.get_or_insert(ToKeep { number, at, failed: false });
+        to_keep.number = number;
+        if !to_keep.failed {
+            to_keep.at = to_keep.at.min(at);
         }
     }
 
@@ -473,7 +488,9 @@ impl Engine {
                 }
                 self.forget(client);
             }
-            Action::Remember { number } => self.to_keep = Some(number),
+            Action::Remember { number, urgent } => {
+                self.to_keep(number, Instant::now() + if urgent { Duration::ZERO } else { HAS_TIME });
+            }
             Action::Tell(notice) => self.history.noticed(&notice),
         }
     }

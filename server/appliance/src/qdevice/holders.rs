@@ -18,7 +18,10 @@ use tiebreaker_qnetd::{ClusterName, Holder, Remembered};
 const NAME: &str = "qdevice-holders.cbor";
 
 /// Raised with every change of what the fields mean.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// Knows of no heirs: a version that doesn't know them either must not overlook them, and can read all else.
+const WITHOUT_HEIRS: u32 = 1;
 
 const DIGEST: usize = 32;
 
@@ -63,6 +66,8 @@ struct StoredHolder {
     #[serde(with = "serde_bytes")]
     cluster: Vec<u8>,
     nodes: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    heirs: Vec<u32>,
     believes_ms: u64,
 }
 
@@ -99,12 +104,16 @@ impl HolderFile {
 }
 
 fn encode(remembered: &Remembered) -> Vec<u8> {
+    let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
     let holders = remembered.holders.iter().map(|(name, holder)| StoredHolder {
         cluster: name.as_bytes().to_vec(),
-        nodes: holder.nodes.iter().map(|node| node.0).collect(),
+        nodes: numbers(&holder.nodes),
+        heirs: numbers(&holder.heirs),
         believes_ms: u64::try_from(holder.believes.as_millis()).unwrap_or(u64::MAX),
     });
-    let stored = Stored { format: FORMAT, whole: remembered.whole, holders: holders.collect() };
+    let heirs = remembered.holders.values().any(|holder| !holder.heirs.is_empty());
+    let format = if heirs { FORMAT } else { WITHOUT_HEIRS };
+    let stored = Stored { format, whole: remembered.whole, holders: holders.collect() };
     let mut body = Vec::new();
     ciborium::into_writer(&stored, &mut body).expect("memory takes any bytes, and every type has a form in CBOR");
     let mut bytes = digest(&SHA256, &body).as_ref().to_vec();
@@ -118,13 +127,18 @@ fn decode(bytes: &[u8]) -> Option<Remembered> {
         return None;
     }
     let stored: Stored = ciborium::from_reader(body).ok()?;
-    if stored.format != FORMAT {
+    if ![WITHOUT_HEIRS, FORMAT].contains(&stored.format) {
         return None;
     }
-    let holders = stored.holders.into_iter().map(|stored| {
-        let mut nodes: Vec<NodeId> = stored.nodes.into_iter().map(NodeId).collect();
+    let sorted = |numbers: Vec<u32>| {
+        let mut nodes: Vec<NodeId> = numbers.into_iter().map(NodeId).collect();
         nodes.sort_unstable();
-        (ClusterName::new(&stored.cluster), Holder { nodes, believes: Duration::from_millis(stored.believes_ms) })
+        nodes
+    };
+    let holders = stored.holders.into_iter().map(|stored| {
+        let believes = Duration::from_millis(stored.believes_ms);
+        let holder = Holder { nodes: sorted(stored.nodes), heirs: sorted(stored.heirs), believes };
+        (ClusterName::new(&stored.cluster), holder)
     });
     let holders: BTreeMap<ClusterName, Holder> = holders.collect();
     Some(Remembered { holders, whole: stored.whole })
@@ -135,27 +149,38 @@ mod tests {
     use super::*;
 
     fn remembered() -> Remembered {
-        let holder = Holder { nodes: vec![NodeId(1), NodeId(3)], believes: Duration::from_secs(17) };
+        let nodes = vec![NodeId(1), NodeId(3)];
+        let holder = Holder { nodes, heirs: vec![], believes: Duration::from_secs(17) };
         Remembered { holders: BTreeMap::from([("home".into(), holder)]), whole: true }
     }
 
-    /// As version 1 of the format writes it.
-    const GOLDEN: &str = include_str!("holders/golden.hex");
+    fn expected() -> Remembered {
+        let mut remembered = remembered();
+        for holder in remembered.holders.values_mut() {
+            holder.heirs = vec![NodeId(3)];
+        }
+        remembered
+    }
+
+    /// As version 1 of the format writes it, and version 2.
+    const GOLDEN: [&str; 2] = [include_str!("holders/golden.hex"), include_str!("holders/golden-2.hex")];
 
     #[test]
     fn what_was_written_is_read_and_the_format_stays() {
         let dir = tempfile::tempdir().unwrap();
         let file = HolderFile::in_folder(&dir.path().join("data"));
         assert_eq!(file.read().unwrap(), Remembered::default(), "nothing was ever given");
-        file.write(&remembered()).unwrap();
-        assert_eq!(file.read().unwrap(), remembered());
-        assert_eq!(data_encoding::HEXLOWER.encode(&encode(&remembered())), GOLDEN.trim());
-        assert_eq!(decode(&data_encoding::HEXLOWER.decode(GOLDEN.trim().as_bytes()).unwrap()), Some(remembered()));
+        for (golden, remembered) in GOLDEN.into_iter().zip([remembered(), expected()]) {
+            file.write(&remembered).unwrap();
+            assert_eq!(file.read().unwrap(), remembered);
+            assert_eq!(data_encoding::HEXLOWER.encode(&encode(&remembered)), golden.trim());
+            assert_eq!(decode(&data_encoding::HEXLOWER.decode(golden.trim().as_bytes()).unwrap()), Some(remembered));
+        }
     }
 
     #[test]
     fn no_damaged_file_says_anything() {
-        let good = encode(&remembered());
+        let good = encode(&expected());
         for at in 0..good.len() {
             let mut bent = good.clone();
             bent[at] ^= 0x10;

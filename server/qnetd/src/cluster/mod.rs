@@ -37,6 +37,8 @@ pub(crate) enum Output {
     Moved { node: NodeId, from: Option<Vote>, to: Vote, reason: Reason },
     /// Keep who is given the vote, before anybody is told.
     Hold(Holder),
+    /// Keep to whom else the vote may go next, when there is time.
+    Expect(Holder),
     /// Another partition has the vote.
     Chosen { partition: Vec<NodeId>, by: ChosenBy },
 }
@@ -308,6 +310,7 @@ impl Cluster {
         if self.algorithm == Algorithm::Lms && !self.lms_as_original {
             self.lms_settle(now, None);
         }
+        self.expect_heirs(node);
     }
 
     fn lms(&mut self, now: Instant, node: NodeId) -> Answer {

@@ -25,8 +25,8 @@ use crate::{
 /// One of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Caster {
-    /// The partition that it was given the vote with, sorted.
-    partition: Vec<NodeId>,
+    /// The partition that it was given the vote with, sorted; each that it may have been.
+    partitions: Vec<Vec<NodeId>>,
     /// When it has let go by itself.
     until: Instant,
     /// Whether a process before this one gave it the vote.
@@ -44,7 +44,7 @@ pub(crate) struct Unheard {
 /// The same on its way to the next process, with what is left of times.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedUnheard {
-    casters: Vec<(NodeId, Vec<NodeId>, Duration, bool)>,
+    casters: Vec<(NodeId, Vec<Vec<NodeId>>, Duration, bool)>,
     anybody: Option<(BTreeSet<NodeId>, Duration)>,
 }
 
@@ -59,7 +59,10 @@ impl Unheard {
     /// Those to whom a process before this one gave the vote; `since` is when this process began.
     pub(crate) fn known(holder: &Holder, since: Instant) -> Self {
         let until = since + holder.believes;
-        let caster = |node: &NodeId| (*node, Caster { partition: holder.nodes.clone(), until, before: true });
+        let caster = |node: &NodeId| {
+            let partitions = holder.partitions().filter(|nodes| nodes.contains(node)).map(<[_]>::to_vec).collect();
+            (*node, Caster { partitions, until, before: true })
+        };
         Self { casters: holder.nodes.iter().map(caster).collect(), anybody: None }
     }
 
@@ -72,14 +75,14 @@ impl Unheard {
         let left = |until: &Instant| until.saturating_duration_since(now);
         let casters = self.casters.iter();
         let caster =
-            |(node, caster): (&NodeId, &Caster)| (*node, caster.partition.clone(), left(&caster.until), caster.before);
+            |(node, caster): (&NodeId, &Caster)| (*node, caster.partitions.clone(), left(&caster.until), caster.before);
         let anybody = self.anybody.as_ref().map(|(back, until)| (back.clone(), left(until)));
         SavedUnheard { casters: casters.map(caster).collect(), anybody }
     }
 
     /// Goes on with what another process knew.
     pub(crate) fn restore(saved: SavedUnheard, now: Instant) -> Self {
-        let caster = |(node, partition, left, before)| (node, Caster { partition, until: now + left, before });
+        let caster = |(node, partitions, left, before)| (node, Caster { partitions, until: now + left, before });
         let anybody = saved.anybody.map(|(back, left)| (back, now + left));
         Self { casters: saved.casters.into_iter().map(caster).collect(), anybody }
     }
@@ -102,7 +105,8 @@ impl Unheard {
 
     /// Those who may cast while a partition must not; `None` if it need not wait.
     fn against(&self, partition: &NodeList, configured: &NodeList, now: Instant) -> Option<Against> {
-        let moved_on = |caster: &Caster| caster.partition.iter().any(|node| partition.contains(*node));
+        let meets = |nodes: &Vec<NodeId>| nodes.iter().any(|node| partition.contains(*node));
+        let moved_on = |caster: &Caster| caster.partitions.iter().all(meets);
         let mut against: Option<Against> = None;
         for (node, caster) in &self.casters {
             if partition.contains(*node) || moved_on(caster) || caster.until <= now {
@@ -129,14 +133,16 @@ impl Unheard {
     /// has nothing to do with it.
     fn superseded(&mut self, by: &[NodeId]) {
         if let Some((back, until)) = self.anybody.take() {
-            let caster = Caster { partition: by.to_vec(), until, before: true };
+            let caster = Caster { partitions: vec![by.to_vec()], until, before: true };
             for node in by.iter().filter(|node| !back.contains(node)) {
                 self.casters.entry(*node).or_insert_with(|| caster.clone());
             }
         }
-        let moved_on =
-            |caster: &Caster| caster.partition != by && caster.partition.iter().any(|node| by.contains(node));
-        self.casters.retain(|_, caster| !moved_on(caster));
+        let moved_on = |nodes: &Vec<NodeId>| nodes != by && nodes.iter().any(|node| by.contains(node));
+        self.casters.retain(|_, caster| {
+            caster.partitions.retain(|nodes| !moved_on(nodes));
+            !caster.partitions.is_empty()
+        });
     }
 }
 
@@ -155,7 +161,7 @@ impl Cluster {
             return;
         }
         let partition = given.cloned().unwrap_or_else(|| with(member.membership.sorted(), node));
-        let caster = Caster { partition, until, before: false };
+        let caster = Caster { partitions: vec![partition], until, before: false };
         self.unheard.get_or_insert_default().casters.insert(node, caster);
     }
 
@@ -202,10 +208,26 @@ impl Cluster {
         if let Some(holder) = self.holder.as_ref().filter(|holder| holder.nodes == nodes) {
             longest = longest.max(holder.believes);
         }
-        let holder = Some(Holder { nodes, believes: longest });
+        let expected = self.holder.as_ref().filter(|holder| holder.nodes == nodes).map(|holder| &holder.heirs);
+        let left = nodes.iter().any(|node| !self.members.contains_key(node));
+        let heirs = expected.filter(|_| left).cloned().unwrap_or_default();
+        let holder = Some(Holder { nodes, heirs, believes: longest });
         if holder != self.holder {
             self.holder.clone_from(&holder);
             self.outputs.extend(holder.map(Output::Hold));
+        }
+    }
+
+    /// A node has left: the rest of its partition may have the vote next. Where that is kept by then, they don't wait for it.
+    ///
+    /// What is expected already stays: of a process before this one nobody knows whether it has come true.
+    pub(super) fn expect_heirs(&mut self, left: NodeId) {
+        let Some(holder) = self.holder.as_mut().filter(|holder| holder.nodes.contains(&left)) else { return };
+        let there = holder.nodes.iter().filter(|node| self.members.contains_key(node));
+        let heirs: Vec<NodeId> = there.copied().collect();
+        if holder.heirs.is_empty() && !heirs.is_empty() {
+            holder.heirs = heirs;
+            self.outputs.push(Output::Expect(holder.clone()));
         }
     }
 }

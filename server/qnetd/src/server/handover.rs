@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Raised with every change of what the fields mean; what another version wrote is not taken.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The state, to be written and read by any serde format that knows field names.
 #[derive(Debug, Serialize, Deserialize)]

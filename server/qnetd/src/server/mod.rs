@@ -120,10 +120,12 @@ pub enum Action {
         why: CloseReason,
     },
     /// Put [`Server::remembered`] where the next process finds it, even after a crash or a power cut; then
-    /// [`Event::Remembered`]. Until then nothing is said to the clusters that it is about.
+    /// [`Event::Remembered`].
     Remember {
         /// Its number; who has done one has done those before it.
         number: u64,
+        /// Whether nothing is said to the cluster that it is about until then. If not, it may be done with others a moment later.
+        urgent: bool,
     },
     /// Tell whoever wants to know.
     Tell(Notice),
@@ -162,6 +164,8 @@ pub struct Server {
     /// The number of the last [`Action::Remember`], and what waits for it.
     remembers: u64,
     held: BTreeMap<ClusterName, Held>,
+    /// The last one for which nothing waits, by cluster: what is kept of these may be one or the other.
+    unkept: BTreeMap<ClusterName, u64>,
     timers: Timers,
     actions: VecDeque<Action>,
     /// To be closed before the event is done with.
@@ -183,6 +187,7 @@ impl Server {
             unheard: BTreeMap::new(),
             remembers: 0,
             held: BTreeMap::new(),
+            unkept: BTreeMap::new(),
             timers: Timers::default(),
             actions: VecDeque::new(),
             doomed: VecDeque::new(),
@@ -473,7 +478,11 @@ impl Server {
                         reason,
                     }));
                 }
-                Output::Hold(holder) => self.remember(now, name, holder),
+                Output::Hold(holder) => {
+                    self.past.superseded(now, name);
+                    self.remember(name, holder);
+                }
+                Output::Expect(holder) => self.remember(name, holder),
                 Output::Chosen { partition, by } => {
                     self.actions.push_back(Action::Tell(Notice::Chosen { cluster: name.clone(), partition, by }));
                 }
@@ -481,22 +490,30 @@ impl Server {
         }
     }
 
-    /// Who has a cluster's vote from now on.
-    fn remember(&mut self, now: Instant, name: &ClusterName, holder: Holder) {
+    /// Who has a cluster's vote from now on, or may have it next.
+    fn remember(&mut self, name: &ClusterName, holder: Holder) {
         if self.holders.len() >= self.config.limits.clients && !self.holders.contains_key(name) {
             // There are fewer clusters with clients than there may be clients.
             let (clusters, held) = (&self.clusters, &self.held);
             self.holders.retain(|name, _| clusters.contains_key(name) || held.contains_key(name));
         }
+        // Only what surely is kept spares a wait.
+        let known = !self.held.contains_key(name) && !self.unkept.contains_key(name);
+        let covered = known && self.holders.get(name).is_some_and(|kept| kept.covers(&holder));
         self.holders.insert(name.clone(), holder);
-        self.past.superseded(now, name);
         self.remembers += 1;
-        self.held.entry(name.clone()).or_default().number = self.remembers;
-        self.actions.push_back(Action::Remember { number: self.remembers });
+        if covered {
+            self.unkept.insert(name.clone(), self.remembers);
+        } else {
+            self.unkept.remove(name);
+            self.held.entry(name.clone()).or_default().number = self.remembers;
+        }
+        self.actions.push_back(Action::Remember { number: self.remembers, urgent: !covered });
     }
 
     /// It is kept: what waited for that goes out.
     fn release(&mut self, number: u64) {
+        self.unkept.retain(|_, unkept| *unkept > number);
         let (kept, held) = std::mem::take(&mut self.held).into_iter().partition(|(_, held)| held.number <= number);
         self.held = held;
         let kept: BTreeMap<ClusterName, Held> = kept;

@@ -80,7 +80,7 @@ impl Script {
                     let _ = writeln!(self.text, "      node {node} has {to}: {reason}");
                 }
                 Action::Remember { .. } if self.full => {}
-                Action::Remember { number } => {
+                Action::Remember { number, .. } => {
                     self.kept = self.server.remembered();
                     self.server.handle(self.now, Event::Remembered { number });
                 }

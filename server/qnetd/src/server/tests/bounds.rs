@@ -119,11 +119,8 @@ fn who_does_not_read_is_dropped() {
                     script.server.handle(script.now, Event::Sent { client: ClientId(1), messages: 1 });
                 }
                 Action::Close { client, why } => dropped = Some((client, why)),
-                Action::Send { .. }
-                | Action::Read { .. }
-                | Action::StartTls { .. }
-                | Action::Remember { .. }
-                | Action::Tell(_) => {}
+                Action::Remember { number, .. } => script.server.handle(script.now, Event::Remembered { number }),
+                Action::Send { .. } | Action::Read { .. } | Action::StartTls { .. } | Action::Tell(_) => {}
             }
         }
     }

@@ -131,7 +131,7 @@ fn lms_has_the_holder_let_go_when_it_is_back_before_another_gets_the_vote() {
 #[test]
 fn the_originals_lms_waits_too() {
     let config = Config { lms_as_original: true, ..Config::new(Clusters::Any(TlsMode::Off)) };
-    let holder = Holder { nodes: vec![NodeId(1)], believes: BELIEVES };
+    let holder = Holder { nodes: vec![NodeId(1)], heirs: vec![], believes: BELIEVES };
     let mut script = Script::with(Algorithm::Lms, config.clone());
     script.kept.holders.insert("home".into(), holder);
     script.server = Server::after(config, script.kept.clone(), script.now);
@@ -170,10 +170,10 @@ fn where_it_is_not_known_who_held_the_vote_only_whole_clusters_have_theirs_at_on
 fn no_vote_leaves_before_its_holder_is_kept() {
     for algorithm in DECIDING {
         let mut script = begun(algorithm, false);
+        script.full = true;
         script.leaves(1);
         script.settle();
         script.cut();
-        script.full = true;
         script.sees(2, 7, &[2]);
         script.say(2, MessageKind::EchoRequest, vec![Opt::Seq(9)]);
         assert_eq!(script.acks(2), 0, "{algorithm:?}: {}", script.text);
@@ -200,5 +200,69 @@ fn what_stays_the_same_is_not_written_again() {
     }
     assert!(script.acks(1) > 0 && script.server.remembers == written, "{}", script.text);
     let holder = &script.kept.holders[&ClusterName::from("home")];
-    assert_eq!(*holder, Holder { nodes: vec![NodeId(1), NodeId(2)], believes: BELIEVES });
+    assert_eq!(*holder, Holder { nodes: vec![NodeId(1), NodeId(2)], heirs: vec![], believes: BELIEVES });
+}
+
+#[test]
+fn whose_vote_was_expected_when_another_left_has_it_without_waiting_for_the_disk() {
+    for algorithm in DECIDING {
+        let mut script = begun(algorithm, false);
+        script.leaves(1);
+        script.settle();
+        let holder = &script.kept.holders[&ClusterName::from("home")];
+        assert_eq!((&holder.nodes[..], &holder.heirs[..]), (&[NodeId(1), NodeId(2)][..], &[NodeId(2)][..]));
+        script.cut();
+        script.full = true;
+        script.sees(2, 7, &[2]);
+        script.settle();
+        assert!(script.acks(2) > 0, "{algorithm:?}: {}", script.text);
+        // What is on the disk doesn't say whether that has come true: node 1 must fear it, node 2 has nothing to fear.
+        let kept = script.kept.clone();
+        for (client, nodes, has) in [(11, &[1][..], false), (22, &[2], true), (31, &[1, 2], true)] {
+            (script.kept, script.full) = (kept.clone(), false);
+            script.crashes();
+            script.cut();
+            script.comes(client, 8, nodes);
+            script.settle();
+            assert_eq!(script.acks(client) > 0, has, "{algorithm:?}, {client}: {}", script.text);
+        }
+    }
+}
+
+#[test]
+fn what_is_expected_holds_nothing_back() {
+    for algorithm in DECIDING {
+        let mut script = begun(algorithm, false);
+        script.full = true;
+        script.leaves(1);
+        script.say(2, MessageKind::EchoRequest, vec![Opt::Seq(9)]);
+        assert!(script.text.contains("EchoReply"), "{algorithm:?}: {}", script.text);
+    }
+}
+
+#[test]
+fn what_is_expected_ends_when_all_are_back_and_is_not_replaced_before() {
+    let mut script = Script::new(Algorithm::FfSplit);
+    script.configured = 4;
+    for node in 1..=4 {
+        script.joins(node);
+        script.sees(node, 5, &[1, 2, 3, 4]);
+        script.settle();
+    }
+    let heirs = |script: &Script| script.kept.holders[&ClusterName::from("home")].heirs.clone();
+    assert_eq!(heirs(&script), []);
+    script.leaves(1);
+    script.settle();
+    assert_eq!(heirs(&script), [2, 3, 4].map(NodeId));
+    script.leaves(2);
+    script.settle();
+    assert_eq!(heirs(&script), [2, 3, 4].map(NodeId), "they may have the vote by now, for all that the disk says");
+    for client in [11, 12] {
+        script.comes(client, 9, &[1, 2, 3, 4]);
+    }
+    for client in [3, 4] {
+        script.sees(client, 9, &[1, 2, 3, 4]);
+    }
+    script.settle();
+    assert_eq!(heirs(&script), []);
 }

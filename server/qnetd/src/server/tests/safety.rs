@@ -73,6 +73,9 @@ struct World {
     unaware: BTreeMap<u32, (Vec<u32>, Instant)>,
     /// What is on the server's disk.
     kept: Remembered,
+    /// What has time gets there at once, or before the next step, unless that is a crash.
+    prompt: bool,
+    has_time: Option<u64>,
     connections: u64,
     story: Vec<(u32, Step)>,
     acks: usize,
@@ -90,6 +93,8 @@ impl World {
             clients: BTreeMap::new(),
             unaware: BTreeMap::new(),
             kept: Remembered::default(),
+            prompt: true,
+            has_time: None,
             connections: 0,
             story: vec![],
             acks: 0,
@@ -98,6 +103,11 @@ impl World {
 
     fn step(&mut self, node: u32, step: Step) {
         self.story.push((node, step));
+        if let Some(number) = self.has_time.take()
+            && step != Step::Crashes
+        {
+            self.keep(number);
+        }
         self.passes(Duration::from_millis(1));
         match step {
             Step::Sees(side) => {
@@ -283,13 +293,17 @@ impl World {
                         self.closed(node, client);
                     }
                 }
-                Action::Remember { number } => {
-                    self.kept = self.server.remembered();
-                    self.server.handle(self.now, Event::Remembered { number });
-                }
+                Action::Remember { number, urgent } if !urgent && !self.prompt => self.has_time = Some(number),
+                Action::Remember { number, .. } => self.keep(number),
                 Action::Read { .. } | Action::StartTls { .. } | Action::Tell(_) => {}
             }
         }
+    }
+
+    fn keep(&mut self, number: u64) {
+        self.has_time = None;
+        self.kept = self.server.remembered();
+        self.server.handle(self.now, Event::Remembered { number });
     }
 
     fn voted(&mut self, to: ClientId, kind: MessageKind, fields: &Fields, vote: Vote) {
@@ -435,8 +449,8 @@ fn nor_with_checks_kept_partitions_and_servers_that_take_over() {
 #[test]
 fn nor_after_crashes_of_the_server_of_which_the_holder_does_not_hear() {
     for algorithm in [Algorithm::FfSplit, Algorithm::Lms] {
-        for split in [false, true] {
-            let mut world = settled(algorithm, false);
+        for (split, prompt) in [(false, true), (false, false), (true, true), (true, false)] {
+            let mut world = World { prompt, ..settled(algorithm, false) };
             if split {
                 for step in [Step::Sees(0), Step::Confirms, Step::Confirms] {
                     world.step(1, step);
@@ -497,10 +511,11 @@ proptest! {
         story in (2_u32..=4).prop_flat_map(|nodes| (Just(nodes), steps(nodes))),
         lms in any::<bool>(),
         keep_active in any::<bool>(),
+        prompt in any::<bool>(),
     ) {
         let (nodes, story) = story;
         let algorithm = if lms { Algorithm::Lms } else { Algorithm::FfSplit };
-        let mut world = World { keep_active, ..World::new(algorithm, nodes, Instant::now()) };
+        let mut world = World { keep_active, prompt, ..World::new(algorithm, nodes, Instant::now()) };
         for (node, step) in story {
             world.step(node, step);
         }
