@@ -27,6 +27,7 @@ mod modules;
 mod netlink;
 mod network;
 mod notify;
+mod pairing;
 mod server;
 mod settings;
 mod slots;

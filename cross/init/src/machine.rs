@@ -23,6 +23,7 @@ use crate::invitations::Invitations;
 use crate::known::{Wrong, know};
 use crate::light::{Light, shine};
 use crate::log::{say, show};
+use crate::pairing::Pairing;
 use crate::settings::{Settings, Setup};
 use crate::supervisor::{Action, Event, Supervisor};
 use crate::updates::{Card, Updates, Wish};
@@ -131,6 +132,7 @@ struct Machine {
     mistake: bool,
     up: bool,
     invitations: Invitations,
+    pairing: Pairing,
     starved: bool,
     ending: Option<Ending>,
     finished: bool,
@@ -153,6 +155,7 @@ impl Machine {
             mistake: false,
             up: false,
             invitations: Invitations::new(&Setup::default()),
+            pairing: Pairing::new(&Setup::default()),
             starved: false,
             ending: None,
             finished: false,
@@ -185,6 +188,7 @@ impl Machine {
             shine(Light::Mistake);
         }
         self.invitations = Invitations::new(&settings.setup);
+        self.pairing = Pairing::new(&settings.setup);
         (self.settings, self.written) = (settings, written);
         if let Err(error) = sethostname(self.settings.name.as_bytes()) {
             say(format_args!("the machine's name can't be set: {error}"));
@@ -220,6 +224,9 @@ impl Machine {
         }
         if self.up && self.invitations.due(self.now()) {
             self.invite();
+        }
+        if self.up {
+            self.pairing.start();
         }
         if let (Some(after), Some(pid)) = (self.line.hang_after_s, self.server)
             && self.now() >= Duration::from_secs(after)
@@ -301,6 +308,8 @@ impl Machine {
                 say(format_args!("the server has ended: {}", words(status)));
                 self.supervisor.handle(self.now(), Event::Ended);
                 self.updates.handle(self.now(), Sign::Ended);
+            } else {
+                self.pairing.reaped(pid, status);
             }
         }
     }
@@ -358,6 +367,7 @@ impl Machine {
             ending = Ending::Restart;
         }
         say(format_args!("going down: {ending:?}"));
+        self.pairing.end();
         if let Err(error) = disk::leave_state() {
             say(format_args!("{error:#}"));
         }

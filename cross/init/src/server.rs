@@ -17,7 +17,8 @@ use crate::log::say;
 use crate::settings::{Mistake, Settings};
 use crate::supervisor::PROOF_WITHIN;
 
-const PROGRAM: &str = "/bin/tiebreaker-server";
+/// The server's program.
+pub const PROGRAM: &str = "/bin/tiebreaker-server";
 /// As `/etc/passwd` of the image names it.
 pub const USER: u32 = 990;
 /// Where the server looks for who listens to it.
@@ -35,8 +36,22 @@ pub fn last_good() -> PathBuf {
 
 /// A command of the server's program, as its user.
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(arguments).env_clear().env("PATH", "/bin").uid(USER).gid(USER).stdin(Stdio::null());
+    let mut command = as_user(PROGRAM);
+    command.args(arguments);
+    command
+}
+
+fn as_user(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/bin").uid(USER).gid(USER).stdin(Stdio::null());
+    command
+}
+
+/// Another program that works on the server's data, as the server's user.
+#[must_use]
+pub fn beside_it(program: &str) -> Command {
+    let mut command = as_user(program);
+    command.arg("--data").arg(data());
     command
 }
 

@@ -69,6 +69,8 @@ pub struct Setup {
     pub tokens: Vec<TokenKind>,
     /// Corosync clusters that get an invitation to the QDevice service.
     pub qdevices: Vec<String>,
+    /// Whether ssh opens for one `pvecm qdevice setup`.
+    pub pvecm: bool,
 }
 
 /// For whom a token is.
@@ -126,6 +128,8 @@ struct Raw {
     #[serde(default)]
     mdns: Option<toml::Value>,
     #[serde(default)]
+    qdevice: Option<toml::Value>,
+    #[serde(default)]
     network: RawNetwork,
     #[serde(default)]
     time: RawTime,
@@ -161,6 +165,7 @@ struct RawSetup {
     tokens: Vec<Spanned<TokenKind>>,
     #[serde(default)]
     qdevices: Vec<Spanned<String>>,
+    pvecm: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -289,7 +294,7 @@ fn address(text: &str, key: &str, raw: &Spanned<String>) -> Result<IpAddr, Mista
 }
 
 fn setup(text: &str, raw: &Raw) -> Result<Setup, Mistake> {
-    let RawSetup { cluster, tokens, qdevices } = &raw.setup;
+    let RawSetup { cluster, tokens, qdevices, pvecm } = &raw.setup;
     if let Some(one_more) = tokens.get(MOST_TOKENS) {
         return Err(at(text, one_more.span(), format!("setup.tokens: {MOST_TOKENS} at most")));
     }
@@ -306,11 +311,28 @@ fn setup(text: &str, raw: &Raw) -> Result<Setup, Mistake> {
                     instance addresses = [\"192.0.2.10:8405\"]";
         return Err(at(text, cluster.span(), what.into()));
     }
+    let pvecm = pvecm.as_ref().filter(|pvecm| *pvecm.get_ref());
+    // Whoever got in could get nothing, since the server signs for no cluster that it doesn't serve.
+    if let Some(pvecm) = pvecm
+        && !raw.qdevice.as_ref().is_some_and(serves_clusters)
+    {
+        let what = "setup.pvecm: the server must serve the cluster: add [qdevice] with any_certified = true, or with \
+                    [qdevice.clusters.NAME]";
+        return Err(at(text, pvecm.span(), what.into()));
+    }
     Ok(Setup {
         cluster: cluster.as_ref().map(|cluster| cluster.get_ref().clone()),
         tokens: tokens.iter().map(|token| *token.get_ref()).collect(),
         qdevices: qdevices.iter().map(|cluster| cluster.get_ref().clone()).collect(),
+        pvecm: pvecm.is_some(),
     })
+}
+
+/// Whether the table `[qdevice]` names a cluster or takes all. What else is in it is the server's to judge.
+fn serves_clusters(qdevice: &toml::Value) -> bool {
+    let any = qdevice.get("any_certified").and_then(toml::Value::as_bool) == Some(true);
+    let named = qdevice.get("clusters").and_then(toml::Value::as_table).is_some_and(|clusters| !clusters.is_empty());
+    any || named
 }
 
 /// The text with the lines of the own tables emptied.
@@ -452,6 +474,19 @@ mod tests {
     }
 
     #[test]
+    fn ssh_is_asked_for_by_one_word_and_only_for_clusters_that_are_served() {
+        for (text, pvecm) in [
+            ("", false),
+            ("[setup]\npvecm = false\n", false),
+            ("\n\n[qdevice]\nany_certified = true\n", false),
+            ("[setup]\npvecm = true\n[qdevice]\nany_certified = true\n", true),
+            ("[setup]\npvecm = true\n[qdevice.clusters.pve]\n", true),
+        ] {
+            assert_eq!(Settings::parse(text).unwrap().setup.pvecm, pvecm, "{text}");
+        }
+    }
+
+    #[test]
     fn the_status_page_is_where_the_file_says_and_else_at_port_80() {
         for (text, listens) in [
             ("name = 'pi'\nlisten = ['[::]:8405']\n[status]\nlisten = []\n", Some(0)),
@@ -497,6 +532,10 @@ mod tests {
             ("[setup]\ntokens = ['node']\n", Some((2, 11)), "cluster"),
             ("[setup]\ncluster = 'home'\n", Some((2, 11)), "addresses"),
             ("[setup]\ntokens = ['guest']\n", Some((2, 11)), "guest"),
+            ("[setup]\npvecm = true\n", Some((2, 9)), "[qdevice]"),
+            ("[setup]\npvecm = true\n[qdevice]\nany_certified = false\n", Some((2, 9)), "any_certified = true"),
+            ("[setup]\npvecm = true\n[qdevice.clusters]\n", Some((2, 9)), "[qdevice.clusters.NAME]"),
+            ("[setup]\npvecm = 'yes'\n[qdevice]\nany_certified = true\n", Some((2, 9)), "boolean"),
             ("[update]\npublic_key = 'mine'\n", Some((2, 14)), "begins with RW"),
             ("name = 'pi\n", Some((1, 8)), ""),
             ("network = { dns = [] }\n", None, "[network]"),

@@ -120,7 +120,7 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Whether a variable is one by which cargo tells a process about a package.
-fn of_a_package(name: &OsStr) -> bool {
+pub(crate) fn of_a_package(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.starts_with(prefix)))
 }
 

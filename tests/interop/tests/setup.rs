@@ -1,4 +1,4 @@
-//! QDevice set up by the commands that `pvecm`, `crm` and `pcs` send, over a real sshd, and an existing corosync-qnetd replaced
+//! QDevice set up by the commands that `pvecm`, `crm` and `pcs` send, over a real sshd and over the image's own ssh, and an existing corosync-qnetd replaced
 //! by ours: with stock nodes, whose `corosync-quorumtool` is the judge.
 //!
 //! Needs root, and the Debian packages corosync, corosync-qdevice, corosync-qnetd, libnss3-tools, openssh-server and
@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use tiebreaker_interop::{Appliance, Behind, CorosyncNode, Network, PASSWORD, QdeviceHost, Quorum, until};
+use tiebreaker_interop::{
+    Appliance, Behind, CorosyncNode, Listens, Network, PASSWORD, Pairing, QdeviceHost, Quorum, Ran, until,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Corosync's timers are the measure, and the machine has few cores.
@@ -55,6 +57,61 @@ impl Site {
         second.certutil(&["-m", "-c", "/etc/corosync/node.p12"])
     }
 
+    /// Prepares the root of the first node for going to the appliance by ssh, with this password: whoever types it and "yes" in
+    /// real life.
+    fn prepare_ssh(&self, password: &str) -> Result<()> {
+        let node = &self.nodes[0];
+        fs::create_dir(node.root(".ssh"))?;
+        fs::set_permissions(node.root(".ssh"), fs::Permissions::from_mode(0o700))?;
+        fs::write(node.root(".ssh/config"), "Host *\n  StrictHostKeyChecking accept-new\n")?;
+        fs::write(node.root("askpass"), format!("#!/bin/sh\necho {password}\n"))?;
+        fs::set_permissions(node.root("askpass"), fs::Permissions::from_mode(0o755))?;
+        node.run(&["ssh-keygen", "-q", "-t", "rsa", "-b", "4096", "-N", "", "-f", "/root/.ssh/id_rsa"])?
+            .done()
+            .map(drop)
+    }
+
+    /// With the password, once.
+    fn ssh_copy_id(&self) -> Result<()> {
+        let with_password = ["env", "HOME=/root", "SSH_ASKPASS=/root/askpass", "SSH_ASKPASS_REQUIRE=force"];
+        let root = format!("root@{}", self.network.ip("pi")?);
+        let command = [&with_password[..], &["ssh-copy-id", "-i", "/root/.ssh/id_rsa", &root]].concat();
+        self.nodes[0].run(&command)?.done().map(drop)
+    }
+
+    /// From there on without one.
+    fn ssh(&self, words: &[&str]) -> Result<Ran> {
+        let pi = self.network.ip("pi")?.to_string();
+        self.nodes[0].run(&[&["env", "HOME=/root", "ssh", "-o", "BatchMode=yes", "-lroot", &pi], words].concat())
+    }
+
+    fn scp(&self, from: &str, to: &str) -> Result<()> {
+        self.nodes[0].run(&["env", "HOME=/root", "scp", "-o", "BatchMode=yes", from, to])?.done().map(drop)
+    }
+
+    /// A path of the appliance's.
+    fn far(&self, path: &str) -> Result<String> {
+        Ok(format!("root@[{}]:{path}", self.network.ip("pi")?))
+    }
+
+    /// `pvecm qdevice setup`, command by command, from the one behind ssh-copy-id on.
+    fn pvecm(&self) -> Result<()> {
+        let node = &self.nodes[0];
+        // The appliance has made its authority when it started: pvecm expects that it may be there already.
+        let again = self.ssh(&["corosync-qnetd-certutil", "-i"])?;
+        ensure!(again.code == Some(1) && again.stderr.contains("already exists"), "{again:?}");
+        self.scp(&self.far(&format!("{NSSDB}/qnetd-cacert.crt"))?, "/etc/corosync/qnetd-cacert.crt")?;
+        let authority = fs::read_to_string(node.etc("qnetd-cacert.crt"))?;
+        self.give(&authority, |_| {
+            self.scp("/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &self.far("/tmp")?)?;
+            let sign = ["corosync-qnetd-certutil", "-s", "-c", "/tmp/qdevice-net-node.crq", "-n", "home"];
+            let said = self.ssh(&sign)?.done()?;
+            ensure!(said.contains(&format!("Certificate stored in {NSSDB}/cluster-home.crt")), "{said}");
+            self.scp(&self.far(&format!("{NSSDB}/cluster-home.crt"))?, "/etc/corosync/fetched.crt")?;
+            Ok(fs::read(node.etc("fetched.crt"))?)
+        })
+    }
+
     fn start(&mut self) -> Result<()> {
         for node in &mut self.nodes {
             node.start_corosync()?;
@@ -86,6 +143,29 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// `pvecm qdevice setup` over the image's own ssh, which has no shell: with the code on the screen, once.
+#[test]
+fn pvecm_sets_the_vote_up_over_the_ssh_of_the_image() -> Result<()> {
+    let _turn = one_at_a_time();
+    let mut site = Site::new()?;
+    let listen = site.network.address("pi")?;
+    let mut appliance = Appliance::init(&site.folder.path().join("pi"), listen, site.network.on("pi"))?;
+    appliance.configure("\n[qdevice]\nany_certified = true\n")?;
+    appliance.start()?;
+    let port_22 = Listens::At((site.network.ip("pi")?, 22).into());
+    let mut pairing = Pairing::start(&site.network.on("pi"), site.folder.path(), &appliance.data(), port_22)?;
+    site.prepare_ssh(pairing.code())?;
+    site.ssh_copy_id().and_then(|()| site.pvecm()).with_context(|| pairing.log())?;
+    let status = pairing.until_ended(SOON)?;
+    assert_eq!(status.code(), Some(0), "{}", pairing.log());
+    let gone = site.ssh(&["exit"])?;
+    assert!(gone.code == Some(255) && gone.stderr.contains("refused"), "{gone:?}");
+    site.start().with_context(|| appliance.log())?;
+    let status = appliance.command(&["qdevice", "status"])?.done()?;
+    assert!(status.contains("home"), "{status}");
+    Ok(())
+}
+
 /// `pvecm qdevice setup` and then, for the same cluster, `crm cluster init qdevice`, command by command, with an appliance on
 /// the other side.
 #[test]
@@ -101,48 +181,12 @@ fn pvecm_and_crm_set_the_vote_up_over_ssh() -> Result<()> {
     appliance.move_to(site.host.place_with_tmp(Behind::Ours)?);
     appliance.start()?;
     site.host.start_sshd(Behind::Ours)?;
-    let pi = site.network.ip("pi")?.to_string();
-    let node = &site.nodes[0];
-    // Whoever types the password and "yes" in real life.
-    fs::create_dir(node.root(".ssh"))?;
-    fs::set_permissions(node.root(".ssh"), fs::Permissions::from_mode(0o700))?;
-    fs::write(node.root(".ssh/config"), "Host *\n  StrictHostKeyChecking accept-new\n")?;
-    fs::write(node.root("askpass"), format!("#!/bin/sh\necho {PASSWORD}\n"))?;
-    fs::set_permissions(node.root("askpass"), fs::Permissions::from_mode(0o755))?;
-    node.run(&["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "/root/.ssh/id_rsa"])?.done()?;
-    let with_password = ["env", "HOME=/root", "SSH_ASKPASS=/root/askpass", "SSH_ASKPASS_REQUIRE=force"];
-    let root = format!("root@{pi}");
-    until("sshd", SOON, || {
-        node.run(&[&with_password[..], &["ssh-copy-id", "-i", "/root/.ssh/id_rsa", &root]].concat())?.done()
-    })
-    .with_context(|| site.host.log())?;
-    // From here on without a password.
-    let ssh = |node: &CorosyncNode, words: &[&str]| {
-        let command = [&["env", "HOME=/root", "ssh", "-o", "BatchMode=yes", "-lroot", &pi], words].concat();
-        node.run(&command)
-    };
-    let scp = |node: &CorosyncNode, from: &str, to: &str| {
-        node.run(&["env", "HOME=/root", "scp", "-o", "BatchMode=yes", from, to])?.done()
-    };
-    // The appliance has made its authority when it started: pvecm expects that it may be there already.
-    let again = ssh(node, &["corosync-qnetd-certutil", "-i"])?;
-    assert!(again.code == Some(1) && again.stderr.contains("already exists"), "{again:?}");
+    site.prepare_ssh(PASSWORD)?;
+    until("sshd", SOON, || site.ssh_copy_id()).with_context(|| site.host.log())?;
     // crm takes a name that is printed here for another cluster's.
-    let taken = ssh(node, &["corosync-qnetd-tool", "-l", "-c", "home"])?;
+    let taken = site.ssh(&["corosync-qnetd-tool", "-l", "-c", "home"])?;
     assert_eq!((taken.code, taken.stdout.as_str(), taken.stderr.as_str()), (Some(0), "", ""));
-    let remote = format!("root@[{pi}]");
-    scp(node, &format!("{remote}:{NSSDB}/qnetd-cacert.crt"), "/etc/corosync/qnetd-cacert.crt")?;
-    let authority = fs::read_to_string(node.etc("qnetd-cacert.crt"))?;
-    site.give(&authority, |_| {
-        let request = "/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq";
-        scp(node, request, &format!("{remote}:/tmp/qdevice-net-node.crq"))?;
-        let signed = ssh(node, &["corosync-qnetd-certutil", "-s", "-c", "/tmp/qdevice-net-node.crq", "-n", "home"])?;
-        let said = signed.done()?;
-        ensure!(said.contains(&format!("Certificate stored in {NSSDB}/cluster-home.crt")), "{said}");
-        scp(node, &format!("{remote}:{NSSDB}/cluster-home.crt"), "/etc/corosync/fetched.crt")?;
-        Ok(fs::read(node.etc("fetched.crt"))?)
-    })
-    .with_context(|| site.host.log())?;
+    site.pvecm().with_context(|| site.host.log())?;
     site.start().with_context(|| appliance.log())?;
     // What one looks with, on the appliance: the original's tool and ours.
     for behind in [Behind::Original, Behind::Ours] {
@@ -153,12 +197,12 @@ fn pvecm_and_crm_set_the_vote_up_over_ssh() -> Result<()> {
     }
     let node = &site.nodes[0];
     // crm: the authority is there, so nothing is made; the request goes to a place of its own beside it.
-    ssh(node, &["test", "-f", &format!("{NSSDB}/qnetd-cacert.crt")])?.done()?;
+    site.ssh(&["test", "-f", &format!("{NSSDB}/qnetd-cacert.crt")])?.done()?;
     let request = format!("{NSSDB}/qdevice-net-node.crq.home");
-    scp(node, "/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &format!("{remote}:{request}"))?;
-    ssh(node, &["corosync-qnetd-certutil", "-s", "-c", &request, "-n", "home"])?.done()?;
+    site.scp("/etc/corosync/qdevice/net/nssdb/qdevice-net-node.crq", &site.far(&request)?)?;
+    site.ssh(&["corosync-qnetd-certutil", "-s", "-c", &request, "-n", "home"])?.done()?;
     let fetched = "/etc/corosync/crm.crt";
-    scp(node, &format!("{remote}:{NSSDB}/cluster-home.crt"), fetched)?;
+    site.scp(&site.far(&format!("{NSSDB}/cluster-home.crt"))?, fetched)?;
     assert_ne!(fs::read(node.etc("crm.crt"))?, fs::read(node.etc("fetched.crt"))?, "it is another one");
     node.certutil(&["-M", "-c", fetched])?;
     site.nodes[0].kill_qdevice()?;

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::log::say;
+use crate::pairing::Ssh;
 use crate::settings::Mistake;
 
 /// Where the server looks for it.
@@ -25,6 +26,8 @@ pub struct Known {
     pub watchdog: Watchdog,
     /// The clock.
     pub clock: Clock,
+    /// The ssh for `pvecm`; `None` where the settings don't ask for it.
+    pub ssh: Option<Ssh>,
 }
 
 /// A mistake in the settings.
@@ -70,6 +73,7 @@ static KNOWN: Mutex<Known> = Mutex::new(Known {
     mistake: None,
     watchdog: Watchdog { identity: None, timeout_s: None, last_boot: None },
     clock: Clock { asks: false, answered_at_s: None, answers: false },
+    ssh: None,
 });
 
 /// Notes what has become known.
@@ -110,6 +114,7 @@ mod tests {
             mistake: Some(Wrong::new("tiebreaker.toml", &mistake)),
             watchdog: Watchdog { identity: Some("bcm2835".into()), timeout_s: Some(15), last_boot: Some("watchdog") },
             clock: Clock { asks: true, answered_at_s: Some(12), answers: true },
+            ssh: Some(Ssh::Open),
         };
         write(&known, &path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), include_str!("golden.json"));

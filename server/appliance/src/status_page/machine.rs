@@ -45,6 +45,22 @@ pub(super) struct Clock {
     pub(super) answers: bool,
 }
 
+/// The ssh for one `pvecm qdevice setup`. The code that lets a node in is on the screen alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ssh {
+    /// It waits for a node.
+    Open,
+    /// One cluster was set up.
+    Used,
+    /// Nobody came in time.
+    Late,
+    /// Too many codes were wrong.
+    Guessed,
+    /// It could not be started, or ended by a fault.
+    Failed,
+}
+
 /// All of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Machine {
@@ -54,6 +70,9 @@ pub(super) struct Machine {
     pub(super) watchdog: Watchdog,
     /// The clock.
     pub(super) clock: Clock,
+    /// The ssh for `pvecm`; absent where the settings don't ask for it.
+    #[serde(default)]
+    pub(super) ssh: Option<Ssh>,
 }
 
 impl Machine {
@@ -129,6 +148,7 @@ mod tests {
         assert_eq!(machine.watchdog.timeout_s, Some(15));
         assert_eq!(machine.watchdog.last_boot.as_deref(), Some("watchdog"));
         assert_eq!(machine.clock, Clock { asks: true, answered_at_s: Some(12), answers: true });
+        assert_eq!(machine.ssh, Some(Ssh::Open));
         let with_value = include_str!("../../../../cross/init/src/known/golden.json")
             .replace("unknown field `server`", r#"invalid type: string \"hunter2\", expected u16"#);
         std::fs::write(&path, with_value).unwrap();

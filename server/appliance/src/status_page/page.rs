@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::document::{ClusterSeen, Document, FencedSeen, QdeviceNodeSeen, QdeviceSeen};
-use super::machine::{Clock, Machine, Mistake, Watchdog};
+use super::machine::{Clock, Machine, Mistake, Ssh, Watchdog};
 use crate::http::{Answer, StatusCode};
 
 const STYLE: &str = include_str!("style.css");
@@ -124,11 +124,15 @@ fn appliance(page: &mut Page, document: &Document) {
     if !document.members_find_it_at.is_empty() {
         page.row("Members find it at", Mark::Plain, document.members_find_it_at.join(", "));
     }
-    if let Some(Machine { watchdog, clock, mistake: _ }) = &document.machine {
+    if let Some(Machine { watchdog, clock, ssh, mistake: _ }) = &document.machine {
         let (mark, said) = of_watchdog(watchdog);
         page.row("Watchdog", mark, said);
         let (mark, said) = of_clock(clock, document.boot_s);
         page.row("Clock", mark, said);
+        if let Some(ssh) = ssh {
+            let (mark, said) = of_ssh(*ssh);
+            page.row("ssh for pvecm", mark, said);
+        }
     }
 }
 
@@ -150,6 +154,16 @@ fn of_watchdog(watchdog: &Watchdog) -> (Mark, String) {
         Some("watchdog") => (Mark::Bad, format!("{identity}{seconds}; it restarted this machine the last time")),
         Some(other) => (Mark::Bad, format!("{identity}{seconds}; this machine was restarted for its {other}")),
         None => (Mark::Good, format!("{identity}{seconds}")),
+    }
+}
+
+fn of_ssh(ssh: Ssh) -> (Mark, &'static str) {
+    match ssh {
+        Ssh::Open => (Mark::Plain, "open for one pvecm qdevice setup; the code is on this machine's screen"),
+        Ssh::Used => (Mark::Good, "closed: one cluster was set up"),
+        Ssh::Late => (Mark::Plain, "closed: nobody has finished in time; restart the machine for another try"),
+        Ssh::Guessed => (Mark::Bad, "closed: too many codes were wrong; restart the machine for another try"),
+        Ssh::Failed => (Mark::Bad, "it has failed; this machine's screen says why"),
     }
 }
 
@@ -309,6 +323,7 @@ mod tests {
             let (identity, last_boot) = (identity.map(Into::into), last_boot.map(Into::into));
             mark(of_watchdog(&Watchdog { identity, timeout_s: Some(15), last_boot }).0)
         };
+        assert_eq!([Ssh::Open, Ssh::Used, Ssh::Failed].map(|ssh| mark(of_ssh(ssh).0)), ["plain", "good", "bad"]);
         assert_eq!([dog(None, None), dog(Some("x"), None), dog(Some("x"), Some("watchdog"))], ["bad", "good", "bad"]);
     }
 

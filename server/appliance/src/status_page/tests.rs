@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::document::{
     ClusterAnswer, ClusterSeen, FencedNodeSeen, FencedSeen, MemberSeen, QdeviceNodeSeen, QdeviceSeen,
 };
-use super::machine::{Clock, Machine, Mistake, Watchdog};
+use super::machine::{Clock, Machine, Mistake, Ssh, Watchdog};
 use super::*;
 use crate::layout::Layout;
 
@@ -60,6 +60,7 @@ pub(super) fn document() -> Document {
             }),
             watchdog: Watchdog { identity: Some("bcm2835".into()), timeout_s: Some(15), last_boot: None },
             clock: Clock { asks: true, answered_at_s: Some(12), answers: true },
+            ssh: Some(Ssh::Open),
         }),
         boot_s: 40,
     }
@@ -79,7 +80,7 @@ fn as_data_it_keeps_its_keys() {
         r#""since_ms":1700000000000,"quorate":true}]}],"#,
         r#""machine":{"mistake":{"file":"tiebreaker.toml","line":4,"column":1,"what":"unknown field `server`"},"#,
         r#""watchdog":{"identity":"bcm2835","timeout_s":15,"last_boot":null},"#,
-        r#""clock":{"asks":true,"answered_at_s":12,"answers":true}},"boot_s":40}"#,
+        r#""clock":{"asks":true,"answered_at_s":12,"answers":true},"ssh":"open"},"boot_s":40}"#,
         "\n"
     );
     assert_eq!(body, pinned);
