@@ -327,7 +327,7 @@ impl Engine {
     }
 
     /// Who has the votes is to be written by then, with whatever else comes until then.
-    fn to_keep(&mut self, number: u64, at: Instant) {
+    fn keep_by(&mut self, at: Instant, number: u64) {
         let to_keep = self.to_keep.get_or_insert(ToKeep { number, at, failed: false });
         to_keep.number = number;
         if !to_keep.failed {
@@ -489,7 +489,8 @@ impl Engine {
                 self.forget(client);
             }
             Action::Remember { number, urgent } => {
-                self.to_keep(number, Instant::now() + if urgent { Duration::ZERO } else { HAS_TIME });
+                let spare = if urgent { Duration::ZERO } else { HAS_TIME };
+                self.keep_by(Instant::now() + spare, number);
             }
             Action::Tell(notice) => self.history.noticed(&notice),
         }
