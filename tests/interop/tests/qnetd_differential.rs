@@ -140,7 +140,7 @@ impl<'o> Pair<'o> {
                     let mut link = self.links.remove(&client.0).context("ours closes twice")?;
                     link.peer.closed()?;
                 }
-                Action::Remember { number } => self.ours.handle(self.now, Event::Remembered { number }),
+                Action::Remember { number, .. } => self.ours.handle(self.now, Event::Remembered { number }),
                 Action::Read { .. } | Action::Tell(_) => {}
                 Action::StartTls { .. } => anyhow::bail!("TLS is off"),
             }
