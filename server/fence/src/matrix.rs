@@ -195,7 +195,14 @@ async fn fence(places: Arc<Semaphore>, kind: &str, trouble: Option<Trouble>, beg
     let within = |trouble: Option<Trouble>| Duration::from_millis(if trouble.is_some() { 700 } else { 60_000 });
     let at_first = if begins == 0 { trouble } else { None };
     let name = format!("{kind}, {trouble:?} at step {begins}");
-    match device.prove(Instant::now() + within(at_first)).await {
+    let until = Instant::now() + within(at_first);
+    let mut proof = device.prove(until).await;
+    // What is in order may be too slow for one try on a busy machine, but not for all.
+    while proof.is_err() && at_first.is_none() && Instant::now() < until {
+        device.step.store(0, Ordering::SeqCst);
+        proof = device.prove(until).await;
+    }
+    match proof {
         Ok(proof) if proof.state == PowerState::On && proof.guid == rig.guid() => {}
         other => {
             assert!(begins == 0 && trouble.is_some(), "{name}: {other:?}");

@@ -203,9 +203,12 @@ impl Snmpd {
         let daemon = spawn(dir.path());
         let snmpd = Self { dir, daemon, address };
         let device = snmpd.device(PduTable::ApcRpdu);
-        let until = Instant::now() + Duration::from_secs(20);
-        while let Err(error) = device.state(Instant::now() + Duration::from_millis(500)).await {
+        // A daemon that is coming up hears nothing at first; one of a busy machine takes seconds for its answer.
+        let until = Instant::now() + Duration::from_secs(120);
+        let mut patience = Duration::from_millis(500);
+        while let Err(error) = device.state(Instant::now() + patience).await {
             assert!(error.fault == Fault::Unreachable && Instant::now() < until, "{error:?}\n{}", snmpd.log());
+            patience = (patience * 2).min(Duration::from_secs(16));
             sleep(Duration::from_millis(20)).await;
         }
         snmpd
