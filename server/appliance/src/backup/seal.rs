@@ -18,7 +18,7 @@ pub(crate) const PASSPHRASE_LEAST: usize = 12;
 
 /// scrypt's work: 2^16 takes 64 MiB and a moment. It is not measured, because a file that was made on a fast machine has to open on
 /// a Pi with half a gigabyte.
-const WORK: u8 = if cfg!(test) { 10 } else { 16 };
+const WORK: u8 = if cfg!(test) { 2 } else { 16 };
 
 /// More than that is no work of ours, and would take gigabytes.
 const WORK_MOST: u8 = 20;
