@@ -27,7 +27,8 @@ async fn every_member_reaches_every_other_both_ways() {
 
 #[tokio::test]
 async fn an_urgent_message_overtakes_a_large_one() {
-    let mut world = World::new(Timing::default()).await;
+    // A slow processor hears nothing else for seconds while it works on the large one.
+    let mut world = World::new(Timing { dead: Duration::from_secs(600), ..Timing::default() }).await;
     world.n2.direct_up("n1").await;
     let large: Vec<u8> = (0..8_u32 << 20).map(|i| u8::try_from(i % 251).unwrap()).collect();
     let sent = world.n2.send("n1", Lane::Bulk, Route::Best, &large);

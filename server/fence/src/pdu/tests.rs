@@ -315,6 +315,11 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
+/// For what makes keys of passwords, which takes seconds on a slow processor.
+fn late() -> Instant {
+    Instant::now() + Duration::from_secs(240)
+}
+
 fn pdu(error: &DeviceError) -> &PduError {
     error.source.downcast_ref().unwrap()
 }
@@ -359,9 +364,9 @@ async fn version_3_logs_in_encrypts_and_tells_what_is_wrong() {
         v3("older", SnmpHash::Sha1, LOGIN, None),
     ] {
         let device = snmpd.with(login);
-        device.prove(soon()).await.unwrap();
-        power_off(&device, SPACING, soon(), &Yes).await.unwrap();
-        device.on(soon()).await.unwrap();
+        device.prove(late()).await.unwrap();
+        power_off(&device, SPACING, late(), &Yes).await.unwrap();
+        device.on(late()).await.unwrap();
     }
     let told = snmpd.told();
     let reader = snmpd.with(v3("looker", SnmpHash::Sha256, LOGIN, Some(PRIVACY)));
