@@ -105,6 +105,11 @@ fn build() -> Result<PathBuf> {
     for program in Program::ALL {
         command.args(["--bin", program.name()]);
     }
+    if profile == "dev" {
+        // An example has cargo switch on what tests need in the libraries that programs share with them: these are then the very
+        // programs that `cargo test` has built, and nothing is built twice.
+        command.args(["--example", "manual"]);
+    }
     // What cargo tells a test about its package would have build scripts that look at it run again, and all that rests on them built
     // anew, while others use it.
     for (name, _) in env::vars_os().filter(|(name, _)| of_a_package(name)) {
