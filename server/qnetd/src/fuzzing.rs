@@ -19,6 +19,9 @@ use crate::{
 #[cfg(test)]
 const PORTION: usize = 4096;
 
+/// After so long nobody can cast a vote that was given before: more than twice the longest heartbeat interval.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
 /// Bytes as a shell would bring them.
 #[cfg(test)]
 pub(crate) fn portions(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -107,6 +110,9 @@ pub fn conversation_with(
     }
     assert_eq!(talk.server.clients(), 0, "who has gone is forgotten");
     assert_eq!(talk.server.clusters().count(), 0, "and so is its cluster");
+    talk.now += FORGOTTEN;
+    talk.event(Event::Tick);
+    assert_eq!(talk.server.known_holders(), 0, "and who had its vote, once nobody can cast it");
     assert_eq!(talk.server.poll_timeout(), None, "and its timers");
     talk.said
 }

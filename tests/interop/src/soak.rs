@@ -13,8 +13,12 @@ use tiebreaker_qnetd::wire::{Algorithm, NodeId, RingId};
 
 use crate::{QdeviceClient, process};
 
-/// The server notices that clients have gone, and gives their memory back.
+/// The server notices who has come and gone.
 const SETTLES: Duration = Duration::from_secs(3);
+
+/// The same after all have gone: for five seconds somebody may still cast the vote of a client that ended without a word. Then the
+/// server forgets the cluster, and gives memory back.
+const FORGETS: Duration = Duration::from_secs(9);
 
 /// What is to be done to a server.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +114,7 @@ impl Soak {
         let mut dice = Dice(self.seed);
         // Whatever is done for the first time takes memory once.
         drop([come(0)?, come(1)?]);
-        thread::sleep(SETTLES);
+        thread::sleep(FORGETS);
         let before = process::memory(self.pid)?.own;
         let mut rounds = Vec::new();
         for round in 0..self.rounds {
@@ -129,7 +133,7 @@ impl Soak {
             while !places.is_empty() {
                 places.swap_remove(dice.roll(places.len()));
             }
-            thread::sleep(SETTLES);
+            thread::sleep(FORGETS);
             let empty = process::memory(self.pid)?.own;
             say(&format!("round {}: {full:.0} bytes with all clients, {empty:.0} without", round + 1));
             rounds.push((full, empty));

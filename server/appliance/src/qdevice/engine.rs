@@ -46,7 +46,7 @@ const ACCEPTED: usize = 64;
 /// once, those that are there already must not wait for them.
 const HANDSHAKES: Duration = Duration::from_millis(2);
 
-/// After so many fewer clients than there were, memory is given back to the system.
+/// After so many fewer clients, and clusters of which anything is kept, than there were, memory is given back to the system.
 const MANY_FEWER: usize = 256;
 
 /// Those who left all at once mostly come back at once: only then is their memory given back.
@@ -72,7 +72,7 @@ pub struct Engine {
     history: Events,
     holders: HolderFile,
     to_keep: Option<ToKeep>,
-    /// The most clients since memory was given back, and when to do that next.
+    /// The most clients and known holders of votes since memory was given back, and when to do that next.
     most: usize,
     give_back: Option<Instant>,
     asked: mpsc::Receiver<Question>,
@@ -336,12 +336,12 @@ impl Engine {
     }
 
     fn give_back(&mut self, now: Instant) {
-        let clients = self.connections.len();
-        self.most = self.most.max(clients);
-        if self.most - clients < MANY_FEWER {
+        let kept = self.connections.len() + self.server.known_holders();
+        self.most = self.most.max(kept);
+        if self.most - kept < MANY_FEWER {
             self.give_back = None;
         } else if now >= *self.give_back.get_or_insert(now + GIVES_BACK_AFTER) {
-            (self.most, self.give_back) = (clients, None);
+            (self.most, self.give_back) = (kept, None);
             give_memory_back();
         }
     }

@@ -161,6 +161,8 @@ pub struct Server {
     past: Past,
     /// Who may cast the vote of a cluster without clients.
     unheard: BTreeMap<ClusterName, Box<Unheard>>,
+    /// When to look for clusters without clients of which nothing has to be known any more.
+    forget_at: Option<Instant>,
     /// The number of the last [`Action::Remember`], and what waits for it.
     remembers: u64,
     held: BTreeMap<ClusterName, Held>,
@@ -185,6 +187,7 @@ impl Server {
             holders: BTreeMap::new(),
             past: Past::default(),
             unheard: BTreeMap::new(),
+            forget_at: None,
             remembers: 0,
             held: BTreeMap::new(),
             unkept: BTreeMap::new(),
@@ -199,13 +202,20 @@ impl Server {
     pub fn after(config: Config, remembered: Remembered, now: Instant) -> Self {
         let holders = remembered.holders.clone();
         let past = Past::new(remembered, config.heartbeat_max, now);
-        Self { holders, past, ..Self::new(config) }
+        let forget_at = past.until();
+        Self { holders, past, forget_at, ..Self::new(config) }
     }
 
     /// What [`Action::Remember`] is about: all of it is to be kept, in place of what was kept before.
     #[must_use]
     pub fn remembered(&self) -> Remembered {
         Remembered { holders: self.holders.clone(), whole: self.past.is_whole() }
+    }
+
+    /// Of how many clusters it is known who has the vote. That is kept of one without clients, too, until nobody can cast it any more.
+    #[must_use]
+    pub fn known_holders(&self) -> usize {
+        self.holders.len()
     }
 
     /// Takes an event in. `now` never goes back.
@@ -244,6 +254,9 @@ impl Server {
         while let Some((client, why)) = self.doomed.pop_front() {
             self.close(now, client, why);
         }
+        if self.forget_at.is_some_and(|at| at <= now) {
+            self.forget(now);
+        }
     }
 
     /// The next thing to do, until there is none.
@@ -254,7 +267,7 @@ impl Server {
     /// When [`Event::Tick`] is wanted, if no other event comes before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.forget_at].into_iter().flatten().min()
     }
 
     /// What one can see of the clusters, by name.
@@ -436,20 +449,38 @@ impl Server {
         cluster.leave(now, node, casts_until);
         self.carry_out(now, &name);
         if self.clusters.get(&name).is_some_and(Cluster::is_empty)
-            && let Some(Cluster { unheard: Some(unheard), .. }) = self.clusters.remove(&name)
+            && let Some(Cluster { unheard, .. }) = self.clusters.remove(&name)
         {
-            self.keep_unheard(now, name, unheard);
+            if let Some(unheard) = unheard {
+                self.keep_unheard(name, unheard);
+            }
+            let soon = now + FORGETS_EVERY;
+            self.forget_at = Some(self.forget_at.map_or(soon, |at| at.min(soon)));
         }
     }
 
-    /// Of a cluster without clients nothing else is kept.
-    fn keep_unheard(&mut self, now: Instant, name: ClusterName, unheard: Box<Unheard>) {
-        self.unheard.retain(|_, unheard| unheard.until().is_some_and(|until| until > now));
+    /// Of a cluster without clients, this and who had its vote is kept, for as long as it matters.
+    fn keep_unheard(&mut self, name: ClusterName, unheard: Box<Unheard>) {
         if self.unheard.len() >= self.config.limits.clients {
             // Each was a cluster with a vote, some minutes ago at most: there are fewer.
             self.unheard.pop_first();
         }
         self.unheard.insert(name, unheard);
+    }
+
+    /// Of a cluster without clients whose vote nobody can cast any more nothing has to be known, by this process or by the next.
+    fn forget(&mut self, now: Instant) {
+        self.unheard.retain(|_, unheard| unheard.until().is_some_and(|until| until > now));
+        let past = self.past.until_after(now);
+        if past.is_none() {
+            let (clusters, held, unheard) = (&self.clusters, &self.held, &self.unheard);
+            let matters = |name: &ClusterName| {
+                clusters.contains_key(name) || held.contains_key(name) || unheard.contains_key(name)
+            };
+            self.holders.retain(|name, _| matters(name));
+        }
+        let next = self.unheard.values().filter_map(|unheard| unheard.until()).chain(past).min();
+        self.forget_at = next.map(|at| at.max(now + FORGETS_EVERY));
     }
 
     /// One fewer that has not joined a cluster.
@@ -554,6 +585,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// it does, the node's Corosync counts its last vote, up to ten seconds long; a node that died whole isn't waited for as
 /// long as that.
 const KILLED_COMES_BACK: Duration = Duration::from_secs(5);
+
+/// Thousands of clusters that lose their clients at once are looked at together.
+const FORGETS_EVERY: Duration = Duration::from_secs(1);
 
 /// With so many answers under way a client's further messages wait: half of what may be queued, so that votes which
 /// nobody asked for find room.

@@ -53,6 +53,20 @@ impl Past {
         }
     }
 
+    /// When nobody casts any of it any more, if that is still to come.
+    pub(super) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Over => None,
+            Self::Recent { until, .. } => Some(*until),
+        }
+    }
+
+    /// The same after what is over by now is forgotten.
+    pub(super) fn until_after(&mut self, now: Instant) -> Option<Instant> {
+        self.forget(now);
+        self.until()
+    }
+
     /// When this process began, if that still matters.
     pub(super) fn since(&self) -> Option<Instant> {
         match self {

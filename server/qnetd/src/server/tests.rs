@@ -115,6 +115,11 @@ impl Script {
 
     fn introduces(&mut self, client: u64, node: NodeId) {
         self.say(client, MessageKind::Preinit, vec![Opt::Seq(1), Opt::ClusterName(b"home".to_vec())]);
+        self.introduces_as(client, node);
+    }
+
+    /// The second half, of any cluster.
+    fn introduces_as(&mut self, client: u64, node: NodeId) {
         let (algorithm, tie_breaker) = (self.algorithm, self.tie_breaker);
         let options = vec![
             Opt::Seq(2),

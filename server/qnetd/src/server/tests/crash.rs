@@ -204,6 +204,56 @@ fn what_stays_the_same_is_not_written_again() {
 }
 
 #[test]
+fn who_had_the_vote_of_a_cluster_that_all_have_left_is_known_until_nobody_can_cast_it() {
+    for algorithm in DECIDING {
+        let mut script = begun(algorithm, true);
+        let home = ClusterName::from("home");
+        script.event(Event::Gone { client: ClientId(1), how: Ending::Broken });
+        assert!(script.server.clusters.is_empty());
+        script.passes(BELIEVES - Duration::from_millis(1));
+        assert!(script.server.remembered().holders.contains_key(&home), "{algorithm:?}: it may be cast still");
+        script.passes(Duration::from_secs(1));
+        assert_eq!(script.server.known_holders(), 0, "{algorithm:?}");
+        assert!(script.server.unheard.is_empty() && script.server.poll_timeout().is_none(), "{algorithm:?}");
+
+        // So it is with what a process before this one gave, and of which nobody has come.
+        script.crashes();
+        script.passes(BELIEVES - Duration::from_millis(1));
+        assert!(script.server.remembered().holders.contains_key(&home), "{algorithm:?}: it may be cast still");
+        script.passes(Duration::from_secs(1));
+        assert_eq!((script.server.known_holders(), script.server.poll_timeout()), (0, None), "{algorithm:?}");
+
+        // Who is there is not forgotten.
+        script.comes(21, 9, &[1]);
+        script.settle();
+        script.passes(Duration::from_secs(7));
+        assert_eq!(script.server.known_holders(), 1, "{algorithm:?}: {}", script.text);
+    }
+}
+
+#[test]
+fn of_clusters_that_all_have_left_those_are_known_that_may_still_cast() {
+    let mut script = begun(Algorithm::Lms, true);
+    script.event(Event::Gone { client: ClientId(1), how: Ending::Broken });
+    // Meanwhile others end well, whose clusters are forgotten at once; this one isn't.
+    for client in [31, 41, 51] {
+        script.passes(Duration::from_secs(3));
+        script.connects(client);
+        let name = format!("other-{client}").into_bytes();
+        script.say(client, MessageKind::Preinit, vec![Opt::Seq(1), Opt::ClusterName(name)]);
+        script.introduces_as(client, NodeId(1));
+        script.configures(client);
+        script.sees(client, 5, &[1]);
+        script.settle();
+        assert_eq!(script.server.known_holders(), 2, "{}", script.text);
+        script.leaves(client);
+        script.passes(Duration::from_secs(2));
+        assert_eq!(script.server.known_holders(), 1, "{}", script.text);
+        assert!(script.server.remembered().holders.contains_key(&ClusterName::from("home")));
+    }
+}
+
+#[test]
 fn whose_vote_was_expected_when_another_left_has_it_without_waiting_for_the_disk() {
     for algorithm in DECIDING {
         let mut script = begun(algorithm, false);
