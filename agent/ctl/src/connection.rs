@@ -133,9 +133,9 @@ impl Connection {
         within: Duration,
     ) -> Result<T, Failure> {
         let mut bytes = Vec::new();
-        ciborium::into_writer(request, &mut bytes).context("encoding the request").map_err(Failure::usage)?;
+        cbor4ii::serde::to_writer(&mut bytes, request).context("encoding the request").map_err(Failure::usage)?;
         let answer = self.client.ask(&bytes, within).await.map_err(unreachable)?;
-        ciborium::from_reader(&answer[..])
+        cbor4ii::serde::from_slice(&answer[..])
             .context("the answer can't be decoded: is the daemon of another version?")
             .map_err(Failure::refused)
     }

@@ -49,13 +49,13 @@ pub async fn login(args: LoginArgs) -> Result<String, Failure> {
     }
     let key = Keypair::generate().map_err(Failure::refused)?;
     let mut info = Vec::new();
-    ciborium::into_writer(&JoinInfo::default(), &mut info).expect("writing to memory can't fail");
+    cbor4ii::serde::to_writer(&mut info, &JoinInfo::default()).expect("writing to memory can't fail");
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let csr = key.csr().map_err(Failure::refused)?;
     let ask = JoinAsk { name, csr, clock, info };
     let addresses = [args.address];
     let joined = join(&addresses, None, &token, ask, JOIN_WITHIN).await.map_err(login_failure)?;
-    let grant: JoinGrant = ciborium::from_reader(&joined.reply[..])
+    let grant: JoinGrant = cbor4ii::serde::from_slice(&joined.reply[..])
         .context("the appliance's answer can't be decoded: is it of another version?")
         .map_err(Failure::refused)?;
     let identity = Identity::new(key, &grant.certificate, joined.ca).map_err(Failure::refused)?;

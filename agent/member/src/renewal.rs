@@ -30,7 +30,7 @@ pub enum RenewalError {
     Identity(#[from] IdentityError),
     /// The answer is of another version.
     #[error("the answer to the renewal of a certificate can't be decoded")]
-    Decode(#[source] ciborium::de::Error<std::io::Error>),
+    Decode(#[source] cbor4ii::serde::DecodeError<std::convert::Infallible>),
     /// The answer belongs to another question.
     #[error("the renewal of a certificate was answered by something else")]
     Unexpected,
@@ -52,10 +52,10 @@ pub async fn ask_for_renewal(
     within: Duration,
 ) -> Result<Identity, RenewalError> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(&Request::RenewCertificate { csr: current.csr()? }, &mut bytes)
+    cbor4ii::serde::to_writer(&mut bytes, &Request::RenewCertificate { csr: current.csr()? })
         .expect("writing to memory can't fail, and every field is encodable");
     let answer = client.ask(&bytes, within).await?;
-    match ciborium::from_reader(&answer[..]).map_err(RenewalError::Decode)? {
+    match cbor4ii::serde::from_slice(&answer[..]).map_err(RenewalError::Decode)? {
         Reply::Certificate { der } => Ok(current.renewed(&der)?),
         Reply::Refused { why } => Err(RenewalError::Refused { why }),
         _ => Err(RenewalError::Unexpected),

@@ -268,7 +268,7 @@ fn at_the_end(stored: &Stored) -> Result<Option<State>, StateError> {
     state.applied = snapshot.index;
     for entry in &stored.entries {
         match &entry.payload {
-            EntryPayload::Command(bytes) => match ciborium::from_reader::<Entry, _>(&bytes[..]) {
+            EntryPayload::Command(bytes) => match cbor4ii::serde::from_slice::<Entry>(&bytes[..]) {
                 // Void is a result as well.
                 Ok(command) => drop(state.apply(entry.index, command)),
                 Err(_) => state.apply_nothing(entry.index),

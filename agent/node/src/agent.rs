@@ -231,7 +231,7 @@ fn stored_profile(data: &Path) -> Result<Profile> {
     let mut profile = state::State::decode(&snapshot.state)?.settings.profile;
     for entry in stored.entries.iter().filter(|entry| entry.index <= stored.hard_state.commit) {
         if let EntryPayload::Command(bytes) = &entry.payload
-            && let Ok(Entry { command: Command::SetProfile { profile: newer }, .. }) = ciborium::from_reader(&bytes[..])
+            && let Ok(Entry { command: Command::SetProfile { profile: newer }, .. }) = cbor4ii::serde::from_slice(&bytes[..])
         {
             profile = newer;
         }
@@ -269,7 +269,7 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
         let by = from.to_string();
         let member = member.clone();
         tokio::spawn(async move {
-            let request = match ciborium::from_reader(&bytes[..]) {
+            let request = match cbor4ii::serde::from_slice(&bytes[..]) {
                 Ok(request) => request,
                 Err(error) => {
                     let text =
@@ -281,7 +281,7 @@ async fn serve(mut incoming: mpsc::Receiver<Incoming>, member: MemberHandle) -> 
             };
             let answer = answer(&member, request, by).await;
             let mut bytes = Vec::new();
-            ciborium::into_writer(&answer, &mut bytes)
+            cbor4ii::serde::to_writer(&mut bytes, &answer)
                 .expect("writing to memory can't fail, and every field is encodable");
             let _ = reply.only(bytes).await;
         });

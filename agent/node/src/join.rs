@@ -40,10 +40,10 @@ pub async fn join_cluster(data: &Path, appliance: &str, token: &str, config: &Co
     let key = joining_key(data)?;
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut info = Vec::new();
-    ciborium::into_writer(&JoinInfo { addresses: config.addresses.clone() }, &mut info)?;
+    cbor4ii::serde::to_writer(&mut info, &JoinInfo { addresses: config.addresses.clone() })?;
     let ask = JoinAsk { name: config.name.clone(), csr: key.csr()?, clock, info };
     let joined = join(&[address], config.source, &token, ask, JOIN_WITHIN).await?;
-    let grant: JoinGrant = ciborium::from_reader(&joined.reply[..])
+    let grant: JoinGrant = cbor4ii::serde::from_slice(&joined.reply[..])
         .context("the appliance's answer can't be decoded: is it of another version?")?;
     let Some(member) = grant.member else {
         bail!("this token is an operator's: use `tiebreaker login`, or make one with --kind node");

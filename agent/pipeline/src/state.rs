@@ -438,7 +438,7 @@ pub struct State {
 pub enum StateError {
     /// Not our encoding.
     #[error("the state can't be decoded: {0}")]
-    Decode(#[from] ciborium::de::Error<std::io::Error>),
+    Decode(#[from] cbor4ii::serde::DecodeError<std::convert::Infallible>),
     /// A newer version's state.
     #[error("the state has version {found}, this member knows {STATE_VERSION}: update this member")]
     Version {
@@ -500,7 +500,7 @@ impl State {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        ciborium::into_writer(self, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, self).expect("writing to memory can't fail, and every field is encodable");
         bytes
     }
 
@@ -509,7 +509,7 @@ impl State {
     /// # Errors
     /// [`StateError`] where the bytes are no state or a newer version's.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let state: Self = ciborium::from_reader(bytes)?;
+        let state: Self = cbor4ii::serde::from_slice(bytes)?;
         if state.version > STATE_VERSION {
             return Err(StateError::Version { found: state.version });
         }

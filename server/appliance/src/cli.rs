@@ -388,9 +388,9 @@ async fn takeover(data: &Path, cluster: &str, confirmation: &Confirmation) -> Re
 async fn ask_daemon(data: &Path, request: &LocalRequest) -> Result<LocalReply> {
     let mut client = Client::local(&Layout::new(data).socket(), ASK_WITHIN).await?;
     let mut bytes = Vec::new();
-    ciborium::into_writer(request, &mut bytes)?;
+    cbor4ii::serde::to_writer(&mut bytes, request)?;
     let answer = client.ask(&bytes, ASK_WITHIN).await?;
-    ciborium::from_reader(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")
+    cbor4ii::serde::from_slice(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")
 }
 
 async fn invite_for_qdevice(data: &Path, request: &LocalRequest, json: bool) -> Result<()> {
@@ -496,9 +496,9 @@ async fn create_token(data: &Path, cluster: &str, kind: Kind, ttl_s: u64, json: 
         Ok(mut client) => {
             let request = LocalRequest::CreateToken { cluster: name.to_string(), kind: kind.into(), ttl_s };
             let mut bytes = Vec::new();
-            ciborium::into_writer(&request, &mut bytes)?;
+            cbor4ii::serde::to_writer(&mut bytes, &request)?;
             let answer = client.ask(&bytes, ASK_WITHIN).await?;
-            ciborium::from_reader(&answer[..])
+            cbor4ii::serde::from_slice(&answer[..])
                 .context("the daemon's answer can't be decoded: is it of another version?")?
         }
         Err(LinkError::Local { source, .. }) if no_daemon(&source) => {
@@ -535,9 +535,9 @@ async fn ask_running_daemon(data: &Path, request: &LocalRequest, within: Duratio
         Err(error) => return Err(error.into()),
     };
     let mut bytes = Zeroizing::new(Vec::new());
-    ciborium::into_writer(request, &mut *bytes)?;
+    cbor4ii::serde::to_writer(&mut *bytes, request)?;
     let answer = client.ask(&bytes, within).await?;
-    let reply = ciborium::from_reader(&answer[..]);
+    let reply = cbor4ii::serde::from_slice(&answer[..]);
     Ok(Some(reply.context("the daemon's answer can't be decoded: is it of another version?")?))
 }
 

@@ -78,7 +78,7 @@ impl Gate {
     /// # Errors
     /// The reason, in words for the joiner.
     pub async fn admit(&self, cluster: &ClusterName, member: &MemberHandle, request: JoinRequest) -> Result<Vec<u8>> {
-        let info: JoinInfo = ciborium::from_reader(&request.info[..]).context("the join request can't be decoded")?;
+        let info: JoinInfo = cbor4ii::serde::from_slice(&request.info[..]).context("the join request can't be decoded")?;
         if info.addresses.len() > ADDRESSES_MAX {
             bail!("a member may have {ADDRESSES_MAX} addresses at most");
         }
@@ -117,7 +117,7 @@ impl Gate {
             None => None,
         };
         let mut bytes = Vec::new();
-        ciborium::into_writer(&JoinGrant { certificate, member }, &mut bytes)?;
+        cbor4ii::serde::to_writer(&mut bytes, &JoinGrant { certificate, member })?;
         Ok(bytes)
     }
 
@@ -140,7 +140,7 @@ impl Gate {
         let certificate =
             self.certify_fence_client(cluster, &request.name, &request.csr, signing_time(now, request.clock))?;
         let mut bytes = Vec::new();
-        ciborium::into_writer(&JoinGrant { certificate, member: None }, &mut bytes)?;
+        cbor4ii::serde::to_writer(&mut bytes, &JoinGrant { certificate, member: None })?;
         Ok((bytes, key))
     }
 

@@ -30,7 +30,7 @@ pub async fn serve(mut incoming: mpsc::Receiver<Incoming>, asks: mpsc::Sender<Lo
 }
 
 async fn one(by: String, bytes: Vec<u8>, reply: Reply, asks: mpsc::Sender<LocalAsk>) {
-    let request = match ciborium::from_reader(&bytes[..]) {
+    let request = match cbor4ii::serde::from_slice(&bytes[..]) {
         Ok(request) => request,
         Err(error) => {
             let text = format!("the request can't be decoded ({error}): is your tiebreaker of another version?");
@@ -47,6 +47,6 @@ async fn one(by: String, bytes: Vec<u8>, reply: Reply, asks: mpsc::Sender<LocalA
         stopping()
     };
     let mut bytes = Vec::new();
-    ciborium::into_writer(&answer, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+    cbor4ii::serde::to_writer(&mut bytes, &answer).expect("writing to memory can't fail, and every field is encodable");
     let _ = reply.only(bytes).await;
 }

@@ -326,10 +326,10 @@ async fn ask_all(pending: &Pending, identity: &Identity, time: &TrustedTime, ask
 
 async fn ask_one(address: &Address, identity: &Identity, time: &TrustedTime, ask: &RejoinAsk) -> Result<RejoinAnswer> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(ask, &mut bytes)?;
+    cbor4ii::serde::to_writer(&mut bytes, ask)?;
     let mut client = Client::connect(std::slice::from_ref(address), None, identity, time, CONNECT_WITHIN).await?;
     let answer = client.ask(&bytes, ANSWER_WITHIN).await?;
-    ciborium::from_reader(&answer[..])
+    cbor4ii::serde::from_slice(&answer[..])
         .with_context(|| format!("what {address} answers can't be decoded: its program is older, update it"))
 }
 

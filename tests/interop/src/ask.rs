@@ -44,13 +44,13 @@ impl Operator {
     /// It doesn't run or doesn't answer.
     pub fn ask(&self, request: &LocalRequest) -> Result<LocalReply> {
         let mut bytes = Vec::new();
-        ciborium::into_writer(request, &mut bytes)?;
+        cbor4ii::serde::to_writer(&mut bytes, request)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async {
             let mut client = Client::local(&self.socket, ANSWER_WITHIN).await?;
             client.ask(&bytes, ANSWER_WITHIN).await
         })?;
-        ciborium::from_reader(&answer[..]).context("decoding the answer")
+        cbor4ii::serde::from_slice(&answer[..]).context("decoding the answer")
     }
 
     /// Asks the cluster.

@@ -35,7 +35,7 @@ fn ask(data: &Path, appliance: SocketAddr, request: &dyn Fn(&Identity) -> Result
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let identity = Identity::load(data)?;
     let mut bytes = Vec::new();
-    ciborium::into_writer(&request(&identity)?, &mut bytes)?;
+    cbor4ii::serde::to_writer(&mut bytes, &request(&identity)?)?;
     let address: Address = appliance.to_string().parse()?;
     let time = TrustedTime::new(std::sync::Arc::new(SystemClock), TimeFloor::default());
     let answer = runtime.block_on(async {
@@ -43,7 +43,7 @@ fn ask(data: &Path, appliance: SocketAddr, request: &dyn Fn(&Identity) -> Result
         let mut client = Client::connect(&[address], None, &identity, &time, within).await?;
         client.ask(&bytes, within).await
     })?;
-    Ok(ciborium::from_reader(&answer[..])?)
+    Ok(cbor4ii::serde::from_slice(&answer[..])?)
 }
 
 /// The operator `ann` logs in.

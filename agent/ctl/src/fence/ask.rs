@@ -152,13 +152,13 @@ fn is_final(error: &LinkError) -> bool {
 async fn exchange(client: &mut Client, ask: FenceAsk, within: Duration) -> Result<FenceAnswer, LinkError> {
     let request = FenceRequest { machine: machine(), ask };
     let mut bytes = Vec::new();
-    ciborium::into_writer(&request, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+    cbor4ii::serde::to_writer(&mut bytes, &request).expect("writing to memory can't fail, and every field is encodable");
     let answer = client.ask(&bytes, within).await?;
     decode(&answer).map_err(|text| LinkError::Failed { text })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    ciborium::from_reader(bytes)
+    cbor4ii::serde::from_slice(bytes)
         .map_err(|error| format!("the appliance's answer can't be decoded ({error}): are both of the same version?"))
 }
 
@@ -201,7 +201,7 @@ pub async fn join(join: Join) -> Result<String, String> {
     let name: MemberName = name.parse().map_err(|error| format!("{error}; give this node's name with --name"))?;
     let key = Keypair::generate().map_err(|error| chain(&error))?;
     let mut info = Vec::new();
-    ciborium::into_writer(&JoinInfo::default(), &mut info).expect("writing to memory can't fail");
+    cbor4ii::serde::to_writer(&mut info, &JoinInfo::default()).expect("writing to memory can't fail");
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let ask = JoinAsk { name, csr: key.csr().map_err(|error| chain(&error))?, clock, info };
     let addresses = [address];
@@ -270,7 +270,7 @@ mod tests {
             let Some(Incoming::Join { request, reply, .. }) = incoming.recv().await else { panic!("nobody joins") };
             let leaf = ca.sign(&request.csr, &subject(Role::FenceClient, "pve1"), time.now(), LEAF_VALIDITY).unwrap();
             let mut bytes = Vec::new();
-            ciborium::into_writer(&JoinGrant { certificate: leaf.to_vec(), member: None }, &mut bytes).unwrap();
+            cbor4ii::serde::to_writer(&mut bytes, &JoinGrant { certificate: leaf.to_vec(), member: None }).unwrap();
             reply.accept(bytes).unwrap();
         };
         let identity = dir.path().join("identity");

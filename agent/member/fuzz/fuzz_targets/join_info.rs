@@ -9,12 +9,12 @@ use tiebreaker_member::join::{JoinGrant, JoinInfo};
 
 fn again<T: Serialize + DeserializeOwned + PartialEq>(value: &T) {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("what was read can be written");
-    assert!(ciborium::from_reader::<T, _>(&bytes[..]).expect("what was written can be read") == *value);
+    cbor4ii::serde::to_writer(&mut bytes, value).expect("what was read can be written");
+    assert!(cbor4ii::serde::from_slice::<T>(&bytes[..]).expect("what was written can be read") == *value);
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(info) = ciborium::from_reader::<JoinInfo, _>(bytes) {
+    if let Ok(info) = cbor4ii::serde::from_slice::<JoinInfo>(bytes) {
         again(&info);
         for text in &info.addresses {
             if let Ok(address) = text.parse::<Address>() {
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    if let Ok(grant) = ciborium::from_reader::<JoinGrant, _>(bytes) {
+    if let Ok(grant) = cbor4ii::serde::from_slice::<JoinGrant>(bytes) {
         again(&grant);
     }
 });

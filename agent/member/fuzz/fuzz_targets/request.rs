@@ -10,15 +10,15 @@ use tiebreaker_member::core::{Origin, Request};
 /// Compared as bytes: some values hold floating-point numbers, of which not each equals itself.
 fn again<T: Serialize + DeserializeOwned>(value: &T) {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).expect("what was read can be written");
-    let read: T = ciborium::from_reader(&bytes[..]).expect("what was written can be read");
+    cbor4ii::serde::to_writer(&mut bytes, value).expect("what was read can be written");
+    let read: T = cbor4ii::serde::from_slice(&bytes[..]).expect("what was written can be read");
     let mut twice = Vec::new();
-    ciborium::into_writer(&read, &mut twice).expect("what was read can be written");
+    cbor4ii::serde::to_writer(&mut twice, &read).expect("what was read can be written");
     assert!(bytes == twice);
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(request) = ciborium::from_reader::<Request, _>(bytes) {
+    if let Ok(request) = cbor4ii::serde::from_slice::<Request>(bytes) {
         again(&request);
         let signed = request.signed("the one who asks".into());
         if let Request::Fence { by, .. } | Request::Confirm { by, .. } | Request::Force { by, .. } = &signed {
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    if let Ok(request) = ciborium::from_reader::<LocalRequest, _>(bytes) {
+    if let Ok(request) = cbor4ii::serde::from_slice::<LocalRequest>(bytes) {
         again(&request);
         // Logs show it, and no password that may be in it.
         let _shown = format!("{request:?}");

@@ -247,7 +247,7 @@ mod tests {
         };
         assert!(!format!("{request:?}").contains("hunter2"));
         let mut bytes = Vec::new();
-        ciborium::into_writer(&request, &mut bytes).unwrap();
-        assert_eq!(ciborium::from_reader::<DeviceRequest, _>(&bytes[..]).unwrap(), request);
+        cbor4ii::serde::to_writer(&mut bytes, &request).unwrap();
+        assert_eq!(cbor4ii::serde::from_slice::<DeviceRequest>(&bytes[..]).unwrap(), request);
     }
 }

@@ -391,10 +391,10 @@ mod tests {
         let mut found = String::new();
         for message in messages {
             let mut bytes = Vec::new();
-            ciborium::into_writer(&message, &mut bytes).unwrap();
+            cbor4ii::serde::to_writer(&mut bytes, &message).unwrap();
             found.extend(bytes.iter().map(|byte| format!("{byte:02x}")));
             found.push('\n');
-            assert_eq!(ciborium::from_reader::<Message, _>(bytes.as_slice()).unwrap(), message);
+            assert_eq!(cbor4ii::serde::from_slice::<Message>(bytes.as_slice()).unwrap(), message);
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/messages-v1.hex");
         if std::env::var_os("PIN").is_some() {

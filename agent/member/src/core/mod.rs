@@ -670,7 +670,7 @@ impl Core {
     }
 
     fn apply_command(&mut self, moment: Moment, index: u64, bytes: &[u8]) {
-        let entry: Entry = match ciborium::from_reader(bytes) {
+        let entry: Entry = match cbor4ii::serde::from_slice(bytes) {
             Ok(entry) => entry,
             Err(_) => {
                 // Every member decodes the same bytes with the same result, so skipping is deterministic.

@@ -304,7 +304,7 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
 
 fn record(bytes: &mut Vec<u8>, line: &JournalLine) {
     let mut body = Vec::new();
-    ciborium::into_writer(line, &mut body).expect("writing to memory can't fail, and every field is encodable");
+    cbor4ii::serde::to_writer(&mut body, line).expect("writing to memory can't fail, and every field is encodable");
     let Some(length) = u32::try_from(body.len()).ok().filter(|_| body.len() <= RECORD_MAX) else { return };
     bytes.extend(length.to_be_bytes());
     bytes.extend(checksum(&body));
@@ -329,7 +329,7 @@ fn records(bytes: &[u8]) -> (Vec<JournalLine>, u64) {
         let Some((body, after)) = after.split_at_checked(length).filter(|(body, _)| checksum(body) == sum) else {
             break;
         };
-        lines.extend(ciborium::from_reader::<JournalLine, _>(body));
+        lines.extend(cbor4ii::serde::from_slice::<JournalLine>(body));
         good += u64::try_from(HEAD + length).unwrap_or(u64::MAX);
         rest = after;
     }
@@ -577,7 +577,7 @@ mod tests {
         let mut bytes = Vec::new();
         record(&mut bytes, &line(1));
         let mut body = Vec::new();
-        ciborium::into_writer(&("some", "thing else"), &mut body).unwrap();
+        cbor4ii::serde::to_writer(&mut body, &("some", "thing else")).unwrap();
         bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
         bytes.extend(checksum(&body));
         bytes.extend(body);

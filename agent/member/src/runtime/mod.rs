@@ -386,7 +386,7 @@ impl Member {
     async fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message { from, raft_id, bytes, .. } => {
-                let message: Result<Message, _> = ciborium::from_reader(&bytes[..]);
+                let message: Result<Message, _> = cbor4ii::serde::from_slice(&bytes[..]);
                 match message {
                     Ok(message) if message.number().is_some_and(|number| Some(number) != raft_id) => {
                         warn!(member = %from.name, ?raft_id, "a member claims another number than its certificate says");
@@ -405,7 +405,7 @@ impl Member {
                 self.rejoin(&bytes, reply);
             }
             Incoming::Request { from, bytes, reply } => {
-                let request: Result<Request, _> = ciborium::from_reader(&bytes[..]);
+                let request: Result<Request, _> = cbor4ii::serde::from_slice(&bytes[..]);
                 match (request, from) {
                     (Ok(Request::RenewCertificate { csr }), Requester::Certified(from)) => {
                         let (answer, answered) = oneshot::channel();
@@ -532,7 +532,7 @@ impl Member {
 
     fn send(&self, to: &MemberName, message: &Message, everywhere: bool) {
         let mut bytes = Vec::new();
-        ciborium::into_writer(message, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, message).expect("writing to memory can't fail, and every field is encodable");
         let lane = if bytes.len() <= link::MAX_URGENT && is_urgent(message) { Lane::Urgent } else { Lane::Bulk };
         let route = if everywhere { Route::All } else { Route::Best };
         // Every message may be lost, and every layer above repeats what it needs.
@@ -562,7 +562,7 @@ fn send_reply(answered: oneshot::Receiver<Reply>, reply: link::Reply) {
     tokio::spawn(async move {
         let answer = answered.await.unwrap_or_else(|_| Reply::NoLeader { why: "the daemon is stopping".into() });
         let mut bytes = Vec::new();
-        ciborium::into_writer(&answer, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, &answer).expect("writing to memory can't fail, and every field is encodable");
         // The client may have gone.
         let _ = reply.only(bytes).await;
     });

@@ -58,7 +58,7 @@ impl Member {
 
     /// Answers a restored appliance.
     pub(super) fn rejoin(&mut self, bytes: &[u8], reply: link::Reply) {
-        let ask: RejoinAsk = match ciborium::from_reader(bytes) {
+        let ask: RejoinAsk = match cbor4ii::serde::from_slice(bytes) {
             Ok(ask) => ask,
             Err(error) => {
                 let text =
@@ -70,7 +70,7 @@ impl Member {
         };
         let answer = self.judge_rejoining(&ask);
         let mut bytes = Vec::new();
-        ciborium::into_writer(&answer, &mut bytes).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, &answer).expect("writing to memory can't fail, and every field is encodable");
         // It may have gone, and asks again.
         tokio::spawn(async move { reply.only(bytes).await });
     }

@@ -69,7 +69,7 @@ fn checksum(place: Place, cbor: &[u8]) -> [u8; CHECKSUM_BYTES] {
 /// The bytes of a record.
 pub(super) fn encode(place: Place, record: &impl Record) -> Vec<u8> {
     let mut bytes = vec![0; 1 + CHECKSUM_BYTES];
-    ciborium::into_writer(record, &mut bytes).expect("writing to memory can't fail, and no type here refuses");
+    cbor4ii::serde::to_writer(&mut bytes, record).expect("writing to memory can't fail, and no type here refuses");
     bytes[0] = FORMAT;
     let sum = checksum(place, &bytes[1 + CHECKSUM_BYTES..]);
     bytes[1..=CHECKSUM_BYTES].copy_from_slice(&sum);
@@ -92,7 +92,7 @@ pub(super) fn decode<T: Record>(place: Place, bytes: &[u8]) -> Result<T, RecordE
     if format == 0 || checksum(place, cbor) != stated {
         return Err(RecordError::Damaged("a record with a wrong checksum"));
     }
-    ciborium::from_reader(cbor).map_err(|_| RecordError::Damaged("a record of another shape"))
+    cbor4ii::serde::from_slice(cbor).map_err(|_| RecordError::Damaged("a record of another shape"))
 }
 
 #[cfg(test)]

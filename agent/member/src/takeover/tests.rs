@@ -15,7 +15,7 @@ fn cert(uri: &str) -> PeerCert {
 fn entry(index: u64, command: Command) -> LogEntry {
     let entry = Entry { version: ENTRY_VERSION, ticket: 0, at_ms: 1_700_000_000_000, command };
     let mut bytes = Vec::new();
-    ciborium::into_writer(&entry, &mut bytes).unwrap();
+    cbor4ii::serde::to_writer(&mut bytes, &entry).unwrap();
     LogEntry { index, term: 4, payload: EntryPayload::Command(bytes) }
 }
 

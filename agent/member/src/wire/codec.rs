@@ -1,5 +1,10 @@
 //! From bytes to frames and back: a big-endian length of four bytes, then that much CBOR.
 
+use cbor4ii::{
+    core::{dec::Read as _, utils::SliceReader},
+    serde::Deserializer,
+};
+use serde::Deserialize as _;
 use zeroize::Zeroize;
 
 use super::frame::Frame;
@@ -9,9 +14,6 @@ pub(crate) const MAX_FRAME: usize = (64 << 10) + 256;
 
 /// Largest frame of a peer that has not shown who it is.
 pub(crate) const MAX_GREETING: usize = 16 << 10;
-
-/// Frames are flat; deeper nesting is an attack.
-const MAX_DEPTH: usize = 16;
 
 const PREFIX: usize = 4;
 
@@ -57,7 +59,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
     // Sized at once for what is small, so that growing leaves no copies of a secret behind.
     let mut bytes = Vec::with_capacity(2048);
     bytes.extend_from_slice(&[0; PREFIX]);
-    ciborium::into_writer(frame, &mut bytes).map_err(|_| FrameError::Encode)?;
+    cbor4ii::serde::to_writer(&mut bytes, frame).map_err(|_| FrameError::Encode)?;
     let len = bytes.len() - PREFIX;
     let announced =
         u32::try_from(len).ok().filter(|_| len <= MAX_FRAME).ok_or(FrameError::TooLong { len, max: MAX_FRAME })?;
@@ -107,12 +109,12 @@ impl Decoder {
         if len > self.max {
             return Err(FrameError::TooLong { len, max: self.max });
         }
-        let Some(mut body) = rest.get(..len) else {
+        let Some(body) = rest.get(..len) else {
             return Ok(None);
         };
-        let frame = ciborium::de::from_reader_with_recursion_limit(&mut body, MAX_DEPTH)
-            .map_err(|_| FrameError::Malformed { len })?;
-        if !body.is_empty() {
+        let mut values = Deserializer::new(SliceReader::new(body));
+        let frame = Frame::deserialize(&mut values).map_err(|_| FrameError::Malformed { len })?;
+        if !values.into_inner().fill(1).is_ok_and(|rest| rest.as_ref().is_empty()) {
             return Err(FrameError::Malformed { len });
         }
         if matches!(frame, Frame::Join(_)) {

@@ -195,7 +195,7 @@ mod tests {
         ];
         for (frame, hex) in golden {
             let mut bytes = Vec::new();
-            ciborium::into_writer(&frame, &mut bytes).unwrap();
+            cbor4ii::serde::to_writer(&mut bytes, &frame).unwrap();
             let shown: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(shown, hex, "{frame:?}");
         }

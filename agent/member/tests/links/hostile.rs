@@ -31,7 +31,7 @@ async fn an_oversize_frame_ends_the_connection_before_it_is_read() {
         for (pad, fits) in [(1_000, true), (17_000, false)] {
             let greeting = Greeting::Hello { min: 1, max: 1, purpose: purpose.clone(), added: "x".repeat(pad) };
             let mut bytes = Vec::new();
-            ciborium::into_writer(&greeting, &mut bytes).unwrap();
+            cbor4ii::serde::to_writer(&mut bytes, &greeting).unwrap();
             let mut raw = Raw::connect(world.pi.addr, "home", identity).await;
             raw.stream.write_all(&u32::try_from(bytes.len()).unwrap().to_be_bytes()).await.unwrap();
             // The connection may end before all of it is written.

@@ -12,7 +12,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes).unwrap();
+    cbor4ii::serde::to_writer(&mut bytes, value).unwrap();
     bytes
 }
 
@@ -146,7 +146,7 @@ fn the_state_and_the_entries_of_the_first_counted_level_are_pinned() {
     let found: String = entries.clone().map(|entry| hex(&bytes(&entry)) + "\n").collect();
     let text = pinned("entries-level1.hex", &found);
     for (block, entry) in text.split("\n\n").zip(entries) {
-        let read: Entry = ciborium::from_reader(&unhex(block)[..]).unwrap();
+        let read: Entry = cbor4ii::serde::from_slice(&unhex(block)[..]).unwrap();
         assert_eq!(read, entry);
     }
 }
@@ -160,7 +160,7 @@ fn the_evidence_of_the_second_level_is_pinned() {
     let found: String = all.iter().map(|evidence| hex(&bytes(evidence)) + "\n").collect();
     let text = pinned("evidence-level2.hex", &found);
     for (block, evidence) in text.split("\n\n").zip(all) {
-        assert_eq!(ciborium::from_reader::<Evidence, _>(&unhex(block)[..]).unwrap(), evidence);
+        assert_eq!(cbor4ii::serde::from_slice::<Evidence>(&unhex(block)[..]).unwrap(), evidence);
     }
 }
 
@@ -176,9 +176,9 @@ fn the_hold_of_the_third_level_is_pinned() {
     found.extend(all.iter().map(|command| hex(&bytes(command)) + "\n"));
     let text = pinned("hold-level3.hex", &found);
     let mut blocks = text.split("\n\n").map(unhex);
-    assert_eq!(ciborium::from_reader::<Hold, _>(&blocks.next().unwrap()[..]).unwrap(), held);
+    assert_eq!(cbor4ii::serde::from_slice::<Hold>(&blocks.next().unwrap()[..]).unwrap(), held);
     for (block, command) in blocks.zip(all) {
-        assert_eq!(ciborium::from_reader::<Command, _>(&block[..]).unwrap(), command);
+        assert_eq!(cbor4ii::serde::from_slice::<Command>(&block[..]).unwrap(), command);
     }
 }
 
@@ -190,16 +190,16 @@ fn the_setting_and_the_line_of_the_fourth_level_are_pinned() {
     found.extend(all.iter().map(|command| hex(&bytes(command)) + "\n"));
     let text = pinned("starts-level4.hex", &found);
     let mut blocks = text.split("\n\n").map(unhex);
-    assert_eq!(ciborium::from_reader::<Decision, _>(&blocks.next().unwrap()[..]).unwrap(), line);
+    assert_eq!(cbor4ii::serde::from_slice::<Decision>(&blocks.next().unwrap()[..]).unwrap(), line);
     for (block, command) in blocks.zip(all) {
-        assert_eq!(ciborium::from_reader::<Command, _>(&block[..]).unwrap(), command);
+        assert_eq!(cbor4ii::serde::from_slice::<Command>(&block[..]).unwrap(), command);
     }
 }
 
 #[test]
 fn a_state_from_before_levels_is_at_the_first_and_its_encoding_is_what_it_was() {
     let state = everything();
-    let fields: BTreeMap<String, ciborium::Value> = ciborium::from_reader(&state.encode()[..]).unwrap();
+    let fields: BTreeMap<String, serde::de::IgnoredAny> = cbor4ii::serde::from_slice(&state.encode()[..]).unwrap();
     assert!(!fields.contains_key("level"));
     assert_eq!(State::decode(&state.encode()).unwrap().level, Level::FIRST);
 }
@@ -228,7 +228,7 @@ fn every_encoded_entry_is_pinned() {
     let found: String = entries.clone().map(|entry| hex(&bytes(&entry)) + "\n").collect();
     let text = pinned("entries-v1.hex", &found);
     for (block, entry) in text.split("\n\n").zip(entries) {
-        let read: Entry = ciborium::from_reader(&unhex(block)[..]).unwrap();
+        let read: Entry = cbor4ii::serde::from_slice(&unhex(block)[..]).unwrap();
         assert_eq!(read, entry);
     }
 }

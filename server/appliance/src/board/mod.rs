@@ -28,9 +28,9 @@ const BUTTON: &str = "the appliance's button";
 async fn ask(socket: &Path, request: &LocalRequest, within: Duration) -> Result<LocalReply> {
     let mut client = Client::local(socket, within).await?;
     let mut bytes = Vec::new();
-    ciborium::into_writer(request, &mut bytes).context("encoding a request")?;
+    cbor4ii::serde::to_writer(&mut bytes, request).context("encoding a request")?;
     let answer = client.ask(&bytes, within).await?;
-    ciborium::from_reader(&answer[..]).context("the daemon's own answer can't be decoded")
+    cbor4ii::serde::from_slice(&answer[..]).context("the daemon's own answer can't be decoded")
 }
 
 /// The names of the clusters that run.

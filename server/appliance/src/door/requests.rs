@@ -51,7 +51,7 @@ impl Reception {
             () = reply.closed() => return,
         };
         let mut bytes = Vec::new();
-        ciborium::into_writer(&answer.answer, &mut bytes)
+        cbor4ii::serde::to_writer(&mut bytes, &answer.answer)
             .expect("writing to memory can't fail, and every field is encodable");
         let told = reply.only(bytes).await.is_ok();
         if let Some(node) = answer.hears.filter(|_| told) {
@@ -72,7 +72,7 @@ impl Reception {
         if !self.shared.settings.has(by) {
             return refused(format!("{by} is no node of cluster {} in the appliance's server.toml", self.shared.name));
         }
-        let request: FenceRequest = match ciborium::from_reader(bytes) {
+        let request: FenceRequest = match cbor4ii::serde::from_slice(bytes) {
             Ok(request) => request,
             Err(error) => {
                 return refused(format!("the request can't be decoded ({error}): are both of the same version?"));

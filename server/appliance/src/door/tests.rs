@@ -133,10 +133,10 @@ impl Rig {
         let token: Token = token.parse().unwrap();
         let key = Keypair::generate().unwrap();
         let mut info = Vec::new();
-        ciborium::into_writer(&JoinInfo::default(), &mut info).unwrap();
+        cbor4ii::serde::to_writer(&mut info, &JoinInfo::default()).unwrap();
         let ask = JoinAsk { name: node.parse().unwrap(), csr: key.csr().unwrap(), clock: now, info };
         let joined = join(&self.addresses(), None, &token, ask, SOON).await.map_err(|error| error.to_string())?;
-        let grant: JoinGrant = ciborium::from_reader(&joined.reply[..]).unwrap();
+        let grant: JoinGrant = cbor4ii::serde::from_slice(&joined.reply[..]).unwrap();
         Ok(Identity::new(key, &grant.certificate, joined.ca).unwrap())
     }
 
@@ -145,9 +145,9 @@ impl Rig {
         let client = Client::connect(&self.addresses(), None, identity, &time, SOON).await;
         let mut client = client.map_err(|error| error.to_string())?;
         let mut bytes = Vec::new();
-        ciborium::into_writer(&FenceRequest { machine: None, ask }, &mut bytes).unwrap();
+        cbor4ii::serde::to_writer(&mut bytes, &FenceRequest { machine: None, ask }).unwrap();
         let answer = client.ask(&bytes, SOON).await.map_err(|error| error.to_string())?;
-        Ok(ciborium::from_reader(&answer[..]).unwrap())
+        Ok(cbor4ii::serde::from_slice(&answer[..]).unwrap())
     }
 
     async fn proven(&self, identity: &Identity) {

@@ -59,9 +59,9 @@ pub async fn follow(socket: &Path, on: bool, json: bool) -> Result<()> {
 async fn ask(socket: &Path, request: &LocalRequest) -> Result<LocalReply> {
     let mut client = Client::local(socket, CONNECT_WITHIN).await?;
     let mut bytes = Vec::new();
-    ciborium::into_writer(request, &mut bytes)?;
+    cbor4ii::serde::to_writer(&mut bytes, request)?;
     let answer = client.ask(&bytes, Duration::from_secs(QDEVICE_EVENTS_WAIT_S) + ANSWER_LATE).await?;
-    ciborium::from_reader(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")
+    cbor4ii::serde::from_slice(&answer[..]).context("the daemon's answer can't be decoded: is it of another version?")
 }
 
 fn print(event: &QdeviceEvent, json: bool) -> Result<()> {

@@ -96,7 +96,7 @@ impl Leaving {
         let (sockets, connections): (Vec<TcpStream>, Vec<KeptConnection>) = self.connections.into_iter().unzip();
         let state = State { format: FORMAT, at_ms: boottime_ms(), server: self.server, connections };
         let mut bytes = Zeroizing::new(Vec::new());
-        ciborium::into_writer(&state, &mut *bytes).context("encoding the state")?;
+        cbor4ii::serde::to_writer(&mut *bytes, &state).context("encoding the state")?;
         let memory = rustix::fs::memfd_create("qdevice-state", MemfdFlags::CLOEXEC).context("making room")?;
         let mut memory = File::from(memory);
         memory.write_all(&bytes).context("writing the state")?;
@@ -160,7 +160,7 @@ fn read(file: &mut File) -> Result<State> {
     let mut bytes = Zeroizing::new(Vec::new());
     file.seek(SeekFrom::Start(0)).context("reading the state")?;
     file.take(STATE_MAX).read_to_end(&mut bytes).context("reading the state")?;
-    let state: State = ciborium::from_reader(&bytes[..]).context("its state can't be read")?;
+    let state: State = cbor4ii::serde::from_slice(&bytes[..]).context("its state can't be read")?;
     if state.format != FORMAT {
         bail!("its state is of another version");
     }

@@ -115,7 +115,7 @@ fn encode(remembered: &Remembered) -> Vec<u8> {
     let format = if heirs { FORMAT } else { WITHOUT_HEIRS };
     let stored = Stored { format, whole: remembered.whole, holders: holders.collect() };
     let mut body = Vec::new();
-    ciborium::into_writer(&stored, &mut body).expect("memory takes any bytes, and every type has a form in CBOR");
+    cbor4ii::serde::to_writer(&mut body, &stored).expect("memory takes any bytes, and every type has a form in CBOR");
     let mut bytes = digest(&SHA256, &body).as_ref().to_vec();
     bytes.append(&mut body);
     bytes
@@ -126,7 +126,7 @@ fn decode(bytes: &[u8]) -> Option<Remembered> {
     if digest(&SHA256, body).as_ref() != sum {
         return None;
     }
-    let stored: Stored = ciborium::from_reader(body).ok()?;
+    let stored: Stored = cbor4ii::serde::from_slice(body).ok()?;
     if ![WITHOUT_HEIRS, FORMAT].contains(&stored.format) {
         return None;
     }

@@ -21,7 +21,7 @@ impl KeptEvents {
     /// Adds the newest; the oldest makes room for it.
     pub fn push(&mut self, event: &QdeviceEvent) {
         let before = self.bytes.len();
-        ciborium::into_writer(event, &mut self.bytes)
+        cbor4ii::serde::to_writer(&mut self.bytes, event)
             .expect("writing to memory can't fail, and every field is encodable");
         self.lengths.push_back(self.bytes.len() - before);
         if self.lengths.len() > KEPT
@@ -38,7 +38,7 @@ impl KeptEvents {
         for length in self.lengths.iter().rev() {
             let begin = end - length;
             let bytes: Vec<u8> = self.bytes.range(begin..end).copied().collect();
-            let event: QdeviceEvent = ciborium::from_reader(&bytes[..]).expect("it was encoded here");
+            let event: QdeviceEvent = cbor4ii::serde::from_slice(&bytes[..]).expect("it was encoded here");
             if event.number <= number {
                 break;
             }

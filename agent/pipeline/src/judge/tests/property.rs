@@ -332,8 +332,8 @@ fn check_step(before: &State, command: &Command, after: &State) {
 fn entry_survives(command: &Command) {
     let entry = Entry { version: ENTRY_VERSION, ticket: 7, at_ms: 1, command: command.clone() };
     let mut bytes = Vec::new();
-    ciborium::into_writer(&entry, &mut bytes).unwrap();
-    let again: Entry = ciborium::from_reader(bytes.as_slice()).unwrap();
+    cbor4ii::serde::to_writer(&mut bytes, &entry).unwrap();
+    let again: Entry = cbor4ii::serde::from_slice(bytes.as_slice()).unwrap();
     assert_eq!(again, entry);
 }
 

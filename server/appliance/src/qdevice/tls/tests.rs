@@ -90,8 +90,8 @@ fn exchange(stream: &mut TlsStream, peer: &mut Peer) {
 /// Through the bytes, as to another process.
 fn handed_over(stream: TlsStream) -> TlsStream {
     let mut bytes = Vec::new();
-    ciborium::into_writer(&stream.into_kept().unwrap(), &mut bytes).unwrap();
-    TlsStream::resume(ciborium::from_reader(&bytes[..]).unwrap()).unwrap()
+    cbor4ii::serde::to_writer(&mut bytes, &stream.into_kept().unwrap()).unwrap();
+    TlsStream::resume(cbor4ii::serde::from_slice(&bytes[..]).unwrap()).unwrap()
 }
 
 #[test]

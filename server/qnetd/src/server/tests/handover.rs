@@ -10,8 +10,8 @@ fn config() -> Config {
 /// Through the bytes, as from one process to the next.
 fn handed_over(server: &Server, config: Config, came: &[u64], now: Instant) -> Result<Server, Unfit> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(&server.save(now), &mut bytes).unwrap();
-    let saved: Saved = ciborium::from_reader(&bytes[..]).unwrap();
+    cbor4ii::serde::to_writer(&mut bytes, &server.save(now)).unwrap();
+    let saved: Saved = cbor4ii::serde::from_slice(&bytes[..]).unwrap();
     Server::restore(config, server.remembered(), saved, &came.iter().map(|client| ClientId(*client)).collect(), now)
 }
 
