@@ -231,7 +231,8 @@ fn stored_profile(data: &Path) -> Result<Profile> {
     let mut profile = state::State::decode(&snapshot.state)?.settings.profile;
     for entry in stored.entries.iter().filter(|entry| entry.index <= stored.hard_state.commit) {
         if let EntryPayload::Command(bytes) = &entry.payload
-            && let Ok(Entry { command: Command::SetProfile { profile: newer }, .. }) = cbor4ii::serde::from_slice(&bytes[..])
+            && let Ok(Entry { command: Command::SetProfile { profile: newer }, .. }) =
+                cbor4ii::serde::from_slice(&bytes[..])
         {
             profile = newer;
         }

@@ -500,7 +500,8 @@ impl State {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        cbor4ii::serde::to_writer(&mut bytes, self).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, self)
+            .expect("writing to memory can't fail, and every field is encodable");
         bytes
     }
 

@@ -78,7 +78,8 @@ impl Gate {
     /// # Errors
     /// The reason, in words for the joiner.
     pub async fn admit(&self, cluster: &ClusterName, member: &MemberHandle, request: JoinRequest) -> Result<Vec<u8>> {
-        let info: JoinInfo = cbor4ii::serde::from_slice(&request.info[..]).context("the join request can't be decoded")?;
+        let info: JoinInfo =
+            cbor4ii::serde::from_slice(&request.info[..]).context("the join request can't be decoded")?;
         if info.addresses.len() > ADDRESSES_MAX {
             bail!("a member may have {ADDRESSES_MAX} addresses at most");
         }

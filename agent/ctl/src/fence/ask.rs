@@ -152,7 +152,8 @@ fn is_final(error: &LinkError) -> bool {
 async fn exchange(client: &mut Client, ask: FenceAsk, within: Duration) -> Result<FenceAnswer, LinkError> {
     let request = FenceRequest { machine: machine(), ask };
     let mut bytes = Vec::new();
-    cbor4ii::serde::to_writer(&mut bytes, &request).expect("writing to memory can't fail, and every field is encodable");
+    cbor4ii::serde::to_writer(&mut bytes, &request)
+        .expect("writing to memory can't fail, and every field is encodable");
     let answer = client.ask(&bytes, within).await?;
     decode(&answer).map_err(|text| LinkError::Failed { text })
 }

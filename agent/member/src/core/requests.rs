@@ -406,7 +406,8 @@ impl Core {
         self.next_ticket += 1;
         let entry = Entry { version: ENTRY_VERSION, ticket, at_ms: moment.wall_ms, command };
         let mut bytes = Vec::new();
-        cbor4ii::serde::to_writer(&mut bytes, &entry).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, &entry)
+            .expect("writing to memory can't fail, and every field is encodable");
         let is_fence = matches!(entry.command, Command::FenceWanted { .. });
         let changes_the_picture = entry.command.changes_the_picture();
         let proposed = match self.troubles.own() {

@@ -532,7 +532,8 @@ impl Member {
 
     fn send(&self, to: &MemberName, message: &Message, everywhere: bool) {
         let mut bytes = Vec::new();
-        cbor4ii::serde::to_writer(&mut bytes, message).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, message)
+            .expect("writing to memory can't fail, and every field is encodable");
         let lane = if bytes.len() <= link::MAX_URGENT && is_urgent(message) { Lane::Urgent } else { Lane::Bulk };
         let route = if everywhere { Route::All } else { Route::Best };
         // Every message may be lost, and every layer above repeats what it needs.
@@ -562,7 +563,8 @@ fn send_reply(answered: oneshot::Receiver<Reply>, reply: link::Reply) {
     tokio::spawn(async move {
         let answer = answered.await.unwrap_or_else(|_| Reply::NoLeader { why: "the daemon is stopping".into() });
         let mut bytes = Vec::new();
-        cbor4ii::serde::to_writer(&mut bytes, &answer).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, &answer)
+            .expect("writing to memory can't fail, and every field is encodable");
         // The client may have gone.
         let _ = reply.only(bytes).await;
     });

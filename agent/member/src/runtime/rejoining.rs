@@ -70,7 +70,8 @@ impl Member {
         };
         let answer = self.judge_rejoining(&ask);
         let mut bytes = Vec::new();
-        cbor4ii::serde::to_writer(&mut bytes, &answer).expect("writing to memory can't fail, and every field is encodable");
+        cbor4ii::serde::to_writer(&mut bytes, &answer)
+            .expect("writing to memory can't fail, and every field is encodable");
         // It may have gone, and asks again.
         tokio::spawn(async move { reply.only(bytes).await });
     }

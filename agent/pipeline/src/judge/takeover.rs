@@ -257,7 +257,8 @@ mod tests {
     fn a_state_of_before_there_were_epochs_is_in_epoch_zero() {
         let state = Log::placed(Rules::ALL).state;
         let bytes = state.encode();
-        let fields: std::collections::BTreeMap<String, serde::de::IgnoredAny> = cbor4ii::serde::from_slice(&bytes[..]).unwrap();
+        let fields: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
+            cbor4ii::serde::from_slice(&bytes[..]).unwrap();
         assert!(!fields.contains_key("epoch") && !fields.contains_key("parted"), "the digest of old states is theirs");
         assert_eq!(State::decode(&bytes).unwrap().epoch, 0);
         let taken = taken(&Log::placed(Rules::ALL), "a");
