@@ -16,9 +16,13 @@ use crate::{QdeviceClient, process};
 /// The server notices who has come and gone.
 const SETTLES: Duration = Duration::from_secs(3);
 
-/// The same after all have gone: for five seconds somebody may still cast the vote of a client that ended without a word. Then the
-/// server forgets the cluster, and gives memory back.
-const FORGETS: Duration = Duration::from_secs(9);
+/// The same after all have gone: for so long somebody may still cast the vote of a client that was cut off. Then the server forgets the
+/// cluster, and gives memory back.
+const FORGETS: Duration = Duration::from_secs(20);
+
+/// The C library keeps up to seven pieces of each of 64 sizes for each thread that has freed some, and each may keep a page of four
+/// kilobytes: in bytes, for one thread and a bit.
+const CACHES: f64 = 2.0 * 1024.0 * 1024.0;
 
 /// What is to be done to a server.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +47,13 @@ pub struct Soaked {
 }
 
 impl Soaked {
-    /// Whether memory is back where it was. A tenth of what the clients took may stay, as an allocator doesn't give every
-    /// page back; what stays must not become more with the rounds.
+    /// Whether memory is back where it was. A tenth of what the clients took may stay, with what is counted of each of their clusters
+    /// from then on, and the pages on which the allocator's caches lie; what stays must not become more with the rounds.
     #[must_use]
     pub fn returned(&self) -> bool {
         let (Some((full, first)), Some((_, last))) = (self.rounds.first(), self.rounds.last()) else { return false };
         let taken = full - self.before;
-        last - self.before <= taken / 10.0 && last - first <= taken / 20.0
+        last - self.before <= taken / 10.0 + CACHES && last - first <= taken / 20.0
     }
 
     /// Whether it stays bounded, however often clients come and go: were anything kept of each, every round would add what

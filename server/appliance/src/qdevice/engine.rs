@@ -342,7 +342,7 @@ impl Engine {
             self.give_back = None;
         } else if now >= *self.give_back.get_or_insert(now + GIVES_BACK_AFTER) {
             (self.most, self.give_back) = (kept, None);
-            give_memory_back();
+            self.history.while_packed(give_memory_back);
         }
     }
 

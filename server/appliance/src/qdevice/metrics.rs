@@ -205,7 +205,7 @@ mod tests {
         own.settings.hold = Some(Hold { by: "alice".into(), reason: None, at_ms: 0 });
         let counts = Counts {
             all: BTreeMap::from([("node_joined", 3)]),
-            by_cluster: BTreeMap::from([("a\"b\\c".into(), BTreeMap::from([("node_joined", 2)]))]),
+            by_cluster: BTreeMap::from([("a\"b\\c".into(), vec![("node_joined", 2)])]),
         };
         render(&[cluster], &counts, &[Arc::new(own)])
     }
