@@ -418,6 +418,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_meanwhile_is_counted_as_before() {
+        let events = Events::new();
+        let all = BTreeMap::from([
+            ("a".into(), vec![("vote_moved", 1), ("node_left", 2)]),
+            ("bb".into(), vec![("node_joined", 3)]),
+            ("ccc".into(), vec![("node_left", 4), ("node_joined", 5), ("vote_moved", 6)]),
+        ]);
+        events.history().counts.by_cluster = all.clone();
+        let mut acted = false;
+        events.while_packed(|| acted = true);
+        assert!(acted);
+        assert_eq!(events.counts().by_cluster, all);
+    }
+
+    #[test]
     fn a_tie_that_was_broken_is_told_apart() {
         let chosen = |by| {
             let (cluster, partition) = (ClusterName::from("home"), vec![NodeId(1)]);
